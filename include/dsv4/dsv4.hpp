@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Everything, in reading order: each header needs only headers above it.
+/// A program that wants one concept includes that header; .cu files never include this one.
+
+// What a tensor is, where work runs, how errors speak.
+#include "core/config_macros.hpp"  // the compiler: C++20, and no -ffast-math
+#include "core/view.hpp"           // pointer + extents + memory space, never an owner
+#include "core/tensor.hpp"         // owners: tensor and workspace
+#include "core/exec.hpp"           // executors: ref is the specification, cpu the product
+#include "core/error.hpp"          // four kinds of error
+#include "core/contract.hpp"       // preconditions that print both values
+#include "core/dtype.hpp"          // storage types of files and events
+#include "core/config.hpp"         // the numbers that make a model
+#include "core/tap.hpp"            // watching, or replacing, every intermediate value
+
+// Numbers.
+#include "num/minifloat.hpp"     // bf16, f16, e4m3, e2m1, e8m0 from one definition
+#include "num/round.hpp"         // the one rounding of a narrow store
+#include "num/block_scaled.hpp"  // codes and their scales, as a checkpoint stores them
+#include "num/policy.hpp"        // official and float32<T>: what is stored between operations
+
+// Operators.
+#include "op/embedding.hpp"  // token id -> row
+#include "op/rms_norm.hpp"   // weighted, and per head without weight
+#include "op/act_quant.hpp"  // FP8 and FP4 quantisation of activations
+#include "op/linear.hpp"     // products with weights of every format
+#include "op/rope.hpp"       // rotary positions and YaRN
+#include "op/hadamard.hpp"   // the rotation before FP4
+#include "op/swiglu.hpp"     // the gate of an expert, with clamps
+#include "op/top_k.hpp"      // the k largest, ties to the lower index
+
+// Manifold-constrained hyper-connections: n residual streams.
+#include "mhc/weights.hpp"   // fn, base, scale
+#include "mhc/sinkhorn.hpp"  // comb -> doubly stochastic
+#include "mhc/pre.hpp"       // mixes, and the stream a sublayer reads
+#include "mhc/post.hpp"      // what a sublayer writes back
+#include "mhc/head.hpp"      // n streams -> one, before the final norm
+
+// Attention: window, CSA, HCA.
+#include "attn/weights.hpp"           // projections, sink, compressor, indexer
+#include "attn/kv_cache.hpp"          // what a sequence remembers: ring, entries, open block
+#include "attn/compressor.hpp"        // tokens -> one entry per block
+#include "attn/indexer.hpp"           // which entries a query sees (CSA)
+#include "attn/sparse_attention.hpp"  // softmax over slots, with a sink
+#include "attn/attention.hpp"         // one layer: projections, the above, grouped output
+
+// Mixture of experts.
+#include "moe/weights.hpp"  // gate, table, experts
+#include "moe/gate.hpp"     // scores, selection bias, hash routing by table
+#include "moe/expert.hpp"   // SwiGLU of one expert
+#include "moe/moe.hpp"      // routed + shared
+
+// The model.
+#include "model/weights.hpp"      // all weights: views of a mapped checkpoint
+#include "model/block.hpp"        // mHC around attention, mHC around MoE
+#include "model/mtp.hpp"          // multi-token prediction
+#include "model/transformer.hpp"  // prefill, decode, rewind
+
+// With dsv4::dsv4: files, and the fast kernels.
+#if defined(DSV4_HAS_CPU)
+#include "cpu/cpu.hpp"        // every kernel of exec::cpu
+#include "io/checkpoint.hpp"  // hub directories, mapped
+#endif
