@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// A view is what a tensor is to an algorithm: a pointer and its extents, row-major and dense, never
+/// an owner.  The memory space is part of the type, so that a view of device memory cannot bind to a
+/// host kernel.  A subscript on the first axis gives the view of one row: x[t] of x [t, h, d] is [h, d].
+#include <array>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "config_macros.hpp"
+
+namespace dsv4 {
+
+/// Every size and every position: signed, 64 bits.
+using index = std::int64_t;
+
+/// Memory spaces.
+namespace mem {
+struct host {};
+struct device {};
+}  // namespace mem
+
+template <class T, int R, class Mem = mem::host>
+class view {
+  static_assert(R >= 1, "view: at least one axis");
+
+ public:
+  using value_type = std::remove_const_t<T>;
+  static constexpr int rank = R;
+
+  constexpr view() = default;
+
+  /// data: `n[0] * ... * n[R-1]` elements, row-major.
+  constexpr view(T* data, std::array<index, R> n) : data_(data) {
+    for (int a = 0; a < R; ++a) n_[a] = n[a];
+  }
+  template <class... N>
+    requires(sizeof...(N) == R && (std::is_convertible_v<N, index> && ...))
+  constexpr view(T* data, N... n) : data_(data), n_{static_cast<index>(n)...} {}
+
+  /// A view of mutable elements is a view of constant ones.
+  constexpr operator view<const T, R, Mem>() const
+    requires(!std::is_const_v<T>)
+  {
+    return {data_, extents()};
+  }
+
+  constexpr T* data() const { return data_; }
+  constexpr index extent(int axis) const { return n_[axis]; }
+  constexpr std::array<index, R> extents() const {
+    std::array<index, R> n{};
+    for (int a = 0; a < R; ++a) n[a] = n_[a];
+    return n;
+  }
+  /// Number of elements.
+  constexpr index size() const {
+    index s = 1;
+    for (int a = 0; a < R; ++a) s *= n_[a];
+    return s;
+  }
+  /// Number of elements of one row of the first axis.
+  constexpr index row_size() const {
+    index s = 1;
+    for (int a = 1; a < R; ++a) s *= n_[a];
+    return s;
+  }
+
+  /// Row i of the first axis: an element for R == 1, a view of one axis less otherwise.
+  constexpr decltype(auto) operator[](index i) const {
+    assert(0 <= i && i < n_[0]);
+    if constexpr (R == 1) {
+      return static_cast<T&>(data_[i]);
+    } else {
+      std::array<index, R - 1> n{};
+      for (int a = 1; a < R; ++a) n[a - 1] = n_[a];
+      return view<T, R - 1, Mem>(data_ + i * row_size(), n);
+    }
+  }
+  template <class... I>
+    requires(sizeof...(I) == R)
+  constexpr T& operator()(I... i) const {
+    const index at[R] = {static_cast<index>(i)...};
+    index offset = 0;
+    for (int a = 0; a < R; ++a) {
+      assert(0 <= at[a] && at[a] < n_[a]);
+      offset = offset * n_[a] + at[a];
+    }
+    return data_[offset];
+  }
+
+  /// Rows [from, to) of the first axis.
+  constexpr view rows(index from, index to) const {
+    assert(0 <= from && from <= to && to <= n_[0]);
+    auto n = extents();
+    n[0] = to - from;
+    return {data_ + from * row_size(), n};
+  }
+  /// The same elements under other extents (their product must not change).
+  template <class... N>
+  constexpr view<T, static_cast<int>(sizeof...(N)), Mem> reshape(N... n) const {
+    view<T, static_cast<int>(sizeof...(N)), Mem> r(data_, n...);
+    assert(r.size() == size());
+    return r;
+  }
+
+  constexpr T* begin() const { return data_; }
+  constexpr T* end() const { return data_ + size(); }
+
+ private:
+  T* data_ = nullptr;
+  index n_[R] = {};
+};
+
+template <class T, class Mem = mem::host>
+using vec = view<T, 1, Mem>;
+template <class T, class Mem = mem::host>
+using mat = view<T, 2, Mem>;
+template <class T, class Mem = mem::host>
+using cube = view<T, 3, Mem>;
+
+static_assert(std::is_trivially_copyable_v<view<const float, 3>>);
+
+}  // namespace dsv4

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// mHC, reading side: n residual streams mix into the input of a half block.
+/// @paper{DSV4, Eq. (1), (3)-(8)}
+/// axes     t token · n = j stream · d channel · m = (2 + n) n mixes
+/// oracle   model.py, Block.hc_pre
+/// deviates none
+///
+/// The norm of the flattened streams has no weight; its factor r multiplies the product, not the input.
+#include <cmath>
+
+#include "../core/config.hpp"
+#include "../core/exec.hpp"
+#include "../core/tap.hpp"
+#include "../core/tensor.hpp"
+#include "sinkhorn.hpp"
+#include "weights.hpp"
+
+namespace dsv4 {
+
+namespace kernel {
+/// run(e, x [t, n d], fn [m, n d], eps, mixes [t, m]): mixes = (fn . x) r, wide.
+template <execution E>
+struct hc_mixes {
+  static_assert(has_kernel<E>, "hc_mixes: no kernel for this executor");
+};
+/// run(e, mixes [t, m], scale, base, iterations, eps, pre [t, n], post [t, n], comb [t, n, n]).
+template <execution E>
+struct hc_split {
+  static_assert(has_kernel<E>, "hc_split: no kernel for this executor");
+};
+/// run(e, pre [t, n], h [t, n, d], y [t, d]): y = sum_j pre[j] h[j], one store.
+template <execution E>
+struct hc_collapse {
+  static_assert(has_kernel<E>, "hc_collapse: no kernel for this executor");
+};
+
+template <>
+struct hc_mixes<exec::ref> {
+  // einsum: t c, m c -> t m   (c = all channels of all streams)
+  template <class A>
+  static void run(exec::ref&, view<const A, 2> x, const weight_matrix& fn, double eps, view<double, 2> mixes) {
+    for (index t = 0; t < x.extent(0); ++t) {
+      double squares = 0;
+      for (index c = 0; c < x.extent(1); ++c) squares += widen<double>(x(t, c)) * widen<double>(x(t, c));
+      const double r = 1 / std::sqrt(squares / double(x.extent(1)) + eps);
+      for (index m = 0; m < mixes.extent(1); ++m) {
+        double sum = 0;
+        for (index c = 0; c < x.extent(1); ++c) sum += widen<double>(x(t, c)) * fn.at(m, c);
+        mixes(t, m) = sum * r;
+      }
+    }
+  }
+};
+
+template <>
+struct hc_split<exec::ref> {
+  static void run(exec::ref&, view<const double, 2> mixes, view<const float, 1> scale, view<const float, 1> base,
+                  index iterations, double eps, view<double, 2> pre, view<double, 2> post, view<double, 3> comb) {
+    for (index t = 0; t < mixes.extent(0); ++t)
+      split_mixes<double>(mixes[t], scale, base, iterations, eps, pre[t], post[t], comb[t]);
+  }
+};
+
+template <>
+struct hc_collapse<exec::ref> {
+  // einsum: t n, t n d -> t d
+  template <class A>
+  static void run(exec::ref&, view<const double, 2> pre, view<const A, 3> h, view<A, 2> y) {
+    for (index t = 0; t < h.extent(0); ++t)
+      for (index d = 0; d < h.extent(2); ++d) {
+        double sum = 0;
+        for (index j = 0; j < h.extent(1); ++j) sum += pre(t, j) * widen<double>(h(t, j, d));
+        y(t, d) = store<A>(sum);
+      }
+  }
+};
+}  // namespace kernel
+
+/// What a half block keeps from its reading side for its writing side.
+template <class W>
+struct hyper_mix {
+  view<W, 2> post;  // [t, n]
+  view<W, 3> comb;  // [t, n, n]
+};
+
+/// The sites of one half block: attention or feed-forward.
+struct hyper_sites {
+  site mixes, pre, post, comb, y;
+};
+inline constexpr hyper_sites hc_attn_sites{site::hc_attn_mixes, site::hc_attn_pre, site::hc_attn_post,
+                                           site::hc_attn_comb, site::hc_attn_y};
+inline constexpr hyper_sites hc_ffn_sites{site::hc_ffn_mixes, site::hc_ffn_pre, site::hc_ffn_post, site::hc_ffn_comb,
+                                          site::hc_ffn_y};
+
+/// y = sum_j pre_j h_j, and the post and comb to write with.  Views live in `scratch`.
+template <execution E, class A, observer Tap>
+hyper_mix<wide_t<E>> hc_pre(E& e, workspace& scratch, const tapper<Tap>& tap, const hyper_sites& names, const config& c,
+                            view<A, 3> h /*[t,n,d]*/, const hyper_connection_weights& w, view<A, 2> y /*[t,d]*/) {
+  using W = wide_t<E>;
+  const index t = h.extent(0), n = h.extent(1), d = h.extent(2);
+  expects_equal(w.fn.rows, (2 + n) * n, "hc_pre: rows of fn");
+  expects_equal(w.fn.cols, n * d, "hc_pre: columns of fn");
+  hyper_mix<W> mix{scratch.take<W>(t, n), scratch.take<W>(t, n, n)};
+  auto mixes = scratch.take<W>(t, w.fn.rows);  // [t, m]
+  auto pre = scratch.take<W>(t, n);            // [t, n]
+
+  kernel::hc_mixes<E>::run(e, view<const A, 2>(h.reshape(t, n * d)), w.fn, c.rms_norm_eps, mixes);
+  tap.rows(names.mixes, mixes);
+  kernel::hc_split<E>::run(e, mixes, w.scale, w.base, c.hc_sinkhorn_iters, c.hc_eps, pre, mix.post, mix.comb);
+  tap.rows(names.pre, pre);
+  tap.rows(names.post, mix.post);
+  tap.rows(names.comb, mix.comb);
+  kernel::hc_collapse<E>::run(e, view<const W, 2>(pre), view<const A, 3>(h), y);
+  tap.rows(names.y, y);
+  return mix;
+}
+
+}  // namespace dsv4

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Multi-token prediction: from the streams at position i and token i+1, the logits of token i+2.
+/// @paper{DSV4, section 2.1 (as DeepSeek-V3, section 2.2)}
+/// axes     t token · n = j stream · d channel
+/// oracle   model.py, MTPBlock.forward
+/// deviates any chunk length (the released generate.py does not call it)
+///
+/// x[j] = e_proj enorm(embedding of token i+1) + h_proj hnorm(h[j]), h the streams of the last layer
+/// before the read-out; then one block (window only, a gate with bias), its own read-out and norm, and
+/// the model's embedding and vocabulary.  The pair runs at position i.
+#include "../mhc/head.hpp"
+#include "../op/embedding.hpp"
+#include "block.hpp"
+
+namespace dsv4 {
+
+namespace kernel {
+/// run(e, a [t, d], b [t, n, d]): b[t, j] = a[t] + b[t, j], one store.
+template <execution E>
+struct add_to_streams {
+  static_assert(has_kernel<E>, "add_to_streams: no kernel for this executor");
+};
+template <>
+struct add_to_streams<exec::ref> {
+  template <class A>
+  static void run(exec::ref&, view<const A, 2> a, view<A, 3> b) {
+    for (index t = 0; t < b.extent(0); ++t)
+      for (index j = 0; j < b.extent(1); ++j)
+        for (index d = 0; d < b.extent(2); ++d)
+          b(t, j, d) = store<A>(widen<double>(a(t, d)) + widen<double>(b(t, j, d)));
+  }
+};
+}  // namespace kernel
+
+/// The block's input streams.
+template <numerics_policy P, execution E>
+void mtp_input(E& e, workspace& scratch, const config& c, std::span<const std::int32_t> next /*[t]*/,
+               const weight_matrix& embed_table, const mtp_weights& w, view<act_t<P>, 3> h /*[t,n,d]*/,
+               view<act_t<P>, 3> x /*[t,n,d]*/) {
+  using A = act_t<P>;
+  workspace::scope here(scratch);
+  const index t = h.extent(0), n = h.extent(1), d = h.extent(2);
+  auto token = scratch.take<A>(t, d), projected = scratch.take<A>(t, d);  // [t, d]
+  embed(next, embed_table, token);
+  rms_norm(e, token, w.enorm, c.rms_norm_eps, token);
+  quantised_linear<P>(e, scratch, token, w.e_proj, projected);
+
+  auto streams = scratch.take<A>(t * n, d);  // [t n, d], each stream normed by itself
+  rms_norm(e, h.reshape(t * n, d), w.hnorm, c.rms_norm_eps, streams);
+  quantised_linear<P>(e, scratch, streams, w.h_proj, x.reshape(t * n, d));
+  kernel::add_to_streams<E>::run(e, view<const A, 2>(projected), x);
+}
+
+}  // namespace dsv4

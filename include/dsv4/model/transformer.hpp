@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// The complete model: embedding, blocks, head, MTP; prefill, decode and every mixture of the two.
+/// @paper{DSV4, section 2 and Figure 2}
+/// axes     t token · n stream · d channel · v vocabulary
+/// oracle   model.py, Transformer.forward
+/// deviates logits of every position on request; batches of sequences of different lengths
+///
+/// A batch is a list of (sequence, new tokens).  Tokens of all sequences run through the projections
+/// together and attend each to its own sequence.  How tokens are split into calls, how sequences are
+/// batched and how many threads work never changes a bit within an executor.
+#include <memory>
+
+#include "mtp.hpp"
+
+namespace dsv4 {
+
+/// The memory of one sequence: what every layer's attention remembers, and how many tokens it has seen.
+/// A value: copying it forks the sequence (beam search, shared prompts).
+template <numerics_policy P, execution E>
+class sequence {
+ public:
+  sequence() = default;
+  /// max_tokens: the longest it can get; max_rewind: how many tokens it can take back at any time.
+  /// @throws contract_violation if max_tokens exceeds the model's max_position_embeddings.
+  sequence(const config& c, index max_tokens, index max_rewind) : max_tokens_(max_tokens), max_rewind_(max_rewind) {
+    expects(max_tokens >= 0 && max_rewind >= 0, "sequence: negative size");
+    if (max_tokens > c.max_position_embeddings)
+      throw contract_violation("sequence: " + std::to_string(max_tokens) + " tokens, but the model's context ends at " +
+                               std::to_string(c.max_position_embeddings) + " (max_position_embeddings)");
+    for (index l = 0; l < static_cast<index>(c.compress_ratios.size()); ++l)
+      states_.push_back({c, c.ratio(l), max_tokens, max_rewind});
+    layers_ = c.num_hidden_layers;
+  }
+
+  index length() const { return length_; }
+  index mtp_length() const { return mtp_length_; }
+  index max_tokens() const { return max_tokens_; }
+  index max_rewind() const { return max_rewind_; }
+
+  /// Forget everything; the next token has position 0.
+  void reset() { length_ = mtp_length_ = high_water_ = mtp_high_water_ = 0; }
+
+  /// Take tokens back: the sequence is as it was after its first `position` tokens.  MTP follows if it
+  /// was ahead.  @throws contract_violation if more than max_rewind tokens would have to be taken back.
+  void rewind(index position) {
+    expects_in(position, 0, length_ + 1, "sequence::rewind: position");
+    if (position == 0) return reset();
+    expects(high_water_ - position <= max_rewind_,
+            "sequence::rewind: that many tokens cannot be taken back; make the sequence with a larger max_rewind");
+    length_ = position;
+    if (mtp_length_ > position) rewind_mtp(position);
+  }
+  /// The same for the MTP module alone.
+  void rewind_mtp(index position) {
+    expects_in(position, 0, mtp_length_ + 1, "sequence::rewind_mtp: position");
+    expects(position == 0 || mtp_high_water_ - position <= max_rewind_,
+            "sequence::rewind_mtp: that many tokens cannot be taken back; make the sequence with a larger max_rewind");
+    mtp_length_ = position;
+  }
+
+  /// What layer l remembers (MTP blocks come after the layers).
+  const attention_state<P, E>& layer(index l) const { return states_[static_cast<std::size_t>(l)]; }
+
+ private:
+  template <numerics_policy, execution>
+  friend class transformer;
+
+  attention_state<P, E>& state(index l) { return states_[static_cast<std::size_t>(l)]; }
+  void advance(index n) {
+    length_ += n;
+    high_water_ = std::max(high_water_, length_);
+  }
+  void advance_mtp(index n) {
+    mtp_length_ += n;
+    mtp_high_water_ = std::max(mtp_high_water_, mtp_length_);
+  }
+
+  std::vector<attention_state<P, E>> states_;  // [layers + mtp blocks]
+  index layers_ = 0, length_ = 0, mtp_length_ = 0, max_tokens_ = 0, max_rewind_ = 0;
+  // Rings hold rows up to the longest length reached: what a rewind may still find.
+  index high_water_ = 0, mtp_high_water_ = 0;
+};
+
+/// Policy: num/policy.hpp.  Exec: core/exec.hpp.  The weights must outlive the transformer.
+template <numerics_policy P, execution E>
+class transformer {
+ public:
+  using activation = act_t<P>;
+  using wide = wide_t<E>;
+  using sequence_type = dsv4::sequence<P, E>;
+
+  /// New tokens of one sequence.
+  struct input {
+    sequence_type* sequence;
+    std::span<const std::int32_t> ids;
+  };
+  /// New pairs of one sequence for MTP: the streams of positions i … and the tokens i+1 ….
+  struct mtp_input_rows {
+    sequence_type* sequence;
+    std::span<const std::int32_t> next;
+    view<activation, 3> streams;  // [t, n, d]
+  };
+  /// Where results go; a view without rows is not filled.
+  struct output {
+    view<wide, 2> logits;           // [t, v] every token of the batch in order, or …
+    view<wide, 2> last_logits;      // [sequences, v] only the last of each sequence
+    view<activation, 3> streams{};  // [t, n, d] of the last layer, for MTP
+  };
+
+  transformer(const config& c, const model_weights& w, E e = {}) : config_(c), weights_(&w), exec_(e) {
+    expects_equal(static_cast<index>(w.layers.size()), c.num_hidden_layers, "transformer: layers of the weights");
+    expects(static_cast<index>(c.compress_ratios.size()) >= c.num_hidden_layers + static_cast<index>(w.mtp.size()),
+            "transformer: compress_ratios needs one entry per layer and per MTP block");
+    plain_ = rotary_frequencies(c, 0);
+    compressed_ = rotary_frequencies(c, csa_ratio);
+  }
+
+  const config& configuration() const { return config_; }
+  E& executor() { return exec_; }
+  bool has_mtp() const { return !weights_->mtp.empty(); }
+
+  /// A fresh sequence.  @throws contract_violation beyond max_position_embeddings.
+  sequence_type new_sequence(index max_tokens, index max_rewind = 0) const { return {config_, max_tokens, max_rewind}; }
+
+  /// Run the new tokens of every sequence of the batch (prefill, decode, or any chunk).
+  /// @throws contract_violation for ids outside the vocabulary, tokens beyond a sequence's max_tokens,
+  /// a sequence given twice, or outputs of the wrong shape.  Nothing has changed when it throws.
+  template <observer Tap = no_tap>
+  void forward(std::span<const input> batch, const output& out, Tap&& tap = Tap{}) {
+    open_batch(batch.size());
+    for (const input& i : batch) {
+      expects(i.sequence != nullptr, "forward: a null sequence");
+      add_segment(*i.sequence, i.sequence->length_, i.ids, "forward");
+    }
+    check_rows(out);
+    kernel::scope<E>::run(exec_, [&] { run_layers(out, tap); });
+    for (const input& i : batch) i.sequence->advance(static_cast<index>(i.ids.size()));
+  }
+
+  /// One sequence, logits of every token.
+  template <observer Tap = no_tap>
+  void forward(sequence_type& s, std::span<const std::int32_t> ids, view<wide, 2> logits, Tap&& tap = Tap{}) {
+    const input one{&s, ids};
+    forward(std::span(&one, 1), output{logits, {}}, tap);
+  }
+
+  /// Run MTP block 0 on pairs (streams of position i, token i+1).  Pairs must follow each other as the
+  /// tokens did: a sequence's first pair has position mtp_length().
+  template <observer Tap = no_tap>
+  void forward_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits /*[t,v]*/, Tap&& tap = Tap{}) {
+    if (!has_mtp()) throw unsupported("forward_mtp: this checkpoint has no MTP module (mtp.0.*)");
+    open_batch(batch.size());
+    for (const mtp_input_rows& i : batch) {
+      expects(i.sequence != nullptr, "forward_mtp: a null sequence");
+      expects_equal(i.streams.extent(0), static_cast<index>(i.next.size()), "forward_mtp: rows of streams against tokens");
+      add_segment(*i.sequence, i.sequence->mtp_length_, i.next, "forward_mtp");
+    }
+    check_rows({logits, {}});
+    kernel::scope<E>::run(exec_, [&] { run_mtp(batch, logits, tap); });
+    for (const mtp_input_rows& i : batch) i.sequence->advance_mtp(static_cast<index>(i.next.size()));
+  }
+
+ private:
+  // ---- the flat batch of a call: ids, segments and states of its sequences
+
+  void open_batch(std::size_t n) {
+    ids_.clear();
+    segments_.clear();
+    sequences_.clear();
+    states_.resize(n);
+    segments_.reserve(n);
+    sequences_.reserve(n);
+  }
+  void add_segment(sequence_type& s, index start, std::span<const std::int32_t> ids, const char* who) {
+    const auto n = static_cast<index>(ids.size());
+    if (start + n > s.max_tokens_)
+      throw contract_violation(std::string(who) + ": " + std::to_string(n) + " tokens after position " +
+                               std::to_string(start) + " exceed the sequence's max_tokens " +
+                               std::to_string(s.max_tokens_));
+    for (const std::int32_t id : ids)
+      if (id < 0 || id >= config_.vocab_size)
+        throw contract_violation(std::string(who) + ": token id " + std::to_string(id) +
+                                 " is outside the vocabulary of " + std::to_string(config_.vocab_size));
+    for (const sequence_type* other : sequences_) expects(other != &s, "forward: the same sequence twice in one batch");
+    const auto begin = static_cast<index>(ids_.size());
+    segments_.push_back({begin, begin + n, start});
+    sequences_.push_back(&s);
+    ids_.insert(ids_.end(), ids.begin(), ids.end());
+  }
+  void check_rows(const output& out) const {
+    const auto t = static_cast<index>(ids_.size());
+    if (out.logits.data()) {
+      expects_equal(out.logits.extent(0), t, "forward: rows of logits");
+      expects_equal(out.logits.extent(1), config_.vocab_size, "forward: columns of logits");
+    }
+    if (out.last_logits.data()) {
+      expects_equal(out.last_logits.extent(0), static_cast<index>(segments_.size()), "forward: rows of last_logits");
+      expects_equal(out.last_logits.extent(1), config_.vocab_size, "forward: columns of last_logits");
+      for (const segment& g : segments_) expects(g.tokens() > 0, "forward: last_logits of a sequence without new tokens");
+    }
+    if (out.streams.data()) expects_equal(out.streams.extent(0), t, "forward: rows of streams");
+  }
+  std::span<attention_state<P, E>* const> states_of(index layer) {
+    for (std::size_t i = 0; i < sequences_.size(); ++i) states_[i] = &sequences_[i]->state(layer);
+    return states_;
+  }
+  rotary_context rotary_of(view<const float, 1> inv_freq) {
+    const auto t = static_cast<index>(ids_.size());
+    const index pairs = config_.qk_rope_head_dim / 2;
+    rotary_context r{inv_freq, {scratch_.take<float>(t, pairs), scratch_.take<float>(t, pairs)}};
+    for (const segment& g : segments_)
+      for (index i = g.begin; i < g.end; ++i) r.angles.set(i, g.start + i - g.begin, inv_freq);
+    return r;
+  }
+
+  // ---- the two programs
+
+  template <class Tap>
+  void run_layers(const output& out, Tap& tap) {
+    workspace::scope here(scratch_);
+    const config& c = config_;
+    const auto t = static_cast<index>(ids_.size());
+    if (t == 0) return;
+
+    // Every stream starts as the token's embedding.
+    auto h = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
+    {
+      workspace::scope embedding(scratch_);
+      auto row = scratch_.take<activation>(t, c.hidden_size);
+      embed(std::span<const std::int32_t>(ids_), weights_->embed, row);
+      copy_to_streams(view<const activation, 2>(row), h);
+    }
+
+    // Layers; those that compress turn by their own rotary table.
+    const rotary_context plain = rotary_of(plain_), compressed = rotary_of(compressed_);
+    for (index l = 0; l < c.num_hidden_layers; ++l) {
+      const tapper<Tap> at{tap, segments_, {tap_scope::part::layer, l}};
+      block<P>(exec_, scratch_, at, c, c.ratio(l), ids_, c.ratio(l) ? compressed : plain,
+               weights_->layers[static_cast<std::size_t>(l)], states_of(l), h);
+    }
+    if (out.streams.data()) std::copy(h.begin(), h.end(), out.streams.begin());
+
+    // Head: all rows, or the last one of each sequence.
+    const tapper<Tap> at{tap, segments_, {tap_scope::part::head, 0}};
+    const head_weights w{&weights_->hc_head, weights_->norm, &weights_->head};
+    if (out.logits.data()) head(exec_, scratch_, at, c, h, w, out.logits);
+    if (out.last_logits.data()) {
+      auto last = scratch_.take<activation>(static_cast<index>(segments_.size()), c.hc_mult, c.hidden_size);
+      for (std::size_t i = 0; i < segments_.size(); ++i)
+        std::copy_n(h[segments_[i].end - 1].data(), h.row_size(), last[static_cast<index>(i)].data());
+      no_tap none;
+      const tapper<no_tap> quiet{none, segments_, {tap_scope::part::head, 0}};
+      head(exec_, scratch_, quiet, c, last, w, out.last_logits);
+    }
+  }
+
+  template <class Tap>
+  void run_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits, Tap& tap) {
+    workspace::scope here(scratch_);
+    const config& c = config_;
+    const auto t = static_cast<index>(ids_.size());
+    if (t == 0) return;
+    const mtp_weights& w = weights_->mtp[0];
+    auto h = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
+    auto x = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
+    for (std::size_t i = 0; i < batch.size(); ++i)
+      std::copy(batch[i].streams.begin(), batch[i].streams.end(), h[segments_[i].begin].data());
+
+    mtp_input<P>(exec_, scratch_, c, std::span<const std::int32_t>(ids_), weights_->embed, w, h, x);
+    const index ratio = c.mtp_ratio();
+    const rotary_context rotary = rotary_of(ratio ? compressed_ : plain_);
+    const tapper<Tap> at{tap, segments_, {tap_scope::part::mtp, 0}};
+    block<P>(exec_, scratch_, at, c, ratio, ids_, rotary, w.block, states_of(c.num_hidden_layers), x);
+    const tapper<Tap> at_head{tap, segments_, {tap_scope::part::mtp_head, 0}};
+    head(exec_, scratch_, at_head, c, x, {&w.hc_head, w.norm, &weights_->head}, logits);
+  }
+
+  config config_;
+  const model_weights* weights_;
+  E exec_;
+  tensor<float, 1> plain_, compressed_;  // [rd/2] inverse frequencies of the two layer kinds
+  workspace scratch_;
+  std::vector<std::int32_t> ids_;
+  std::vector<segment> segments_;
+  std::vector<sequence_type*> sequences_;
+  std::vector<attention_state<P, E>*> states_;
+};
+
+}  // namespace dsv4

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Runs a model on the tokens of a golden bundle and compares every tap with the stored one, whatever
+/// the chunk lengths: a value is identified by site and position (or entry), not by the call that made it.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data.hpp"
+#include "io/checkpoint.hpp"
+#include "io/safetensors.hpp"
+#include "model/transformer.hpp"
+
+namespace conformance {
+
+using namespace dsv4;
+using dsv4::index;  // not the one of <strings.h>
+
+/// One of golden/official: the checkpoint, its taps, and the calls that made them.
+struct bundle {
+  io::checkpoint checkpoint;
+  io::safetensors taps;
+  std::vector<std::int32_t> ids;
+  index prefill = 0;                  // tokens of the prefill call
+  std::vector<index> decode;          // positions of the single-token calls
+
+  static bundle open(const std::filesystem::path& dir) {
+    bundle b{io::checkpoint::open(dir), io::safetensors::open(dir / "taps.safetensors.zst"), {}, 0, {}};
+    const auto& t = b.taps.at("input_ids");
+    const auto* p = reinterpret_cast<const std::byte*>(t.data);
+    b.ids.resize(static_cast<std::size_t>(t.elements));
+    std::memcpy(b.ids.data(), p, t.bytes);
+    std::map<index, int> steps;
+    for (const auto& info : b.taps.tensors())
+      if (info.name.starts_with("decode")) steps[std::stoll(info.name.substr(6, 5))] = 1;
+    for (const auto& [p0, one] : steps) b.decode.push_back(p0);
+    b.prefill = b.decode.front();
+    return b;
+  }
+  const config& c() const { return checkpoint.configuration(); }
+};
+
+/// Element i of a stored tap as a double (exact for bf16, f64, i32).
+inline double element(const io::tensor_info& t, index i) {
+  switch (t.type) {
+    case dtype::bf16: {
+      std::uint16_t v;
+      std::memcpy(&v, t.data + 2 * i, 2);
+      return to_double(bf16{v});
+    }
+    case dtype::f32: {
+      float v;
+      std::memcpy(&v, t.data + 4 * i, 4);
+      return v;
+    }
+    case dtype::f64: {
+      double v;
+      std::memcpy(&v, t.data + 8 * i, 8);
+      return v;
+    }
+    default: {
+      std::int32_t v;
+      std::memcpy(&v, t.data + 4 * i, 4);
+      return v;
+    }
+  }
+}
+inline double element(const tap_event& e, index i) {
+  switch (e.type) {
+    case dtype::bf16: return to_double(e.values<bf16>()[static_cast<std::size_t>(i)]);
+    case dtype::f32: return e.values<float>()[static_cast<std::size_t>(i)];
+    case dtype::f64: return e.values<double>()[static_cast<std::size_t>(i)];
+    default: return e.values<std::int32_t>()[static_cast<std::size_t>(i)];
+  }
+}
+
+/// Observer that compares what it sees of sequence 0 with the bundle.
+class comparer {
+ public:
+  static constexpr bool on = true;
+
+  /// wide_tolerance: of float taps, relative to the largest magnitude of the tap.
+  comparer(const bundle& b, double wide_tolerance) : b_(b), tolerance_(wide_tolerance) {}
+
+  index compared = 0, values = 0;
+  std::vector<std::string> failures;  // in the order of execution
+  index only_sequence = 0;
+
+  void operator()(const tap_event& e) {
+    if (e.sequence != only_sequence) return;
+    const bool mtp = e.scope.where == tap_scope::part::mtp || e.scope.where == tap_scope::part::mtp_head;
+    const std::string name = e.scope.where == tap_scope::part::mtp_head ? "head." + std::string(info(e.where).name) : e.name();
+    if (info(e.where).axes.starts_with("c ")) return entries(e, name);
+    for (index t = 0; t < e.tokens; ++t) row(e, mtp, name, t);
+  }
+
+ private:
+  /// The stored tap that holds position p, and the row of p in it.
+  const io::tensor_info* find(const std::string& name, bool mtp, index p, index& row) const {
+    row = 0;
+    if (mtp) {
+      row = p;
+      return p < b_.prefill ? b_.taps.find("prefill_mtp/" + name) : nullptr;
+    }
+    if (p < b_.prefill) {
+      row = p;
+      return b_.taps.find("prefill/" + name);
+    }
+    char call[32];
+    std::snprintf(call, sizeof call, "decode%05lld/", static_cast<long long>(p));
+    return b_.taps.find(call + name);
+  }
+  /// Elements of one row, and of the tap in all: shapes are [1, t, ...] or [t, ...].
+  static index width(const io::tensor_info& t, index tokens) { return t.elements / tokens; }
+
+  void row(const tap_event& e, bool mtp, const std::string& name, index t) {
+    const index p = e.start + t;
+    index at;
+    const io::tensor_info* g = find(name, mtp, p, at);
+    if (!g) return;
+    const index tokens = mtp || p < b_.prefill ? b_.prefill : 1, n = width(*g, tokens), own = e.size() / e.tokens;
+    ++compared;
+    if (e.where == site::attn_topk_idxs) return slots(e, *g, name, t, at, n, own, tokens);
+    if (e.where == site::indexer_scores) {
+      compare(name, p, e, t * own, *g, at * n, std::min(n, own));
+    } else if (n != own) {
+      fail(name, p, "width " + std::to_string(own) + ", golden " + std::to_string(n));
+    } else {
+      compare(name, p, e, t * own, *g, at * n, n);
+    }
+  }
+  void entries(const tap_event& e, const std::string& name) {
+    const index ratio = b_.c().ratio(e.scope.number), from = e.start / ratio, count = e.shape[0], d = e.shape[1];
+    for (index i = 0; i < count; ++i) {
+      const index closes = (from + i + 1) * ratio - 1;  // position of the entry's last token
+      index at;
+      const io::tensor_info* g = find(name, false, closes, at);
+      if (!g) continue;
+      ++compared;
+      compare(name, closes, e, i * d, *g, closes < b_.prefill ? (from + i) * d : 0, d);
+    }
+  }
+  /// Slots as (position) or (entry + 2^30), empty ones dropped.
+  std::vector<index> canonical(index start, index tokens, index p, index n, auto value) const {
+    constexpr index entry0 = index{1} << 30;
+    const index w = b_.c().sliding_window;
+    std::vector<index> r;
+    for (index s = 0; s < n; ++s) {
+      const index v = value(s);
+      if (v < 0) continue;
+      if (start == 0) r.push_back(v < tokens ? v : entry0 + v - tokens);
+      else r.push_back(v < w ? p - ((p - v) % w + w) % w : entry0 + v - w);
+    }
+    return r;
+  }
+  void slots(const tap_event& e, const io::tensor_info& g, const std::string& name, index t, index at, index n, index own,
+             index tokens) {
+    const index p = e.start + t;
+    const auto a = canonical(e.start, e.tokens, p, own, [&](index s) { return index(element(e, t * own + s)); });
+    const auto b = canonical(tokens == 1 && p > 0 ? p : 0, tokens, p, n, [&](index s) { return index(element(g, at * n + s)); });
+    values += n;
+    if (a != b) fail(name, p, "other slots");
+  }
+  void compare(const std::string& name, index p, const tap_event& e, index i0, const io::tensor_info& g, index j0, index n) {
+    const bool exact = g.type == dtype::bf16 || g.type == dtype::i32;
+    double largest = 0, worst = 0;
+    index where = 0, different = 0;
+    if (!exact) {
+      const auto found = largest_.find(g.data);
+      if (found != largest_.end()) {
+        largest = found->second;
+      } else {
+        for (index i = 0; i < g.elements; ++i) largest = std::max(largest, std::fabs(element(g, i)));
+        largest_[g.data] = largest;
+      }
+    }
+    for (index i = 0; i < n; ++i) {
+      const double x = element(e, i0 + i), y = element(g, j0 + i);
+      // Bits, not values: -0 is not 0.
+      const bool same = x == y && std::signbit(x) == std::signbit(y);
+      if (exact ? !same : !(std::fabs(x - y) <= tolerance_ * largest)) ++different;
+      if (std::fabs(x - y) > worst || x != x) worst = std::fabs(x - y), where = i;
+    }
+    values += n;
+    if (different)
+      fail(name, p, std::to_string(different) + " of " + std::to_string(n) + " values differ, worst at " + std::to_string(where) +
+                        ": " + std::to_string(element(e, i0 + where)) + ", golden " + std::to_string(element(g, j0 + where)));
+  }
+  void fail(const std::string& name, index p, const std::string& what) {
+    if (failures.size() < 20) failures.push_back(name + " at position " + std::to_string(p) + ": " + what);
+  }
+
+  const bundle& b_;
+  double tolerance_;
+  std::map<const std::byte*, double> largest_;
+};
+
+/// Runs all tokens of the bundle: the prefill in chunks (the last length repeats), then single tokens;
+/// MTP over the prefill's streams in the same chunks.
+template <numerics_policy P, execution E>
+void run(const bundle& b, std::vector<index> chunks, comparer& compare, E e = {}) {
+  using model = transformer<P, E>;
+  model m(b.c(), b.checkpoint.weights(), e);
+  auto s = m.new_sequence(static_cast<index>(b.ids.size()));
+  const index vocab = b.c().vocab_size, n = b.c().hc_mult, d = b.c().hidden_size;
+  tensor<wide_t<E>, 2> logits(b.prefill, vocab);
+  tensor<act_t<P>, 3> streams(b.prefill, n, d);
+  const std::span<const std::int32_t> ids(b.ids);
+  std::size_t chunk = 0;
+  for (index p = 0; p < b.prefill;) {
+    const index t = std::min(chunks[std::min(chunk++, chunks.size() - 1)], b.prefill - p);
+    const typename model::input in{&s, ids.subspan(std::size_t(p), std::size_t(t))};
+    m.forward(std::span(&in, 1), {logits.all().rows(p, p + t), {}, streams.all().rows(p, p + t)}, compare);
+    if (m.has_mtp()) {
+      const typename model::mtp_input_rows pair{&s, ids.subspan(std::size_t(p + 1), std::size_t(t)),
+                                                streams.all().rows(p, p + t)};
+      m.forward_mtp(std::span(&pair, 1), logits.all().rows(p, p + t), compare);
+    }
+    p += t;
+  }
+  for (const index p : b.decode) m.forward(s, ids.subspan(std::size_t(p), 1), logits.all().rows(0, 1), compare);
+}
+
+}  // namespace conformance
