@@ -12,9 +12,11 @@ namespace dsv4 {
 // Views travel by value into kernels, of this machine or another.
 template <class V>
 inline constexpr bool plain_value =
-    std::is_trivially_copyable_v<V> && std::is_trivially_destructible_v<V> && std::is_standard_layout_v<V>;
+    std::conjunction_v<std::is_trivially_copyable<V>, std::is_trivially_destructible<V>,
+                       std::is_standard_layout<V>>;
 static_assert(plain_value<vec<float>> && plain_value<mat<const bf16>> && plain_value<view<double, 5>>);
-static_assert(plain_value<mat<float, mem::device>> && plain_value<weight_matrix> && plain_value<quantised_activations>);
+static_assert(plain_value<mat<float, mem::device>> && plain_value<weight_matrix> &&
+              plain_value<quantised_activations>);
 
 // Mutable to constant, and nothing else: not back, not across memory spaces, ranks or element types.
 static_assert(std::is_convertible_v<mat<float>, mat<const float>>);
@@ -22,7 +24,8 @@ static_assert(!std::is_convertible_v<mat<const float>, mat<float>>);
 static_assert(!std::is_convertible_v<mat<float, mem::device>, mat<float>>);
 static_assert(!std::is_convertible_v<mat<float>, mat<float, mem::device>>);
 static_assert(!std::is_convertible_v<mat<float, mem::device>, mat<const float>>);
-static_assert(!std::is_convertible_v<mat<float>, vec<float>> && !std::is_convertible_v<mat<float>, mat<double>>);
+static_assert(!std::is_convertible_v<mat<float>, vec<float>> &&
+              !std::is_convertible_v<mat<float>, mat<double>>);
 
 // Subscripts peel axes off the front.
 static_assert(std::is_same_v<decltype(std::declval<cube<const float>>()[0]), mat<const float>>);
@@ -32,8 +35,9 @@ static_assert([] {
   int data[24] = {};
   const cube<int> x(data, 2, 3, 4);
   for (int i = 0; i < 24; ++i) data[i] = i;
-  return x.size() == 24 && x.row_size() == 12 && x(1, 2, 3) == 23 && x[1][0][1] == 13 && x.rows(1, 2)(0, 0, 0) == 12 &&
-         x.reshape(4, 6)(3, 5) == 23 && x.extents() == std::array<index, 3>{2, 3, 4};
+  return x.size() == 24 && x.row_size() == 12 && x(1, 2, 3) == 23 && x[1][0][1] == 13 &&
+         x.rows(1, 2)(0, 0, 0) == 12 && x.reshape(4, 6)(3, 5) == 23 &&
+         x.extents() == std::array<index, 3>{2, 3, 4};
 }());
 
 // Owners give views and are not views.
@@ -50,7 +54,8 @@ static_assert(numerics_policy<official> && numerics_policy<float32<>> && numeric
 static_assert(std::is_same_v<act_t<official>, bf16> && std::is_same_v<act_t<float32<>>, float>);
 
 // Formats have the size of their bits, and their constants follow from their definition.
-static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2 && sizeof(e4m3) == 1 && sizeof(e2m1) == 1 && sizeof(e8m0) == 1);
+static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2 && sizeof(e4m3) == 1 && sizeof(e2m1) == 1 &&
+              sizeof(e8m0) == 1);
 static_assert(bf16::bias == 127 && f16::bias == 15 && e4m3::bias == 7 && e2m1::bias == 1);
 static_assert(bits_of(dtype::f4_e2m1) == 4 && name_of(dtype::f8_e4m3) == "F8_E4M3");
 

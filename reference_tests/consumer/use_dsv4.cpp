@@ -17,7 +17,7 @@ int main() {
   tbb::parallel_for(0, 100, [&](int i) { sum += i; });
   const float norm = Eigen::Vector2f(3, 4).norm();
   const auto json = nlohmann::json::parse(R"({"pi": 3.14159})");
-  std::printf("%d %g %g zstd %u\n", sum.load(), double(norm), dsv4::rounded<dsv4::bf16>(json["pi"].get<double>()),
-              ZSTD_versionNumber());
+  std::printf("%d %g %g zstd %u\n", sum.load(), double(norm),
+              dsv4::rounded<dsv4::bf16>(json["pi"].get<double>()), ZSTD_versionNumber());
   return sum == 4950 && norm == 5 ? 0 : 1;
 }

@@ -10,8 +10,10 @@ fields = {"@paper": r"@paper\{[^}]+\}", "axes": r"^@?axes\s+\S", "oracle": r"^@?
 errors, count = [], 0
 for folder in ("num", "op", "mhc", "attn", "moe", "model"):
     for header in sorted((root / folder).rglob("*.hpp")):
-        count += 1
         lines = header.read_text().splitlines()
+        if all(re.match(r'//|#pragma once|#include|\s*$', line) for line in lines):
+            continue  # a second name for another header
+        count += 1
         where = f"include/dsv4/{header.relative_to(root)}"
         if lines[:2] != ["// SPDX-License-Identifier: MIT", "#pragma once"]:
             errors.append(f"{where}: does not begin with the SPDX line and #pragma once")

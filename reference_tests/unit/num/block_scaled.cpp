@@ -12,7 +12,6 @@
 namespace dsv4 {
 namespace {
 
-
 std::byte byte(unsigned b) { return static_cast<std::byte>(b); }
 
 // A matrix and the memory it looks at.  One stray byte in front: checkpoints do not align.
@@ -21,7 +20,12 @@ struct owned_matrix {
   weight_matrix w;
 
   owned_matrix(dtype type, index rows, index cols, index tile_rows, index tile_cols, dtype scale_type) {
-    w = {.type = type, .rows = rows, .cols = cols, .scale_type = scale_type, .tile_rows = tile_rows, .tile_cols = tile_cols};
+    w = {.type = type,
+         .rows = rows,
+         .cols = cols,
+         .scale_type = scale_type,
+         .tile_rows = tile_rows,
+         .tile_cols = tile_cols};
     data.resize(static_cast<std::size_t>(1 + rows * w.row_bytes()));
     w.data = data.data() + 1;
     const index scales = (rows + tile_rows - 1) / tile_rows * w.scale_cols();
@@ -43,7 +47,9 @@ struct owned_matrix {
   }
   index scales() const { return index(scale.size() - 1) * 8 / bits_of(w.scale_type); }
   void set_scale(index i, float s) { std::memcpy(scale.data() + 1 + 4 * i, &s, 4); }
-  unsigned data_byte(index i) const { return std::to_integer<unsigned>(data[static_cast<std::size_t>(1 + i)]); }
+  unsigned data_byte(index i) const {
+    return std::to_integer<unsigned>(data[static_cast<std::size_t>(1 + i)]);
+  }
   double scale_value(index i) const {
     if (w.scale_type == dtype::f8_e8m0)
       return std::ldexp(1.0, int(std::to_integer<unsigned>(scale[static_cast<std::size_t>(1 + i)])) - 127);
@@ -57,7 +63,8 @@ struct owned_matrix {
 
 TEST_CASE("FP8 matrices, whole and partial tiles, both scale types", "[num]") {
   for (const dtype scale_type : {dtype::f8_e8m0, dtype::f32})
-    for (const auto& [rows, cols] : {std::pair<index, index>{128, 128}, {130, 257}, {1, 1}, {127, 300}, {256, 129}}) {
+    for (const auto& [rows, cols] :
+         {std::pair<index, index>{128, 128}, {130, 257}, {1, 1}, {127, 300}, {256, 129}}) {
       owned_matrix m(dtype::f8_e4m3, rows, cols, fp8_tile, fp8_tile, scale_type);
       m.fill(7);
       const index scale_cols = cols / 128 + (cols % 128 != 0);
@@ -106,11 +113,14 @@ TEST_CASE("plain matrices have no scale", "[num]") {
     m.w.scale = nullptr;
     for (index o = 0; o < 2; ++o) {
       const std::uint16_t half = type == dtype::bf16 ? bf16::encode(v[o]).bits : f16::encode(v[o]).bits;
-      std::memcpy(m.data.data() + 1 + o * m.w.row_bytes(), type == dtype::f32 ? static_cast<const void*>(&v[o]) : &half,
+      std::memcpy(m.data.data() + 1 + o * m.w.row_bytes(),
+                  type == dtype::f32 ? static_cast<const void*>(&v[o]) : &half,
                   static_cast<std::size_t>(m.w.row_bytes()));
     }
     CHECK(m.w.at(1, 0) == -3.5);
-    CHECK(m.w.at(0, 0) == (type == dtype::f32 ? 0.1f : type == dtype::bf16 ? 0.10009765625 : 0.0999755859375));
+    CHECK(m.w.at(0, 0) == (type == dtype::f32    ? 0.1f
+                           : type == dtype::bf16 ? 0.10009765625
+                                                 : 0.0999755859375));
     CHECK_FALSE(m.w.quantised());
   }
 }
@@ -124,7 +134,7 @@ TEST_CASE("the ends of the scale range", "[num]") {
   m.scale[1] = byte(254);
   CHECK(m.w.at(0, 1) == 448 * 0x1p127);  // beyond float, fine in double
   m.scale[1] = byte(255);
-  CHECK(m.w.at(0, 0) != m.w.at(0, 0));   // NaN: refused when a checkpoint is opened
+  CHECK(m.w.at(0, 0) != m.w.at(0, 0));  // NaN: refused when a checkpoint is opened
 }
 
 TEST_CASE("a matrix of a type without arithmetic", "[num]") {
@@ -139,7 +149,8 @@ TEST_CASE("FP4 weights become FP8 weights without loss, spans up to 2^14", "[num
   // the largest is 6 * 2^6 = 384 <= 448, the smallest 0.5 * 2^(6 - 14) = 2^-9, the step of e4m3.
   for (int span = 0; span <= 14; ++span)
     for (unsigned code = 0; code < 16; ++code) {
-      const double value4 = e2m1::from_bits(code).decode(), s4 = std::ldexp(1.0, -span), s8 = std::ldexp(1.0, -6);
+      const double value4 = e2m1::from_bits(code).decode(), s4 = std::ldexp(1.0, -span),
+                   s8 = std::ldexp(1.0, -6);
       const e4m3 value8 = e4m3::encode(value4 * (s4 / s8));
       CHECK(value8.decode() * s8 == value4 * s4);
       CHECK(std::signbit(value8.decode()) == std::signbit(value4));
@@ -152,7 +163,8 @@ TEST_CASE("FP4 weights become FP8 weights without loss, spans up to 2^14", "[num
   const index cols = 256;
   owned_matrix fp4(dtype::f4_e2m1, 2, cols, 1, fp4_tile_cols, dtype::f8_e8m0);
   fp4.fill(3);
-  for (index i = 0; i < fp4.scales(); ++i) fp4.scale[static_cast<std::size_t>(1 + i)] = byte(unsigned(120 - i % 15));
+  for (index i = 0; i < fp4.scales(); ++i)
+    fp4.scale[static_cast<std::size_t>(1 + i)] = byte(unsigned(120 - i % 15));
   owned_matrix fp8(dtype::f8_e4m3, 2, cols, fp8_tile, fp8_tile, dtype::f8_e8m0);
   for (index tile = 0; tile < 2; ++tile) {
     double largest = 0;

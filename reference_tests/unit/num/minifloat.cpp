@@ -26,7 +26,8 @@ double power_of_two(int e) {
   for (; e < 0; ++e) p /= 2;
   return p;
 }
-double definition(unsigned code, int exponent_bits, int mantissa_bits, int bias, bool infinities, bool one_nan) {
+double definition(unsigned code, int exponent_bits, int mantissa_bits, int bias, bool infinities,
+                  bool one_nan) {
   const unsigned mantissas = 1u << mantissa_bits, exponents = 1u << exponent_bits;
   const unsigned m = code % mantissas, e = code / mantissas % exponents;
   const double sign = code / mantissas / exponents ? -1 : 1;
@@ -36,7 +37,9 @@ double definition(unsigned code, int exponent_bits, int mantissa_bits, int bias,
   return sign * power_of_two(static_cast<int>(e) - bias) * (1 + double(m) / mantissas);
 }
 
-bool same_number(double a, double b) { return (a != a && b != b) || (a == b && std::signbit(a) == std::signbit(b)); }
+bool same_number(double a, double b) {
+  return (a != a && b != b) || (a == b && std::signbit(a) == std::signbit(b));
+}
 
 template <class F>
 void check_every_code(int exponent_bits, int mantissa_bits, int bias, bool infinities, bool one_nan) {
@@ -52,7 +55,8 @@ void check_every_code(int exponent_bits, int mantissa_bits, int bias, bool infin
     if (v == v)
       encode_wrong += F::encode(v) != f;
     else
-      encode_wrong += !F::encode(f.decode()).is_nan() || !F::encode(-not_a_number).is_nan() || !F::encode(not_a_number).is_nan();
+      encode_wrong += !F::encode(f.decode()).is_nan() || !F::encode(-not_a_number).is_nan() ||
+                      !F::encode(not_a_number).is_nan();
   }
   CHECK(decode_wrong == 0);
   CHECK(kind_wrong == 0);

@@ -30,7 +30,8 @@ TEST_CASE("round_bf16 at every bf16, every midpoint and their neighbours", "[num
     const bf16 b = bf16::from_bits(c);
     if (!b.is_finite()) continue;
     const double v = b.decode();
-    wrong += round_bf16(v) != b || round_bf16(float(v)) != b || bf16::encode(v) != b || to_float(b) != float(v);
+    wrong +=
+        round_bf16(v) != b || round_bf16(float(v)) != b || bf16::encode(v) != b || to_float(b) != float(v);
     // The midpoint to the next code of larger magnitude; above the largest, where infinity begins.
     const double next = (c & 0x7FFF) == 0x7F7F ? std::copysign(0x1p128, v) : bf16::from_bits(c + 1).decode();
     const double mid = (v + next) / 2;
@@ -64,7 +65,7 @@ TEST_CASE("round_bf16 of a double rounds once", "[num]") {
     CHECK(round_bf16(below + 0x1p-7).bits == 0x3F81);
     CHECK(round_bf16(-above).bits == 0xBF81);
   }
-  CHECK(static_cast<float>(1 + 0x1p-8 + 0x1p-40) == 1 + 0x1p-8f);                        // the trap is real
+  CHECK(static_cast<float>(1 + 0x1p-8 + 0x1p-40) == 1 + 0x1p-8f);              // the trap is real
   CHECK(round_bf16(static_cast<float>(1 + 0x1p-8 + 0x1p-40)).bits == 0x3F80);  // and this is falling into it
 }
 
@@ -75,7 +76,7 @@ TEST_CASE("round_bf16 outside the range of float", "[num]") {
   CHECK(round_bf16(-inf_f).bits == 0xFF80);
   CHECK(round_bf16(1e-300).bits == 0);
   CHECK(round_bf16(-1e-300).bits == 0x8000);
-  CHECK(round_bf16(0x1p-134).bits == 0);                          // tie between 0 and the smallest
+  CHECK(round_bf16(0x1p-134).bits == 0);  // tie between 0 and the smallest
   CHECK(round_bf16(std::nextafter(0x1p-134, 1.0)).bits == 1);
   CHECK(round_bf16(double(std::numeric_limits<float>::max())).bits == 0x7F80);
   CHECK(round_bf16(0.0).bits == 0);

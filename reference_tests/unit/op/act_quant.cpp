@@ -83,10 +83,11 @@ TEST_CASE("act_quant: zeros and tiny values use the floor", "[op]") {
     CHECK(q.code[2].bits == 0x80);  // the sign of zero is kept
   }
   // Just above the scale's range of the floor it grows.
-  CHECK(quantise<float>({0x1.Cp-14f}, 1).scale[0] == 0x1p-22f);                        // 448 * 2^-22
+  CHECK(quantise<float>({0x1.Cp-14f}, 1).scale[0] == 0x1p-22f);  // 448 * 2^-22
   CHECK(quantise<float>({std::nextafterf(0x1.Cp-14f, 1)}, 1).scale[0] == 0x1p-21f);
   // In place a zero stays the zero it was, and values far below the step become zeros of their sign.
-  const auto x = in_place<bf16>({bf16::encode(0.0), bf16::encode(-0.0), bf16::encode(1e-30), bf16::encode(-1e-30)}, 4, 64);
+  const auto x = in_place<bf16>(
+      {bf16::encode(0.0), bf16::encode(-0.0), bf16::encode(1e-30), bf16::encode(-1e-30)}, 4, 64);
   CHECK(x[0].bits == 0x0000);
   CHECK(x[1].bits == 0x8000);
   CHECK(x[2].bits == 0x0000);
@@ -97,7 +98,8 @@ TEST_CASE("act_quant: ties go to the even mantissa", "[op]") {
   // 448 in the block makes the scale 1: the values are e4m3 midpoints themselves.
   const auto q = quantise<double>({448, 1.0625, 1.1875, 17, 19, -1.0625, -19, 0x1p-10, 0x3p-10, 432}, 1);
   REQUIRE(q.scale[0] == 1);
-  const double expected[] = {448, 1, 1.25, 16, 20, -1, -20, 0, 0x1p-8, 448};  // 432 = (416 + 448) / 2, 448 is even
+  const double expected[] = {448, 1,   1.25, 16,     20,
+                             -1,  -20, 0,    0x1p-8, 448};  // 432 = (416 + 448) / 2, 448 is even
   for (std::size_t i = 0; i < q.code.size(); ++i) CHECK(q.code[i].decode() == expected[i]);
 }
 
@@ -106,8 +108,7 @@ TEST_CASE("act_quant: blocks of 128 per row, a partial last one", "[op]") {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
   std::vector<bf16> x;
-  for (index i = 0; i < rows * cols; ++i)
-    x.push_back(bf16::encode(std::ldexp(normal(random), int(i / 100))));
+  for (index i = 0; i < rows * cols; ++i) x.push_back(bf16::encode(std::ldexp(normal(random), int(i / 100))));
   const auto q = quantise(x, rows);
   for (index t = 0; t < rows; ++t)
     for (index b = 0; b < 3; ++b) {
@@ -154,7 +155,8 @@ TEST_CASE("fp4_act_quant: grid, ties, floor", "[op]") {
     CHECK(fp4<double>({p, p / 6})[1] == p / 6);
     // a hair above the largest: the scale doubles and 1/6 of it is still on the grid, as 0.5
     CHECK(fp4<double>({std::nextafter(p, inf), p / 6})[1] == p / 6);
-    CHECK(fp4<double>({std::nextafter(p, inf), p / 12})[1] == 0);  // 0.25 of the doubled scale: the tie, to even
+    CHECK(fp4<double>({std::nextafter(p, inf), p / 12})[1] ==
+          0);  // 0.25 of the doubled scale: the tie, to even
   }
   // The floor 6 * 2^-126: zeros keep scale 2^-126 (no 0 / 0), and values below half its step vanish.
   const auto z = fp4<bf16>(std::vector<bf16>(40));
@@ -162,14 +164,16 @@ TEST_CASE("fp4_act_quant: grid, ties, floor", "[op]") {
   CHECK(fp4<double>({0x1p-126, 0x1p-128, -0x1p-129, 0x1.8p-127})[0] == 0x1p-126);
   CHECK(fp4<double>({0x1p-126, 0x1p-128, -0x1p-129, 0x1.8p-127})[1] == 0);
   CHECK(std::signbit(fp4<double>({0x1p-126, 0x1p-128, -0x1p-129, 0x1.8p-127})[2]));
-  CHECK(fp4<double>({0x1p-126, 0x1p-128, -0x1p-129, 0x1.8p-127})[3] == 0x1p-126);  // 0.75 of a step: the tie, to even
+  CHECK(fp4<double>({0x1p-126, 0x1p-128, -0x1p-129, 0x1.8p-127})[3] ==
+        0x1p-126);  // 0.75 of a step: the tie, to even
 }
 
 TEST_CASE("fp4_act_quant: blocks of 32 do not see one another, twice is once", "[op]") {
   std::mt19937 random(21);
   std::normal_distribution<double> normal;
   std::vector<bf16> x;
-  for (int i = 0; i < 80; ++i) x.push_back(bf16::encode(normal(random) * std::ldexp(1.0, 8 * (i / 32))));  // 32 + 32 + 16
+  for (int i = 0; i < 80; ++i)
+    x.push_back(bf16::encode(normal(random) * std::ldexp(1.0, 8 * (i / 32))));  // 32 + 32 + 16
   const auto y = fp4(x);
   for (int from = 0; from < 80; from += 32) {
     const std::vector<bf16> part(x.begin() + from, x.begin() + std::min(80, from + 32));
@@ -184,8 +188,10 @@ TEST_CASE("act_quant: shapes are checked at the front", "[op]") {
   std::vector<float> x(256), scale(4);
   std::vector<e4m3> code(256);
   const view<float, 2> in(x.data(), 2, 128);
-  CHECK_THROWS_AS(act_quant(e, in, view<e4m3, 2>(code.data(), 1, 128), view<float, 2>(scale.data(), 2, 1)), contract_violation);
-  CHECK_THROWS_AS(act_quant(e, in, view<e4m3, 2>(code.data(), 2, 128), view<float, 2>(scale.data(), 2, 2)), contract_violation);
+  CHECK_THROWS_AS(act_quant(e, in, view<e4m3, 2>(code.data(), 1, 128), view<float, 2>(scale.data(), 2, 1)),
+                  contract_violation);
+  CHECK_THROWS_AS(act_quant(e, in, view<e4m3, 2>(code.data(), 2, 128), view<float, 2>(scale.data(), 2, 2)),
+                  contract_violation);
   CHECK_THROWS_AS(act_quant_in_place(e, in, 129, 64), contract_violation);
 }
 
