@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Dot products of stored weight rows with activation rows, alone and in tiles, in one order of sums.
+/// @paper{DSV4, section 5.2.1}
+/// axes     t token · o output row · k input channel (contracted) · b block of k
+/// oracle   kernel::linear<exec::ref>
+/// deviates none
+///
+/// Order of sums.  Column k belongs to lane k mod 8.  A block is as wide as a scale tile (128 columns of
+/// FP8; 256 columns of a format without scales).  Within a block every lane is one chain of FMAs from 0;
+/// then total = fma(block, scale, total); after the last block the 8 lanes are added in a fixed tree.
+/// That order depends on nothing but the weight's format, so one token, a batch, any cut into tasks and
+/// any number of threads give the same float bits.  With W = double the order only has to be accurate.
+///
+///   one token      dot_rows: R rows side by side (R chains hide the latency of an FMA), each code
+///                  decoded in registers, used once
+///   many tokens    a tile of weight rows is decoded once into cache, then every 4 rows meet every
+///                  panel of 2 or 3 tokens in 12 accumulators: 7 loads for 12 FMAs
+///
+/// Powers of two.  FP8 codes are cheapest to decode as value * unit (cpu/simd.hpp), unit = 2^-120 or
+/// 2^-1016: activations enter times 2^60 (2^508) and the block scale carries the other half back.
+#include <algorithm>
+
+#include "../../num/block_scaled.hpp"
+#include "../parallel.hpp"
+#include "../simd.hpp"
+
+namespace dsv4::cpu {
+
+inline constexpr index free_block = 256;        // columns of one chain when the format has no scales
+inline constexpr index rows_at_once = 4;        // of the tile kernel
+inline constexpr index tokens_at_once = 3;      // check: 12 == 4 * 3
+inline constexpr index rows_of_tile = 32;       // decoded together: 32 rows x 512 columns of float, 64 KiB
+inline constexpr index bytes_of_tile_row = 2048;  // check: 2048 == 512 * 4
+
+constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
+/// Columns of a row in memory that kernels read: whole groups of 8, zeros behind the end.
+constexpr index padded(index k) { return ceil_div(k, simd::group_size) * simd::group_size; }
+
+/// Rows of activations: t rows of k values that lie `stride` elements apart.
+template <class A>
+struct plain_rows {
+  const A* data;
+  index count, k, stride;
+
+  /// Columns [from, to) of row t times `factor` as groups; zeros up to a whole group.
+  template <class W>
+  void expand(index t, index from, index to, W factor, W* out) const {
+    const A* x = data + t * stride + from;
+    const auto f = simd::set_group(factor);
+    index i = 0;
+    for (; i + simd::group_size <= to - from; i += simd::group_size)
+      simd::store_group(out + i, simd::mul(read<W>(x + i), f));
+    if (i == to - from) return;
+    A last[simd::group_size] = {};
+    std::copy(x + i, x + (to - from), last);
+    simd::store_group(out + i, simd::mul(read<W>(last), f));
+  }
+
+ private:
+  template <class W>
+  static simd::group<W> read(const A* x) {
+    return simd::codes<A>::template load<W>(reinterpret_cast<const std::byte*>(x));
+  }
+};
+
+/// Rows of quantised activations, code * scale: exact in W.
+struct quantised_rows {
+  quantised_activations x;
+  index count, k;
+
+  explicit quantised_rows(const quantised_activations& q) : x(q), count(q.rows()), k(q.cols()) {}
+
+  template <class W>
+  void expand(index t, index from, index to, W factor, W* out) const {
+    using format = simd::codes<e4m3>;
+    const auto one = simd::set_group(static_cast<W>(1 / format::unit<W>));
+    const std::byte* code = reinterpret_cast<const std::byte*>(x.code.data() + t * k);
+    for (index i = from; i < to; i += simd::group_size) {
+      const auto f = simd::set_group(factor * static_cast<W>(x.scale(t, i / fp8_tile)));
+      std::byte last[simd::group_size] = {};
+      const std::byte* group = code + i;
+      if (i + simd::group_size > to) {
+        std::copy(code + i, code + to, last);
+        group = last;
+      }
+      simd::store_group(out + (i - from), simd::mul(simd::mul(format::load<W>(group), one), f));
+    }
+  }
+};
+
+/// Where sums go: y(t, o + i) = stored(sum[i]).  The type of y is behind a pointer, so that a kernel is compiled
+/// once per weight format and not once per caller.
+template <class W>
+struct destination {
+  std::byte* data;
+  index token_bytes, element_bytes;  // from one token, one output, to the next
+  void (*put)(std::byte* at, const W* sum, index n);
+
+  void operator()(index t, index o, const W* sum, index n) const {
+    put(data + t * token_bytes + o * element_bytes, sum, n);
+  }
+  /// The same, `t` tokens and `o` outputs further.
+  destination from(index t, index o) const {
+    return {data + t * token_bytes + o * element_bytes, token_bytes, element_bytes, put};
+  }
+};
+template <class W, class Y>
+destination<W> into(Y* y, index stride) {
+  const auto put = [](std::byte* at, const W* sum, index n) {
+    Y* out = reinterpret_cast<Y*>(at);
+    for (index i = 0; i < n; ++i) out[i] = store<Y>(sum[i]);
+  };
+  return {reinterpret_cast<std::byte*>(y), stride * index{sizeof(Y)}, sizeof(Y), put};
+}
+
+/// What the activations and the block scales are multiplied by for weights of format F.
+template <class W, class F>
+inline constexpr W half_unit = 1;
+template <>
+inline constexpr float half_unit<float, e4m3> = 0x1p60f;  // check: 2**60 * 2**60 == 2**120
+template <>
+inline constexpr double half_unit<double, e4m3> = 0x1p508;  // check: 2**508 * 2**508 == 2**1016
+
+/// Columns summed by one chain.
+inline index block_of(const weight_matrix& w) { return w.scale ? w.tile_cols : free_block; }
+
+/// Block scales of rows of w, decoded when a row enters another row of tiles.
+template <class W>
+class row_scales {
+ public:
+  row_scales(workspace& scratch, const weight_matrix& w, W factor)
+      : w_(w), factor_(factor), blocks_(ceil_div(w.cols, block_of(w))), table_(scratch.take<W>(rows_at_once * 2, blocks_)) {}
+
+  /// Pointers to the scales [b] of rows [o, o + n), n <= 8; valid until the next call.
+  void point(index o, index n, const W** at) {
+    for (index r = 0; r < n; ++r) {
+      const index tile = w_.scale ? (o + r) / w_.tile_rows : 0;
+      if (tile != tile_) {
+        slot_ = (slot_ + 1) % table_.extent(0);
+        decode(tile, table_[slot_].data());
+        tile_ = tile;
+      }
+      at[r] = table_[slot_].data();
+    }
+  }
+
+ private:
+  void decode(index tile, W* out) const {
+    for (index b = 0; b < blocks_; ++b)
+      out[b] = factor_ * static_cast<W>(w_.scale ? scale(tile * blocks_ + b) : 1.0);
+  }
+  double scale(index at) const {
+    if (w_.scale_type == dtype::f32) {
+      float s;
+      std::memcpy(&s, w_.scale + 4 * at, 4);
+      return s;
+    }
+    // Byte b is 2^(b - 127): the exponent field of a double; 255 is refused when a checkpoint is opened.
+    const auto b = std::to_integer<std::uint64_t>(w_.scale[at]);
+    return std::bit_cast<double>((b + 1023 - 127) << 52);
+  }
+
+  const weight_matrix& w_;
+  W factor_;
+  index blocks_;
+  view<W, 2> table_;  // [slot, b]
+  index slot_ = 0, tile_ = -1;
+};
+
+// ---- one token ------------------------------------------------------------------------------------------------
+
+/// y[r] = row[r] . x for R rows of k codes of format F.
+/// row: R starts · scale: R rows of block scales · x: groups, times half_unit · ahead: bytes to what is read next
+template <class W, class F, int R>
+inline void dot_rows(const std::byte* const* row, const W* const* scale, const W* x, index k, index block,
+                     index ahead, W* y) {
+  constexpr index group = simd::group_size;
+  using codes = simd::codes<F>;
+  simd::group<W> total[R];
+  for (int r = 0; r < R; ++r) total[r] = simd::set_group(W(0));
+  for (index from = 0, b = 0; from < k; from += block, ++b) {
+    // One chain per lane over the block …
+    const index to = std::min(from + block, k), whole = from + (to - from) / group * group;
+    simd::group<W> part[R];
+    for (int r = 0; r < R; ++r) part[r] = simd::set_group(W(0));
+    for (index i = from; i < whole; i += group) {
+      const index at = i / group * codes::bytes;
+      const auto xs = simd::load_group(x + i);
+      for (int r = 0; r < R; ++r) part[r] = simd::fma(codes::template load<W>(row[r] + at), xs, part[r]);
+    }
+    // … the last columns of a row that is no multiple of 8 from a padded copy …
+    if (whole < to) {
+      const index at = whole / group * codes::bytes, left = ((to - whole) * codes::bytes + group - 1) / group;
+      const auto xs = simd::load_group(x + whole);
+      for (int r = 0; r < R; ++r) {
+        std::byte last[codes::bytes] = {};
+        std::copy(row[r] + at, row[r] + at + left, last);
+        part[r] = simd::fma(codes::template load<W>(last), xs, part[r]);
+      }
+    }
+    // … then into the total, while the same columns of the next rows are on their way.
+    for (int r = 0; r < R; ++r) total[r] = simd::fma(part[r], simd::set_group(scale[r][b]), total[r]);
+    const index first_byte = from / group * codes::bytes, last_byte = to * codes::bytes / group;
+    for (index at = first_byte; at < last_byte; at += 64)
+      for (int r = 0; r < R; ++r) simd::prefetch(row[r] + at + ahead);
+  }
+  for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
+}
+
+// ---- many tokens ----------------------------------------------------------------------------------------------
+
+/// total[n][r] += sum over one block of w[r] x[n], times scale[r], for 4 rows and N tokens.
+/// w: [steps][4][lane] · x: [steps][N][lane] · total: [N][4][lane]
+template <class W, int N>
+inline void multiply_block(const W* w, const W* x, index steps, const W* const* scale, index b, W* total) {
+  constexpr int lanes = simd::lanes<W>, R = rows_at_once;
+  simd::vector<W> part[R][N];
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) part[r][n] = simd::set(W(0));
+  for (index s = 0; s < steps; ++s, w += R * lanes, x += N * lanes) {
+    simd::vector<W> xs[N];
+    for (int n = 0; n < N; ++n) xs[n] = simd::load(x + n * lanes);
+    for (int r = 0; r < R; ++r) {
+      const auto ws = simd::load(w + r * lanes);
+      for (int n = 0; n < N; ++n) part[r][n] = simd::fma(ws, xs[n], part[r][n]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    const auto s = simd::set(scale[r][b]);
+    for (int n = 0; n < N; ++n) {
+      W* t = total + (n * R + r) * lanes;
+      simd::store(t, simd::fma(part[r][n], s, simd::load(t)));
+    }
+  }
+}
+
+/// Activations packed for the tile kernel: panels of 1 to 3 tokens, [panel][step][token of panel][lane].
+template <class W>
+struct packed_activations {
+  const W* data;
+  index tokens, k;  // k padded
+
+  index panels() const { return ceil_div(tokens, tokens_at_once); }
+  /// Tokens spread evenly: no panel of one token unless there is only one.
+  index first(index panel) const { return tokens * panel / panels(); }
+  const W* at(index panel, index column) const {
+    return data + first(panel) * k + column * (first(panel + 1) - first(panel));
+  }
+};
+
+/// Packs rows [from, from + tokens) of x, times `factor`.
+template <class W, class X>
+packed_activations<W> pack(workspace& scratch, const X& x, index from, index tokens, W factor) {
+  const index k = padded(x.k);
+  W* data = scratch.take<W>(tokens * k).data();
+  const packed_activations<W> packed{data, tokens, k};
+  parallel_for(packed.panels(), 8, [&](index begin, index end) {
+    constexpr index lanes = simd::lanes<W>, piece = 128;  // a piece of a row at a time, in cache
+    alignas(32) W values[piece];
+    for (index p = begin; p < end; ++p) {
+      const index t0 = packed.first(p), n = packed.first(p + 1) - t0;
+      for (index t = 0; t < n; ++t)
+        for (index c = 0; c < x.k; c += piece) {
+          const index to = std::min(c + piece, x.k);
+          x.template expand<W>(from + t0 + t, c, to, factor, values);
+          W* out = data + t0 * k + c * n + t * lanes;
+          for (index i = 0; i < padded(to - c); i += lanes) simd::store(out + i * n, simd::load(values + i));
+        }
+    }
+  });
+  return packed;
+}
+
+/// Decodes columns [from, to) of rows [o, o + rows) into a tile, [row / 4][step][4][lane]; zeros behind the ends.
+template <class W, class F>
+void decode_tile(const weight_matrix& w, index o, index rows, index from, index to, W* tile) {
+  constexpr index lanes = simd::lanes<W>, group = simd::group_size;
+  using codes = simd::codes<F>;
+  const index columns = padded(to - from);
+  for (index r = 0; r < ceil_div(rows, rows_at_once) * rows_at_once; ++r) {
+    W* out = tile + (r / rows_at_once) * columns * rows_at_once + (r % rows_at_once) * lanes;
+    const auto put = [&](index i, simd::group<W> g) {
+      alignas(32) W values[group];
+      simd::store_group(values, g);
+      for (index l = 0; l < group; l += lanes)
+        simd::store(out + (i + l) * rows_at_once, simd::load(values + l));
+    };
+    const std::byte* row = w.row(o + std::min(r, rows - 1)) + from / group * codes::bytes;
+    const index whole = (to - from) / group * group;
+    for (index i = 0; i < whole; i += group) put(i, codes::template load<W>(row + i / group * codes::bytes));
+    if (whole < to - from) {
+      const index left = ((to - from - whole) * codes::bytes + group - 1) / group;
+      std::byte last[codes::bytes] = {};
+      std::copy_n(row + whole / group * codes::bytes, left, last);
+      put(whole, codes::template load<W>(last));
+    }
+  }
+}
+
+/// Rows [o, o + rows) of one tile times panels [p0, p1) of x.
+template <class W, class F>
+void multiply_tile(const weight_matrix& w, index o, index rows, const packed_activations<W>& x, index p0, index p1,
+                   const destination<W>& y) {
+  constexpr index lanes = simd::lanes<W>, R = rows_at_once;
+  const index block = block_of(w), columns = block * std::max<index>(1, bytes_of_tile_row / index{sizeof(W)} / block);
+  const index t0 = x.first(p0), tokens = x.first(p1) - t0, groups = ceil_div(rows, R);
+  workspace& scratch = local_scratch();
+  const workspace::scope here(scratch);
+  row_scales<W> scales(scratch, w, half_unit<W, F>);
+  auto tile = scratch.take<W>(groups * R * padded(std::min(columns, w.cols)));
+  auto total = scratch.take<W>(groups * tokens * R * lanes);  // [row / 4][t][4][lane]
+  std::fill(total.begin(), total.end(), W(0));
+
+  for (index from = 0; from < w.cols; from += columns) {
+    const index to = std::min(from + columns, w.cols), width = padded(to - from);
+    decode_tile<W, F>(w, o, rows, from, to, tile.data());
+    // Some panels, which stay in the second-level cache, against all rows; four rows stay in the first.
+    constexpr index panels_at_once = 16;
+    for (index q0 = p0; q0 < p1; q0 += panels_at_once)
+      for (index g = 0; g < groups; ++g) {
+        const W* scale[R] = {};
+        scales.point(o + g * R, std::min(R, rows - g * R), scale);
+        for (index r = rows - g * R; r < R; ++r) scale[r] = scale[0];
+        for (index p = q0; p < std::min(q0 + panels_at_once, p1); ++p) {
+          const index n = x.first(p + 1) - x.first(p);
+          W* sum = total.data() + (g * tokens + x.first(p) - t0) * R * lanes;
+          for (index c = from; c < to; c += block) {
+            const index steps = padded(std::min(block, to - c)) / lanes;
+            const W* ws = tile.data() + g * R * width + (c - from) * R;
+            const W* xs = x.at(p, c);
+            if (n == 3) multiply_block<W, 3>(ws, xs, steps, scale, c / block, sum);
+            if (n == 2) multiply_block<W, 2>(ws, xs, steps, scale, c / block, sum);
+            if (n == 1) multiply_block<W, 1>(ws, xs, steps, scale, c / block, sum);
+          }
+        }
+      }
+  }
+  // Add the lanes and store.
+  W sums[rows_of_tile];
+  for (index t = 0; t < tokens; ++t) {
+    for (index r = 0; r < rows; ++r)
+      sums[r] = simd::sum(simd::load(total.data() + ((r / R * tokens + t) * R + r % R) * lanes));
+    y(t0 + t, o, sums, rows);
+  }
+}
+
+}  // namespace dsv4::cpu
