@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// exec::cpu, official numerics, accumulate::exact: the same bits as the goldens in every bf16 and
+// integer tap, for 1 and 2 threads, in any chunks, alone and in a batch.
+#include "cpu/cpu.hpp"
+#include "golden_run.hpp"
+
+#include "catch.hpp"
+
+namespace {
+constexpr double wide_tolerance = 1e-12;  // double sums in another order
+
+void check(const char* name, const std::vector<dsv4::index>& chunks, int threads) {
+  const auto dir = golden(std::string("official/") + name);
+  if (!dir) SKIP("golden/official/" << name << " is not here (set DSV4_GOLDEN)");
+  static std::map<std::string, conformance::bundle> open;
+  const auto& b = open.try_emplace(name, conformance::bundle::open(*dir)).first->second;
+  conformance::comparer compare(b, wide_tolerance);
+  conformance::run<dsv4::official, dsv4::exec::cpu>(b, chunks, compare, dsv4::exec::cpu{threads});
+  for (const auto& f : compare.failures) UNSCOPED_INFO(f);
+  INFO(name << ": " << compare.compared << " rows, " << compare.values << " values compared, " << threads << " threads");
+  CHECK(compare.failures.empty());
+  CHECK(compare.compared > 1000);
+}
+void check_all(const char* name) {
+  for (const int threads : {1, 2}) {
+    check(name, {1000}, threads);
+    check(name, {1, 2, 3, 5, 8, 13, 21, 34, 55, 89}, threads);
+  }
+  check(name, {1}, 2);
+}
+}  // namespace
+
+TEST_CASE("cpu equals flash-mini", "[golden][cpu]") { check_all("flash-mini"); }
+TEST_CASE("cpu equals pro-mini", "[golden][cpu]") { check_all("pro-mini"); }
+TEST_CASE("cpu equals base-mini", "[golden][cpu]") { check_all("base-mini"); }
+TEST_CASE("cpu equals real-ratio", "[golden][cpu]") { check_all("real-ratio"); }
+TEST_CASE("cpu equals edge-mini", "[golden][cpu]") { check_all("edge-mini"); }
