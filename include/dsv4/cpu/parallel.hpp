@@ -42,6 +42,15 @@ void parallel_for(index n, index grain, F f) {
       index{0}, pieces, [&](index p) { f(n * p / pieces, n * (p + 1) / pieces); }, tbb::simple_partitioner{});
 }
 
+/// f(i) for every i in [0, n), each a task of its own: for units of 10 us and more and of unlike size.
+template <class F>
+void parallel_tasks(index n, F f) {
+  if (concurrency() == 1 || n <= 1)
+    for (index i = 0; i < n; ++i) f(i);
+  else
+    tbb::parallel_for(index{0}, n, f, tbb::simple_partitioner{});
+}
+
 /// Scratch of the calling thread.  Take from it inside a workspace::scope; the memory stays, so a call
 /// of a size seen before allocates nothing.
 inline workspace& local_scratch() {

@@ -61,12 +61,16 @@ struct digit_step {
   alignas(32) std::int32_t bias[8];
 };
 
-/// Activations as digits.  steps() steps per token; scale per token and 128 columns.
+/// Activations as digits: all tokens, or those of one expert.
 struct digit_rows {
-  view<digit_step, 2> step;    // [t, k / 64]
-  view<const float, 2> scale;  // [t, k / 128]
+  view<digit_step, 2> step;       // [t, k / 64]
+  view<const float, 2> scale;     // [t, k / 128]
+  const index* token = nullptr;   // row i is token[i]; null: row i is token i
+  index count = 0;
 
-  index count() const { return step.extent(0); }
+  index at(index i) const { return token ? token[i] : i; }
+  /// Rows that are the `n` listed tokens.
+  digit_rows of(const index* tokens, index n) const { return {step, scale, tokens, n}; }
 };
 
 /// Digits of rows [from, from + tokens) of x; zeros behind the last column.
@@ -92,7 +96,7 @@ inline digit_rows make_digits(workspace& scratch, const quantised_activations& x
         }
       }
   });
-  return {rows, view<const float, 2>(x.scale.rows(from, from + tokens))};
+  return {rows, x.scale.rows(from, from + tokens), nullptr, tokens};
 }
 
 /// The exact sums (2 w) v of a step, 8 columns per lane.
@@ -147,7 +151,7 @@ inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x,
   for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
 }
 
-/// R rows of w from o on times every row of x.
+/// y(i, o + r) for R rows of w from o on and every row i of x.
 template <class W, int R>
 void multiply_fp4_rows(const weight_matrix& w, index o, const digit_rows& x, workspace& scratch,
                        const destination<W>& y) {
@@ -170,8 +174,8 @@ void multiply_fp4_rows(const weight_matrix& w, index o, const digit_rows& x, wor
     return simd::e2m1_biased(p);
   };
   W sums[R];
-  if (x.count() == 1) {
-    dot_fp4<W, R>(nibbles, scale, x.step.data(), x.scale.data(), steps, sums);
+  if (x.count == 1) {
+    dot_fp4<W, R>(nibbles, scale, x.step[x.at(0)].data(), x.scale[x.at(0)].data(), steps, sums);
     return y(0, o, sums, R);
   }
   // Many tokens: nibbles to bytes once.
@@ -186,9 +190,9 @@ void multiply_fp4_rows(const weight_matrix& w, index o, const digit_rows& x, wor
     const std::int8_t* p = bytes.data() + (r * steps + s) * fp4_step;
     return simd::e2m1_pair{simd::load_i8(p), simd::load_i8(p + fp4_step / 2)};
   };
-  for (index t = 0; t < x.count(); ++t) {
-    dot_fp4<W, R>(unpacked, scale, x.step[t].data(), x.scale[t].data(), steps, sums);
-    y(t, o, sums, R);
+  for (index i = 0; i < x.count; ++i) {
+    dot_fp4<W, R>(unpacked, scale, x.step[x.at(i)].data(), x.scale[x.at(i)].data(), steps, sums);
+    y(i, o, sums, R);
   }
 }
 
