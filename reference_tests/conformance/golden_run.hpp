@@ -201,8 +201,8 @@ class comparer {
 
 /// Runs all tokens of the bundle: the prefill in chunks (the last length repeats), then single tokens;
 /// MTP over the prefill's streams in the same chunks.
-template <numerics_policy P, execution E>
-void run(const bundle& b, std::vector<index> chunks, comparer& compare, E e = {}) {
+template <numerics_policy P, execution E, observer Tap>
+void run(const bundle& b, std::vector<index> chunks, Tap& compare, E e = {}) {
   using model = transformer<P, E>;
   model m(b.c(), b.checkpoint.weights(), e);
   auto s = m.new_sequence(static_cast<index>(b.ids.size()));

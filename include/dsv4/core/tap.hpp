@@ -152,6 +152,9 @@ concept observer = !std::remove_reference_t<T>::on || requires(T& t, const tap_e
 struct segment {
   index begin = 0, end = 0;  ///< rows of the batch
   index start = 0;           ///< position of the first row in its sequence
+  index sequence = 0;        ///< number of the sequence in the caller's batch
+  index offset = 0;          ///< of the first row in the tokens the caller gave of this sequence
+  bool last = true;          ///< the caller gave no more tokens of this sequence
   index tokens() const { return end - begin; }
 };
 
@@ -169,13 +172,13 @@ struct tapper {
       for (std::size_t i = 0; i < segments.size(); ++i)
         one(s, static_cast<index>(i), v.rows(segments[i].begin, segments[i].end));
   }
-  /// A value that belongs to one sequence.
+  /// A value that belongs to the sequence of one segment.
   template <class T, int R>
-  void one(site s, index sequence, view<T, R> v) const {
+  void one(site s, index of_segment, view<T, R> v) const {
     static_assert(R <= 4);
     if constexpr (Tap::on) {
-      const segment& g = segments[static_cast<std::size_t>(sequence)];
-      tap_event e{s, scope, sequence, g.start, g.tokens(), dtype_of<std::remove_const_t<T>>, v.data(), R, {}};
+      const segment& g = segments[static_cast<std::size_t>(of_segment)];
+      tap_event e{s, scope, g.sequence, g.start, g.tokens(), dtype_of<std::remove_const_t<T>>, v.data(), R, {}};
       for (int a = 0; a < R; ++a) e.shape[static_cast<std::size_t>(a)] = v.extent(a);
       tap(static_cast<const tap_event&>(e));
     }

@@ -108,7 +108,10 @@ class transformer {
     view<activation, 3> streams{};  // [t, n, d] of the last layer, for MTP
   };
 
-  transformer(const config& c, const model_weights& w, E e = {}) : config_(c), weights_(&w), exec_(e) {
+  /// tokens_per_pass bounds the scratch memory: longer calls run in several passes, to the same bits.
+  transformer(const config& c, const model_weights& w, E e = {}, index tokens_per_pass = 512)
+      : config_(c), weights_(&w), exec_(e), tokens_per_pass_(tokens_per_pass) {
+    expects(tokens_per_pass > 0, "transformer: tokens_per_pass must be positive");
     expects_equal(static_cast<index>(w.layers.size()), c.num_hidden_layers, "transformer: layers of the weights");
     expects(static_cast<index>(c.compress_ratios.size()) >= c.num_hidden_layers + static_cast<index>(w.mtp.size()),
             "transformer: compress_ratios needs one entry per layer and per MTP block");
@@ -128,14 +131,17 @@ class transformer {
   /// a sequence given twice, or outputs of the wrong shape.  Nothing has changed when it throws.
   template <observer Tap = no_tap>
   void forward(std::span<const input> batch, const output& out, Tap&& tap = Tap{}) {
-    open_batch(batch.size());
-    for (const input& i : batch) {
-      expects(i.sequence != nullptr, "forward: a null sequence");
-      add_segment(*i.sequence, i.sequence->length_, i.ids, "forward");
-    }
-    check_rows(out);
-    kernel::scope<E>::run(exec_, [&] { run_layers(out, tap); });
-    for (const input& i : batch) i.sequence->advance(static_cast<index>(i.ids.size()));
+    const index rows = check(batch, "forward", [](const input& i) { return i.ids; }, &sequence_type::length_);
+    check_rows(out, rows, static_cast<index>(batch.size()));
+    for (const input& i : batch)
+      expects(!out.last_logits.data() || !i.ids.empty(), "forward: last_logits of a sequence without new tokens");
+    kernel::scope<E>::run(exec_, [&] {
+      for (index row = 0; row < rows; row += tokens_per_pass_) {
+        collect(batch, row, [](const input& i) { return i.ids; }, &sequence_type::length_);
+        run_layers(out, row, tap);
+        for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->advance(g.tokens());
+      }
+    });
   }
 
   /// One sequence, logits of every token.
@@ -147,59 +153,84 @@ class transformer {
 
   /// Run MTP block 0 on pairs (streams of position i, token i+1).  Pairs must follow each other as the
   /// tokens did: a sequence's first pair has position mtp_length().
+  /// @throws unsupported if the checkpoint has no MTP module; contract_violation as forward().
   template <observer Tap = no_tap>
   void forward_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits /*[t,v]*/, Tap&& tap = Tap{}) {
     if (!has_mtp()) throw unsupported("forward_mtp: this checkpoint has no MTP module (mtp.0.*)");
-    open_batch(batch.size());
+    const auto next = [](const mtp_input_rows& i) { return i.next; };
+    const index rows = check(batch, "forward_mtp", next, &sequence_type::mtp_length_);
+    check_rows({logits, {}}, rows, static_cast<index>(batch.size()));
     for (const mtp_input_rows& i : batch) {
-      expects(i.sequence != nullptr, "forward_mtp: a null sequence");
       expects_equal(i.streams.extent(0), static_cast<index>(i.next.size()), "forward_mtp: rows of streams against tokens");
-      add_segment(*i.sequence, i.sequence->mtp_length_, i.next, "forward_mtp");
+      expects(i.streams.extent(1) == config_.hc_mult && i.streams.extent(2) == config_.hidden_size,
+              "forward_mtp: streams must be [t, hc_mult, hidden_size]");
     }
-    check_rows({logits, {}});
-    kernel::scope<E>::run(exec_, [&] { run_mtp(batch, logits, tap); });
-    for (const mtp_input_rows& i : batch) i.sequence->advance_mtp(static_cast<index>(i.next.size()));
+    kernel::scope<E>::run(exec_, [&] {
+      for (index row = 0; row < rows; row += tokens_per_pass_) {
+        collect(batch, row, next, &sequence_type::mtp_length_);
+        run_mtp(batch, logits, row, tap);
+        for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->advance_mtp(g.tokens());
+      }
+    });
   }
 
  private:
-  // ---- the flat batch of a call: ids, segments and states of its sequences
+  // ---- the flat batch of a call: tokens of all its sequences, one after another, in passes
 
-  void open_batch(std::size_t n) {
+  /// Preconditions of a call; returns its number of rows.
+  template <class Input, class Ids>
+  index check(std::span<const Input> batch, const std::string& who, Ids ids_of, index sequence_type::* length) const {
+    index rows = 0;
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const sequence_type* s = batch[i].sequence;
+      expects(s != nullptr, who + ": a null sequence");
+      for (std::size_t j = 0; j < i; ++j) expects(batch[j].sequence != s, who + ": the same sequence twice in one batch");
+      const auto ids = ids_of(batch[i]);
+      const auto n = static_cast<index>(ids.size());
+      if (s->*length + n > s->max_tokens_)
+        throw contract_violation(who + ": " + std::to_string(n) + " tokens after position " + std::to_string(s->*length) +
+                                 " exceed the sequence's max_tokens " + std::to_string(s->max_tokens_));
+      for (const std::int32_t id : ids)
+        if (id < 0 || id >= config_.vocab_size)
+          throw contract_violation(who + ": token id " + std::to_string(id) + " is outside the vocabulary of " +
+                                   std::to_string(config_.vocab_size));
+      rows += n;
+    }
+    return rows;
+  }
+  void check_rows(const output& out, index rows, index sequences) const {
+    const auto agree = [&](const view<wide, 2>& v, index n, const char* what) {
+      if (!v.data()) return;
+      expects_equal(v.extent(0), n, std::string("forward: rows of ") + what);
+      expects_equal(v.extent(1), config_.vocab_size, std::string("forward: columns of ") + what);
+    };
+    agree(out.logits, rows, "logits");
+    agree(out.last_logits, sequences, "last_logits");
+    if (!out.streams.data()) return;
+    expects_equal(out.streams.extent(0), rows, "forward: rows of streams");
+    expects(out.streams.extent(1) == config_.hc_mult && out.streams.extent(2) == config_.hidden_size,
+            "forward: streams must be [t, hc_mult, hidden_size]");
+  }
+  /// Rows [row, row + tokens_per_pass) of the call, and which sequences they belong to.
+  template <class Input, class Ids>
+  void collect(std::span<const Input> batch, index row, Ids ids_of, index sequence_type::* length) {
     ids_.clear();
     segments_.clear();
     sequences_.clear();
-    states_.resize(n);
-    segments_.reserve(n);
-    sequences_.reserve(n);
-  }
-  void add_segment(sequence_type& s, index start, std::span<const std::int32_t> ids, const char* who) {
-    const auto n = static_cast<index>(ids.size());
-    if (start + n > s.max_tokens_)
-      throw contract_violation(std::string(who) + ": " + std::to_string(n) + " tokens after position " +
-                               std::to_string(start) + " exceed the sequence's max_tokens " +
-                               std::to_string(s.max_tokens_));
-    for (const std::int32_t id : ids)
-      if (id < 0 || id >= config_.vocab_size)
-        throw contract_violation(std::string(who) + ": token id " + std::to_string(id) +
-                                 " is outside the vocabulary of " + std::to_string(config_.vocab_size));
-    for (const sequence_type* other : sequences_) expects(other != &s, "forward: the same sequence twice in one batch");
-    const auto begin = static_cast<index>(ids_.size());
-    segments_.push_back({begin, begin + n, start});
-    sequences_.push_back(&s);
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
-  }
-  void check_rows(const output& out) const {
-    const auto t = static_cast<index>(ids_.size());
-    if (out.logits.data()) {
-      expects_equal(out.logits.extent(0), t, "forward: rows of logits");
-      expects_equal(out.logits.extent(1), config_.vocab_size, "forward: columns of logits");
+    index first = 0;  // row of the call where a sequence's tokens begin
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const auto ids = ids_of(batch[i]);
+      const index n = static_cast<index>(ids.size()), from = std::max(row - first, index{0}),
+                  to = std::min(row + tokens_per_pass_ - first, n);
+      if (from < to) {
+        const auto begin = static_cast<index>(ids_.size());
+        segments_.push_back({begin, begin + to - from, batch[i].sequence->*length, static_cast<index>(i), from, to == n});
+        sequences_.push_back(batch[i].sequence);
+        ids_.insert(ids_.end(), ids.begin() + from, ids.begin() + to);
+      }
+      first += n;
     }
-    if (out.last_logits.data()) {
-      expects_equal(out.last_logits.extent(0), static_cast<index>(segments_.size()), "forward: rows of last_logits");
-      expects_equal(out.last_logits.extent(1), config_.vocab_size, "forward: columns of last_logits");
-      for (const segment& g : segments_) expects(g.tokens() > 0, "forward: last_logits of a sequence without new tokens");
-    }
-    if (out.streams.data()) expects_equal(out.streams.extent(0), t, "forward: rows of streams");
+    states_.resize(sequences_.size());
   }
   std::span<attention_state<P, E>* const> states_of(index layer) {
     for (std::size_t i = 0; i < sequences_.size(); ++i) states_[i] = &sequences_[i]->state(layer);
@@ -217,11 +248,10 @@ class transformer {
   // ---- the two programs
 
   template <class Tap>
-  void run_layers(const output& out, Tap& tap) {
+  void run_layers(const output& out, index row, Tap& tap) {
     workspace::scope here(scratch_);
     const config& c = config_;
     const auto t = static_cast<index>(ids_.size());
-    if (t == 0) return;
 
     // Every stream starts as the token's embedding.
     auto h = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
@@ -239,33 +269,31 @@ class transformer {
       block<P>(exec_, scratch_, at, c, c.ratio(l), ids_, c.ratio(l) ? compressed : plain,
                weights_->layers[static_cast<std::size_t>(l)], states_of(l), h);
     }
-    if (out.streams.data()) std::copy(h.begin(), h.end(), out.streams.begin());
+    if (out.streams.data()) std::copy(h.begin(), h.end(), out.streams.rows(row, row + t).begin());
 
     // Head: all rows, or the last one of each sequence.
     const tapper<Tap> at{tap, segments_, {tap_scope::part::head, 0}};
     const head_weights w{&weights_->hc_head, weights_->norm, &weights_->head};
-    if (out.logits.data()) head(exec_, scratch_, at, c, h, w, out.logits);
-    if (out.last_logits.data()) {
-      auto last = scratch_.take<activation>(static_cast<index>(segments_.size()), c.hc_mult, c.hidden_size);
-      for (std::size_t i = 0; i < segments_.size(); ++i)
-        std::copy_n(h[segments_[i].end - 1].data(), h.row_size(), last[static_cast<index>(i)].data());
-      no_tap none;
-      const tapper<no_tap> quiet{none, segments_, {tap_scope::part::head, 0}};
-      head(exec_, scratch_, quiet, c, last, w, out.last_logits);
-    }
+    if (out.logits.data()) head(exec_, scratch_, at, c, h, w, out.logits.rows(row, row + t));
+    if (out.last_logits.data())
+      for (const segment& g : segments_)
+        if (g.last) {
+          no_tap none;
+          const tapper<no_tap> quiet{none, {}, {tap_scope::part::head, 0}};
+          head(exec_, scratch_, quiet, c, h.rows(g.end - 1, g.end), w, out.last_logits.rows(g.sequence, g.sequence + 1));
+        }
   }
 
   template <class Tap>
-  void run_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits, Tap& tap) {
+  void run_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits, index row, Tap& tap) {
     workspace::scope here(scratch_);
     const config& c = config_;
     const auto t = static_cast<index>(ids_.size());
-    if (t == 0) return;
     const mtp_weights& w = weights_->mtp[0];
     auto h = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
     auto x = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
-    for (std::size_t i = 0; i < batch.size(); ++i)
-      std::copy(batch[i].streams.begin(), batch[i].streams.end(), h[segments_[i].begin].data());
+    for (const segment& g : segments_)
+      std::copy_n(batch[std::size_t(g.sequence)].streams[g.offset].data(), g.tokens() * h.row_size(), h[g.begin].data());
 
     mtp_input<P>(exec_, scratch_, c, std::span<const std::int32_t>(ids_), weights_->embed, w, h, x);
     const index ratio = c.mtp_ratio();
@@ -273,12 +301,14 @@ class transformer {
     const tapper<Tap> at{tap, segments_, {tap_scope::part::mtp, 0}};
     block<P>(exec_, scratch_, at, c, ratio, ids_, rotary, w.block, states_of(c.num_hidden_layers), x);
     const tapper<Tap> at_head{tap, segments_, {tap_scope::part::mtp_head, 0}};
-    head(exec_, scratch_, at_head, c, x, {&w.hc_head, w.norm, &weights_->head}, logits);
+    head(exec_, scratch_, at_head, c, x, {&w.hc_head, w.norm, &weights_->head},
+         logits.rows(row, row + t));
   }
 
   config config_;
   const model_weights* weights_;
   E exec_;
+  index tokens_per_pass_;
   tensor<float, 1> plain_, compressed_;  // [rd/2] inverse frequencies of the two layer kinds
   workspace scratch_;
   std::vector<std::int32_t> ids_;

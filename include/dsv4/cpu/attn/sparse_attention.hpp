@@ -8,6 +8,10 @@
 /// in W = double is the same number up to 1e-15.  The division by the denominator comes after the product
 /// with the values: stored p times stored v is exact, so that terms which cancel exactly give exactly 0,
 /// as in the specification.  Head tiles are fixed, so that the number of threads changes no product's shape.
+///
+/// Scores and the softmax are double in accumulate::fast too: storing p is a quantiser, and a float error
+/// of 1e-7 in a score crosses one of its boundaries once in ten thousand, which moves that slot's weight
+/// by 2^-8 (measured on flash-mini: 2.5 times the faithful bound on o).  The product with the values is W.
 #include <Eigen/Core>
 
 #include "../../attn/sparse_attention.hpp"
@@ -19,9 +23,12 @@ namespace dsv4::kernel {
 template <accumulate M>
 struct sparse_attention<exec::basic_cpu<M>> {
   using W = typename exec::basic_cpu<M>::wide;
-  using matrix = Eigen::Matrix<W, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using map = Eigen::Map<matrix>;
-  using const_map = Eigen::Map<const matrix>;
+  template <class T>
+  using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  template <class T>
+  using map = Eigen::Map<matrix<T>>;
+  template <class T>
+  using const_map = Eigen::Map<const matrix<T>>;
   static constexpr index head_tile = 16;
 
   // einsum: h d, s d -> h s; softmax over s; h s, s d -> h d   (for each t)
@@ -32,11 +39,13 @@ struct sparse_attention<exec::basic_cpu<M>> {
     cpu::parallel_for(q.extent(0) * tiles, 1, [&](index from, index to) {
       workspace& scratch = cpu::local_scratch();
       workspace::scope here(scratch);
-      auto rows = scratch.take<W>(slots.slots(), d);                  // [s, d] of the slots that are filled
-      auto slot = scratch.take<index>(slots.slots());                 // their numbers
-      auto query = scratch.take<W>(head_tile, d);                     // [h, d]
-      auto p = scratch.take<W>(head_tile * slots.slots());            // [h, s]
-      auto out = scratch.take<W>(head_tile, d);                       // [h, d]
+      auto keys = scratch.take<double>(slots.slots(), d);          // [s, d] of the slots that are filled,
+      auto slot = scratch.take<index>(slots.slots());              // … their numbers
+      auto query = scratch.take<double>(head_tile, d);             // [h, d]
+      auto p = scratch.take<double>(head_tile * slots.slots());    // [h, s]
+      auto weights = scratch.take<W>(head_tile * slots.slots());   // [h, s] p as W
+      auto values = scratch.take<W>(slots.slots(), d);             // [s, d] keys as W
+      auto out = scratch.take<W>(head_tile, d);                    // [h, d]
       index loaded = -1, n = 0;
       for (index task = from; task < to; ++task) {
         const index t = task / tiles, h0 = task % tiles * head_tile, count = std::min(head_tile, heads - h0);
@@ -45,19 +54,25 @@ struct sparse_attention<exec::basic_cpu<M>> {
           n = 0;
           for (index s = 0; s < slots.slots(); ++s)
             if (const A* row = slots.row(t, s)) {
-              cpu::widen_row(row, d, rows[n].data());
+              cpu::widen_row(row, d, keys[n].data());
+              if constexpr (!std::is_same_v<W, double>) cpu::widen_row(row, d, values[n].data());
               slot[n++] = s;
             }
           loaded = t;
         }
         cpu::widen_row(q[t][h0].data(), count * d, query.data());
-        map scores(p.data(), count, n);
-        scores.noalias() = const_map(query.data(), count, d) * const_map(rows.data(), n, d).transpose();
+        map<double> scores(p.data(), count, n);
+        scores.noalias() = const_map<double>(query.data(), count, d) * const_map<double>(keys.data(), n, d).transpose();
         W denominator[head_tile];
         for (index h = 0; h < count; ++h)
-          denominator[h] = softmax<A>(p.data() + h * n, slot.data(), n, W(scale), W(sink[h0 + h]));
-        map result(out.data(), count, d);
-        result.noalias() = const_map(p.data(), count, n) * const_map(rows.data(), n, d);
+          denominator[h] = W(softmax<A>(p.data() + h * n, slot.data(), n, scale, double(sink[h0 + h])));
+        map<W> result(out.data(), count, d);
+        if constexpr (std::is_same_v<W, double>) {
+          result.noalias() = scores * const_map<double>(keys.data(), n, d);
+        } else {
+          std::copy_n(p.data(), count * n, weights.data());
+          result.noalias() = const_map<W>(weights.data(), count, n) * const_map<W>(values.data(), n, d);
+        }
         for (index h = 0; h < count; ++h) result.row(h) /= denominator[h];
         cpu::store_row(out.data(), count * d, o[t][h0].data());
       }
@@ -66,22 +81,22 @@ struct sparse_attention<exec::basic_cpu<M>> {
 
   /// Scores of one head, in place, to stored p times the later shrinks; returns the denominator.
   template <class A>
-  static W softmax(W* p, const index* slot, index n, W scale, W sink) {
-    W m = -INFINITY, denominator = 0;
+  static double softmax(double* p, const index* slot, index n, double scale, double sink) {
+    double m = -INFINITY, denominator = 0;
     for (index from = 0; from < n;) {
       // The filled slots of one block of 64.
       const index block = slot[from] / softmax_block;
       index to = from;
-      const W before = m;
+      const double before = m;
       for (; to < n && slot[to] / softmax_block == block; ++to) m = std::max(m, p[to] *= scale);
       // Earlier terms shrink by the growth of the maximum.
       if (from > 0 && m > before) {
-        const W shrink = std::exp(before - m);
+        const double shrink = std::exp(before - m);
         denominator *= shrink;
         for (index s = 0; s < from; ++s) p[s] *= shrink;
       }
       for (index s = from; s < to; ++s) {
-        const W e = std::exp(p[s] - m);
+        const double e = std::exp(p[s] - m);
         denominator += e;
         p[s] = rounded<A>(e);
       }
