@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "data.hpp"
-#include "io/checkpoint.hpp"
-#include "io/safetensors.hpp"
-#include "model/transformer.hpp"
+#include <dsv4/io/checkpoint.hpp>
+#include <dsv4/io/safetensors.hpp>
+#include <dsv4/model/transformer.hpp>
 
 namespace conformance {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // exec::cpu, official numerics, accumulate::exact: the same bits as the goldens in every bf16 and
 // integer tap, for 1 and 2 threads, in any chunks, alone and in a batch.
-#include "cpu/cpu.hpp"
+#include <dsv4/cpu/cpu.hpp>
 #include "golden_run.hpp"
 
 #include "catch.hpp"

@@ -4,7 +4,7 @@
 // and then replaced by it.  Bounds: the `faithful` column of docs/deviations.md.
 #include <array>
 
-#include "cpu/cpu.hpp"
+#include <dsv4/cpu/cpu.hpp>
 #include "golden_run.hpp"
 
 #include "catch.hpp"
