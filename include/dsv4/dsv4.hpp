@@ -56,9 +56,12 @@
 #include "model/block.hpp"        // mHC around attention, mHC around MoE
 #include "model/mtp.hpp"          // multi-token prediction
 #include "model/transformer.hpp"  // prefill, decode, rewind
+#include "model/accounting.hpp"   // parameters, and bytes of KV cache per token
 
 // With dsv4::dsv4: files, and the fast kernels.
 #if defined(DSV4_HAS_CPU)
 #include "cpu/cpu.hpp"        // every kernel of exec::cpu
 #include "io/checkpoint.hpp"  // hub directories, mapped
+#include "gen/sampler.hpp"    // logits -> token
+#include "gen/generate.hpp"   // prompt -> tokens
 #endif
