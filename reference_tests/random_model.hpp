@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Models with random weights, for any configuration, in any of the stored formats.  The generator works
+/// on integers only, so every machine makes the same bits.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "dsv4/model/weights.hpp"
+#include "dsv4/core/config.hpp"
+
+namespace dsv4_test {
+
+using namespace dsv4;
+using dsv4::index;  // not the one of <strings.h>
+
+/// splitmix64.
+struct integers {
+  std::uint64_t state;
+
+  std::uint64_t next() {
+    std::uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+  }
+  index below(index n) { return static_cast<index>(next() >> 1) % n; }
+  /// k * 2^-12, uniform in [-1, 1): exact in float.
+  float unit() { return static_cast<float>(below(8192) - 4096) * 0x1p-12f; }
+};
+
+/// Token ids of a vocabulary.
+inline std::vector<std::int32_t> random_ids(index n, index vocab, std::uint64_t seed) {
+  integers r{seed};
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(n));
+  for (auto& id : ids) id = static_cast<std::int32_t>(r.below(vocab));
+  return ids;
+}
+
+enum class stored_as { f32, bf16, fp8, fp4 };
+
+/// Which format where.
+struct formats {
+  stored_as projections, experts, plain;  // plain: embed, head, gate, compressors, weights_proj
+};
+inline constexpr formats published{stored_as::fp8, stored_as::fp4, stored_as::bf16};
+inline constexpr formats base{stored_as::fp8, stored_as::fp8, stored_as::bf16};
+inline constexpr formats all_f32{stored_as::f32, stored_as::f32, stored_as::f32};
+inline constexpr formats all_bf16{stored_as::bf16, stored_as::bf16, stored_as::bf16};
+
+/// A small model that has everything: window, CSA and HCA layers, a hash layer, MTP; 40 tokens cross the
+/// window, the HCA block and index_topk blocks.
+inline config tiny_config() {
+  config c;
+  c.vocab_size = 48;
+  c.hidden_size = 32;
+  c.moe_intermediate_size = 32;
+  c.num_hidden_layers = 4;
+  c.num_hash_layers = 1;
+  c.num_attention_heads = 2;
+  c.head_dim = 32;
+  c.qk_rope_head_dim = 8;
+  c.q_lora_rank = 16;
+  c.o_groups = 2;
+  c.o_lora_rank = 16;
+  c.n_routed_experts = 6;
+  c.num_experts_per_tok = 2;
+  c.routed_scaling_factor = 1.5;
+  c.swiglu_limit = 2;
+  c.index_n_heads = 4;
+  c.index_head_dim = 16;
+  c.index_topk = 4;
+  c.sliding_window = 8;
+  c.max_position_embeddings = 1024;
+  c.yarn.original_max_position_embeddings = 64;
+  c.num_nextn_predict_layers = 1;
+  c.compress_ratios = {0, 4, 16, 4, 0};
+  return c;
+}
+/// The same with other layers (the MTP block stays window-only).
+inline config tiny_config(std::vector<index> ratios, index window = 8) {
+  config c = tiny_config();
+  c.num_hidden_layers = static_cast<index>(ratios.size());
+  c.num_hash_layers = 0;
+  c.compress_ratios = std::move(ratios);
+  c.compress_ratios.push_back(0);
+  c.sliding_window = window;
+  return c;
+}
+
+/// Owns what model_weights points to.  Weights may be changed before they are used.
+class random_model {
+ public:
+  config c;
+  model_weights weights;
+
+  explicit random_model(const config& configuration, const formats& f = published, std::uint64_t seed = 1)
+      : c(configuration), f_(f), r_{seed} {
+    weights.embed = matrix(c.vocab_size, c.hidden_size, f_.plain, 2);
+    weights.head = matrix(c.vocab_size, c.hidden_size, f_.plain);
+    weights.norm = around_one(c.hidden_size);
+    weights.hc_head = hyper_head();
+    for (index l = 0; l < c.num_hidden_layers; ++l) weights.layers.push_back(block(c.ratio(l), c.is_hash_layer(l)));
+    for (index b = 0; b < c.num_nextn_predict_layers; ++b) {
+      mtp_weights m;
+      m.enorm = around_one(c.hidden_size);
+      m.hnorm = around_one(c.hidden_size);
+      m.e_proj = matrix(c.hidden_size, c.hidden_size, f_.projections);
+      m.h_proj = matrix(c.hidden_size, c.hidden_size, f_.projections);
+      m.block = block(c.mtp_ratio(b), false);
+      m.hc_head = hyper_head();
+      m.norm = around_one(c.hidden_size);
+      weights.mtp.push_back(std::move(m));
+    }
+  }
+  random_model(random_model&&) = default;
+  random_model(const random_model&) = delete;
+
+  /// Entries of about 2^gain / sqrt(cols): products of normed vectors are of the size of 2^gain.
+  weight_matrix matrix(index rows, index cols, stored_as format, int gain = 0) {
+    int e = gain;  // 2^e ~ 2^gain / sqrt(cols)
+    for (index n = 1; n < cols; n *= 4) --e;
+    weight_matrix w;
+    w.rows = rows;
+    w.cols = cols;
+    switch (format) {
+      case stored_as::f32: {
+        w.type = dtype::f32;
+        std::byte* p = bytes(rows * cols * 4);
+        w.data = p;
+        for (index i = 0; i < rows * cols; ++i) {
+          const float v = std::ldexp(r_.unit(), e + 1);
+          std::memcpy(p + 4 * i, &v, 4);
+        }
+        break;
+      }
+      case stored_as::bf16: {
+        w.type = dtype::bf16;
+        std::byte* p = bytes(rows * cols * 2);
+        w.data = p;
+        for (index i = 0; i < rows * cols; ++i) {
+          // 8 bits of an integer fit the significand, so the upper half of the float is exact.
+          const float v = std::ldexp(static_cast<float>(r_.below(256) - 128), e - 6);
+          const auto bits = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(v) >> 16);
+          std::memcpy(p + 2 * i, &bits, 2);
+        }
+        break;
+      }
+      case stored_as::fp8: {
+        w.type = dtype::f8_e4m3;
+        w.tile_rows = w.tile_cols = fp8_tile;
+        std::byte* p = bytes(rows * cols);
+        w.data = p;
+        // Exponent fields 4 to 7: magnitudes from 1/8 to 15/8.
+        for (index i = 0; i < rows * cols; ++i)
+          p[i] = static_cast<std::byte>(r_.below(2) << 7 | (4 + r_.below(4)) << 3 | r_.below(8));
+        scales(w, e);
+        break;
+      }
+      case stored_as::fp4: {
+        w.type = dtype::f4_e2m1;
+        w.tile_rows = 1;
+        w.tile_cols = fp4_tile_cols;
+        std::byte* p = bytes(rows * cols / 2);
+        w.data = p;
+        for (index i = 0; i < rows * cols / 2; ++i) p[i] = static_cast<std::byte>(r_.below(256));
+        scales(w, e - 2);
+        break;
+      }
+    }
+    return w;
+  }
+  /// In [1/2, 3/2), as stored norms are.
+  tensor<float, 1> around_one(index n) {
+    tensor<float, 1> v(n);
+    for (index i = 0; i < n; ++i) v[i] = 1 + static_cast<float>(r_.below(128) - 64) * 0x1p-7f;
+    return v;
+  }
+  tensor<float, 1> vector(index n, float size) {
+    tensor<float, 1> v(n);
+    for (index i = 0; i < n; ++i) v[i] = size * r_.unit();
+    return v;
+  }
+  integers& generator() { return r_; }
+
+ private:
+  std::byte* bytes(index n) {
+    storage_.emplace_back(n);
+    return storage_.back().data();
+  }
+  void scales(weight_matrix& w, int e) {
+    w.scale_type = dtype::f8_e8m0;
+    const index n = (w.rows + w.tile_rows - 1) / w.tile_rows * w.scale_cols();
+    std::byte* p = bytes(n);
+    w.scale = p;
+    constexpr int e8m0_bias = 127;
+    for (index i = 0; i < n; ++i) p[i] = static_cast<std::byte>(e8m0_bias + e + static_cast<int>(r_.below(2)));
+  }
+  hyper_connection_weights hyper() {
+    hyper_connection_weights w;
+    w.fn = matrix(c.hc_mixes(), c.hc_mult * c.hidden_size, stored_as::f32);
+    w.base = vector(c.hc_mixes(), 1);
+    w.scale = around_one(3);
+    return w;
+  }
+  hyper_head_weights hyper_head() {
+    hyper_head_weights w;
+    w.fn = matrix(c.hc_mult, c.hc_mult * c.hidden_size, stored_as::f32);
+    w.base = vector(c.hc_mult, 1);
+    w.scale = around_one(1);
+    return w;
+  }
+  compressor_weights compressor(index ratio, index d) {
+    const index width = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * d;
+    compressor_weights w;
+    w.wkv = matrix(width, c.hidden_size, f_.plain);
+    w.wgate = matrix(width, c.hidden_size, f_.plain);
+    w.ape = tensor<float, 2>(ratio, width);
+    for (index i = 0; i < w.ape.size(); ++i) w.ape.data()[i] = r_.unit();
+    w.norm = around_one(d);
+    return w;
+  }
+  attention_weights attention(index ratio) {
+    const index heads = c.num_attention_heads, hd = c.head_dim;
+    attention_weights w;
+    w.wq_a = matrix(c.q_lora_rank, c.hidden_size, f_.projections);
+    w.q_norm = around_one(c.q_lora_rank);
+    w.wq_b = matrix(heads * hd, c.q_lora_rank, f_.projections);
+    w.wkv = matrix(hd, c.hidden_size, f_.projections);
+    w.kv_norm = around_one(hd);
+    w.attn_sink = vector(heads, 1);
+    w.wo_a = matrix(c.o_groups * c.o_lora_rank, heads * hd / c.o_groups, f_.projections);
+    w.wo_b = matrix(c.hidden_size, c.o_groups * c.o_lora_rank, f_.projections);
+    if (ratio > 0) w.compressor = compressor(ratio, hd);
+    if (kind_of_ratio(ratio) == attention_kind::csa) {
+      indexer_weights x;
+      x.wq_b = matrix(c.index_n_heads * c.index_head_dim, c.q_lora_rank, f_.projections);
+      x.weights_proj = matrix(c.index_n_heads, c.hidden_size, f_.plain);
+      x.compressor = compressor(ratio, c.index_head_dim);
+      w.indexer = std::move(x);
+    }
+    return w;
+  }
+  expert_weights expert(stored_as format) {
+    expert_weights w;
+    w.w1 = matrix(c.moe_intermediate_size, c.hidden_size, format, 1);
+    w.w3 = matrix(c.moe_intermediate_size, c.hidden_size, format, 1);
+    w.w2 = matrix(c.hidden_size, c.moe_intermediate_size, format);
+    return w;
+  }
+  moe_weights moe(bool hash) {
+    const index k = c.num_experts_per_tok, experts = c.n_routed_experts;
+    moe_weights w;
+    w.gate.weight = matrix(experts, c.hidden_size, f_.plain);
+    if (hash) {
+      // Distinct experts in no particular order, as I64.
+      auto* p = bytes(c.vocab_size * k * 8);
+      w.gate.tid2eid = {dtype::i64, p, c.vocab_size, k};
+      for (index t = 0; t < c.vocab_size; ++t) {
+        const index first = r_.below(experts), step = experts > 1 ? 1 + r_.below(experts - 1) : 0;
+        std::vector<std::int64_t> row{first};
+        for (index at = first + step; static_cast<index>(row.size()) < k; ++at) {
+          const std::int64_t e = at % experts;
+          if (std::find(row.begin(), row.end(), e) == row.end()) row.push_back(e);
+        }
+        std::memcpy(p + t * k * 8, row.data(), static_cast<std::size_t>(k) * 8);
+      }
+    } else {
+      w.gate.bias = vector(experts, 0.5f);
+    }
+    for (index e = 0; e < experts; ++e) w.experts.push_back(expert(f_.experts));
+    w.shared = expert(f_.experts == stored_as::fp4 ? f_.projections : f_.experts);
+    return w;
+  }
+  block_weights block(index ratio, bool hash) {
+    block_weights w;
+    w.hc_attn = hyper();
+    w.hc_ffn = hyper();
+    w.attn_norm = around_one(c.hidden_size);
+    w.ffn_norm = around_one(c.hidden_size);
+    w.attn = attention(ratio);
+    w.ffn = moe(hash);
+    return w;
+  }
+
+  formats f_;
+  integers r_;
+  std::vector<tensor<std::byte, 1>> storage_;
+};
+
+}  // namespace dsv4_test
