@@ -41,20 +41,22 @@ class sequence {
   /// Forget everything; the next token has position 0.
   void reset() { length_ = mtp_length_ = high_water_ = mtp_high_water_ = 0; }
 
-  /// Take tokens back: the sequence is as it was after its first `position` tokens.  MTP follows if it
-  /// was ahead.  @throws contract_violation if more than max_rewind tokens would have to be taken back.
+  /// Take tokens back: the sequence is as it was after its first `position` tokens.  MTP pairs that saw a
+  /// token taken back go too: pair i holds token i+1, so at most position - 1 pairs stay.
+  /// @throws contract_violation if more than max_rewind tokens would have to be taken back.
   void rewind(index position) {
     expects_in(position, 0, length_ + 1, "sequence::rewind: position");
+    if (position == length_) return;
     if (position == 0) return reset();
     expects(high_water_ - position <= max_rewind_,
             "sequence::rewind: that many tokens cannot be taken back; make the sequence with a larger max_rewind");
+    if (mtp_length_ >= position) rewind_mtp(position - 1);
     length_ = position;
-    if (mtp_length_ > position) rewind_mtp(position);
   }
-  /// The same for the MTP module alone.
+  /// The same for the MTP module alone; it can go one pair further (a ring has one row more than a window needs).
   void rewind_mtp(index position) {
     expects_in(position, 0, mtp_length_ + 1, "sequence::rewind_mtp: position");
-    expects(position == 0 || mtp_high_water_ - position <= max_rewind_,
+    expects(position == 0 || mtp_high_water_ - position <= max_rewind_ + 1,
             "sequence::rewind_mtp: that many tokens cannot be taken back; make the sequence with a larger max_rewind");
     mtp_length_ = position;
   }
@@ -184,6 +186,8 @@ class transformer {
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const sequence_type* s = batch[i].sequence;
       expects(s != nullptr, who + ": a null sequence");
+      expects_equal(static_cast<index>(s->states_.size()), static_cast<index>(config_.compress_ratios.size()),
+                    who + ": a sequence of another model, layers");
       for (std::size_t j = 0; j < i; ++j) expects(batch[j].sequence != s, who + ": the same sequence twice in one batch");
       const auto ids = ids_of(batch[i]);
       const auto n = static_cast<index>(ids.size());
