@@ -17,8 +17,8 @@ namespace dsv4 {
 inline constexpr index prefill_chunk = 256;
 
 struct generate_options {
-  index max_new = 0;                          ///< tokens to generate at most
-  std::span<const std::int32_t> stop_ids{};   ///< any of these ends the text; it is the last token given
+  index max_new = 0;                               ///< tokens to generate at most
+  std::span<const std::int32_t> stop_ids{};        ///< any of these ends the text; it is the last token given
   std::function<void(index, index)> on_prefill{};  ///< (tokens done, tokens of the prompt), after each chunk
 };
 
@@ -47,10 +47,13 @@ generation generate(transformer<P, E>& model, sequence<P, E>& s, std::span<const
   expects(n > 0, "generate: the prompt is empty");
   expects(options.max_new >= 0, "generate: max_new is negative");
   const index longest = s.length() + n + std::max(options.max_new - 1, index{0});
-  expects_in(longest, 0, s.max_tokens() + 1, "generate: tokens of prompt and answer against the sequence's max_tokens");
+  expects_in(longest, 0, s.max_tokens() + 1,
+             "generate: tokens of prompt and answer against the sequence's max_tokens");
 
   using clock = std::chrono::steady_clock;
-  const auto seconds_since = [](clock::time_point t) { return std::chrono::duration<double>(clock::now() - t).count(); };
+  const auto seconds_since = [](clock::time_point t) {
+    return std::chrono::duration<double>(clock::now() - t).count();
+  };
   generation r;
   tensor<wide_t<E>, 2> logits(1, model.configuration().vocab_size);
   const auto run = [&](std::span<const std::int32_t> ids, bool read_out) {

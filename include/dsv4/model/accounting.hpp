@@ -88,7 +88,9 @@ inline parameter_count count_parameters(const config& c) {
 struct kv_bytes {
   double per_token = 0;  ///< compressed entries of all layers, per token of context
   index windows = 0;     ///< sliding windows of all layers, whatever the context
-  double at(index context) const { return per_token * static_cast<double>(context) + static_cast<double>(windows); }
+  double at(index context) const {
+    return per_token * static_cast<double>(context) + static_cast<double>(windows);
+  }
 };
 
 /// One key = value row: FP8 codes, BF16 rotary channels, and the scales, padded to 8 bytes.

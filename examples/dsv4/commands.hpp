@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// The verbs of the command line: their options, as main.cpp fills them, and their programs.
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <dsv4/core/view.hpp>
+
+namespace cli {
+
+using dsv4::index;
+
+/// The command line asks for something that cannot be; exit code 2.
+struct usage_error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Which checkpoint runs, and how.
+struct engine_options {
+  std::filesystem::path model;
+  std::string numerics = "official";  ///< official, float32
+  std::string exec = "cpu";           ///< ref, cpu
+  bool fast = false;
+  int threads = 0;  ///< 0: all of the machine's
+};
+
+struct inspect_options {
+  std::filesystem::path path;
+  std::optional<index> context;
+  bool json = false, scan = false;
+};
+
+struct forward_options {
+  engine_options engine;
+  std::string ids;
+  std::vector<index> chunks;        ///< empty: one call
+  std::optional<std::string> taps;  ///< regular expression over site names
+  bool mtp = false, json = false;
+  std::filesystem::path out;
+};
+
+struct generate_options {
+  engine_options engine;
+  std::string ids;
+  index max_new = 0;
+  double temperature = 0, top_p = 1;
+  std::uint64_t seed = 0;
+  bool ignore_eos = false;
+};
+
+void inspect(const inspect_options&);
+void forward(const forward_options&);
+void generate(const generate_options&);
+
+}  // namespace cli

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// A transformer<Policy, Exec> behind two functions, so that every combination is compiled in a file of
+/// its own (engine_*.cpp) and the verbs know none of them.
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include <dsv4/gen/generate.hpp>
+
+#include "commands.hpp"
+#include "recorder.hpp"
+
+namespace cli {
+
+/// Rows of logits in the type in which they are written: F64 from ref, F32 from cpu.
+struct logits_rows {
+  dsv4::dtype type = dsv4::dtype::f32;
+  index rows = 0;
+  std::vector<std::byte> bytes;
+};
+
+struct forward_job {
+  const dsv4::config& config;
+  const dsv4::model_weights& weights;
+  std::span<const std::int32_t> ids;
+  std::vector<index> chunks;  ///< lengths of calls, the last repeats; never empty
+  bool mtp = false;
+  int threads = 0;
+  recorder& taps;
+  std::function<void(index, index)> on_call;  ///< (tokens done, tokens in all)
+};
+struct forward_result {
+  logits_rows logits, mtp_logits;
+  double seconds = 0;
+};
+
+struct generate_job {
+  const dsv4::config& config;
+  const dsv4::model_weights& weights;
+  std::span<const std::int32_t> ids;
+  dsv4::generate_options options;
+  dsv4::sampling sampling;
+  int threads = 0;
+  std::function<void(index)> on_token;  ///< (tokens made)
+};
+struct generate_result {
+  std::vector<std::int32_t> tokens;
+  dsv4::generation told;
+};
+
+struct engine {
+  forward_result (*forward)(const forward_job&);
+  generate_result (*generate)(const generate_job&);
+  bool wide_is_double;  ///< what is wide is written as F64
+};
+
+extern const engine official_ref, official_cpu, official_cpu_fast;
+extern const engine float32_ref, float32_cpu, float32_cpu_fast;
+
+/// @throws usage_error  a combination that does not exist
+const engine& find_engine(const engine_options&);
+
+}  // namespace cli

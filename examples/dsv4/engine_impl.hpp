@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// The functions of engine.hpp for one policy and one executor; include the executor's kernels first.
+#include <chrono>
+#include <type_traits>
+
+#include "engine.hpp"
+
+namespace cli {
+
+template <class E>
+E make_executor(int threads) {
+  E e{};
+  if constexpr (requires { e.threads; }) e.threads = threads;
+  return e;
+}
+
+/// ref shows its doubles; the fast executors' extra digits are no part of their promise.
+template <class E>
+using written_t = std::conditional_t<std::is_same_v<E, dsv4::exec::ref>, double, float>;
+
+template <class Written, class Wide>
+void append_rows(logits_rows& to, dsv4::view<const Wide, 2> rows) {
+  const std::size_t at = to.bytes.size(), count = static_cast<std::size_t>(rows.size());
+  to.bytes.resize(at + count * sizeof(Written));
+  auto* out = reinterpret_cast<Written*>(to.bytes.data() + at);
+  for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<Written>(rows.data()[i]);
+  to.type = dsv4::dtype_of<Written>;
+  to.rows += rows.extent(0);
+}
+
+template <dsv4::numerics_policy P, dsv4::execution E>
+forward_result run_forward(const forward_job& job) {
+  using model_type = dsv4::transformer<P, E>;
+  using written = written_t<E>;
+  const dsv4::config& c = job.config;
+  model_type model(c, job.weights, make_executor<E>(job.threads));
+  if (job.mtp && !model.has_mtp())
+    throw dsv4::unsupported("--mtp: this checkpoint has no MTP module (mtp.0.*)");
+  const auto n = static_cast<index>(job.ids.size());
+  auto s = model.new_sequence(n);
+
+  index longest = 0;
+  for (const index t : job.chunks) longest = std::max(longest, std::min(t, n));
+  dsv4::tensor<dsv4::wide_t<E>, 2> logits(longest, c.vocab_size);
+  dsv4::tensor<dsv4::act_t<P>, 3> streams(job.mtp ? longest : 0, c.hc_mult, c.hidden_size);
+  forward_result r;
+  r.mtp_logits.type = dsv4::dtype_of<written>;
+
+  const auto begin = std::chrono::steady_clock::now();
+  std::size_t call = 0;
+  for (index at = 0; at < n;) {
+    const index t = std::min(job.chunks[std::min(call++, job.chunks.size() - 1)], n - at);
+    const auto part = [&](index from, index count) {
+      return job.ids.subspan(std::size_t(from), std::size_t(count));
+    };
+    const typename model_type::input one{&s, part(at, t)};
+    typename model_type::output out{logits.all().rows(0, t), {}};
+    if (job.mtp) out.streams = streams.all().rows(0, t);
+    model.forward(std::span(&one, 1), out, job.taps);
+    append_rows<written>(r.logits, dsv4::view<const dsv4::wide_t<E>, 2>(out.logits));
+    // Pairs (streams of position i, token i + 1): all but the run's last position.
+    if (const index pairs = std::min(t, n - 1 - at); job.mtp && pairs > 0) {
+      const typename model_type::mtp_input_rows next{&s, part(at + 1, pairs), streams.all().rows(0, pairs)};
+      const auto rows = logits.all().rows(0, pairs);
+      model.forward_mtp(std::span(&next, 1), rows, job.taps);
+      append_rows<written>(r.mtp_logits, dsv4::view<const dsv4::wide_t<E>, 2>(rows));
+    }
+    at += t;
+    job.on_call(at, n);
+  }
+  r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return r;
+}
+
+template <dsv4::numerics_policy P, dsv4::execution E>
+generate_result run_generate(const generate_job& job) {
+  const dsv4::config& c = job.config;
+  dsv4::transformer<P, E> model(c, job.weights, make_executor<E>(job.threads));
+  auto s = model.new_sequence(static_cast<index>(job.ids.size()) + job.options.max_new);
+  dsv4::sampler choose(job.sampling, c.vocab_size);
+  generate_result r;
+  r.tokens.reserve(static_cast<std::size_t>(job.options.max_new));
+  r.told = dsv4::generate(model, s, job.ids, job.options, choose, [&](std::int32_t id) {
+    r.tokens.push_back(id);
+    job.on_token(static_cast<index>(r.tokens.size()));
+    return true;
+  });
+  return r;
+}
+
+template <dsv4::numerics_policy P, dsv4::execution E>
+inline constexpr engine engine_of{run_forward<P, E>, run_generate<P, E>,
+                                  std::is_same_v<written_t<E>, double>};
+
+}  // namespace cli

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Token ids from the command line or a file, and the small JSON files beside a checkpoint.
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <dsv4/core/config.hpp>
+
+#include "commands.hpp"
+
+namespace cli {
+
+/// `argument`: a JSON array or a comma list of token ids, or the name of a file that holds one.
+/// Checked against the vocabulary and the context of the model.
+/// @throws usage_error        neither a list nor a file; no ids; ids outside the vocabulary; too many
+/// @throws dsv4::format_error the file is not there, or holds something else: file, place, expected, found
+std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::config& c);
+
+/// "5,1,9" as lengths of calls.  @throws usage_error
+std::vector<index> parse_chunks(const std::string& text);
+
+/// eos_token_id of generation_config.json, else of config.json, of the directory of a checkpoint: a
+/// number or a list; empty if neither names one.  @throws dsv4::format_error
+std::vector<std::int32_t> end_of_text_ids(const std::filesystem::path& model);
+
+}  // namespace cli

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+// dsv4: the command line of the library.  This file only reads arguments; commands.hpp has the verbs.
+//
+// Exit codes: 0 done, 2 usage, 3 a bad input file, 4 valid input that is not implemented, 1 the rest.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <new>
+
+#include <dsv4/core/error.hpp>
+
+#include "commands.hpp"
+#include "input.hpp"
+
+namespace {
+
+constexpr int exit_other = 1, exit_usage = 2, exit_bad_file = 3, exit_unsupported = 4;
+
+/// The verb that the arguments name, with its options filled in.
+using program = std::function<void()>;
+
+void add_engine(CLI::App& verb, cli::engine_options& o) {
+  verb.add_option("--model", o.model, "checkpoint directory, or one .safetensors file beside its config.json")
+      ->required()
+      ->type_name("DIR");
+  verb.add_option("--numerics", o.numerics,
+                  "official: bf16 with FP8/FP4 activations; float32: plain mathematics")
+      ->check(CLI::IsMember({"official", "float32"}))
+      ->capture_default_str();
+  verb.add_option("--exec", o.exec, "ref: the readable specification, one thread; cpu: threads and SIMD")
+      ->check(CLI::IsMember({"ref", "cpu"}))
+      ->capture_default_str();
+  verb.add_flag("--fast", o.fast, "cpu with float sums: faster, not bit-equal to ref");
+  verb.add_option("--threads", o.threads, "threads of cpu; 0: all of the machine's")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+}
+
+void add_ids(CLI::App& verb, std::string& ids) {
+  verb.add_option("--ids", ids, "token ids: 1,5,9 or [1,5,9] or a file that holds such a list")
+      ->required()
+      ->type_name("FILE|LIST");
+}
+
+void add_inspect(CLI::App& app, program& run) {
+  CLI::App& verb = *app.add_subcommand("inspect", "what a checkpoint is: configuration, parameters, bytes");
+  auto o = std::make_shared<cli::inspect_options>();
+  verb.add_option("DIR", o->path, "checkpoint directory, .safetensors file, or a config.json alone")
+      ->required();
+  verb.add_option("--context", o->context,
+                  "tokens for the size of the KV cache (default: the model's context)")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_flag("--scan", o->scan, "also read every weight and refuse NaN and infinity");
+  verb.add_flag("--json", o->json, "one JSON object instead of text");
+  verb.footer(R"(
+Examples
+  dsv4 inspect DeepSeek-V4-Flash
+  dsv4 inspect DeepSeek-V4-Flash/config.json --context 131072     without weights
+  dsv4 inspect DeepSeek-V4-Flash --json | jq .parameters.active
+
+KV bytes are those of the published cache formats (FP8, and FP4 for the indexer's keys), MTP not
+included.  Opening reads headers only: seconds, whatever the size; --scan reads everything.)");
+  verb.callback([o, &run] { run = [o] { cli::inspect(*o); }; });
+}
+
+void add_forward(CLI::App& app, program& run) {
+  CLI::App& verb = *app.add_subcommand("forward", "logits, and any intermediate value, of given tokens");
+  auto o = std::make_shared<cli::forward_options>();
+  auto chunks = std::make_shared<std::string>();
+  add_engine(verb, o->engine);
+  add_ids(verb, o->ids);
+  verb.add_option("--chunks", *chunks, "lengths of the calls, the last one repeats (default: one call)")
+      ->type_name("5,1,9");
+  verb.add_option("--taps", o->taps, "record the sites whose name matches (ECMAScript, searched anywhere)")
+      ->type_name("REGEX");
+  verb.add_flag("--mtp", o->mtp, "also run multi-token prediction on (position i, token i+1)");
+  verb.add_option("--out", o->out, "the safetensors file to write")->required()->type_name("FILE");
+  verb.add_flag("--json", o->json, "tell what was done as one JSON object");
+  verb.footer(R"(
+Examples
+  dsv4 forward --model DeepSeek-V4-Flash --ids 0,671,6102,294 --out logits.safetensors
+  dsv4 forward --model mini --ids prompt.json --exec ref --taps '^layers\.3\.' --out layer3.safetensors
+  dsv4 forward --model mini --ids prompt.json --taps '\.ffn\.gate\.(indices|weights)$' --out routing.safetensors
+  dsv4 forward --model mini --ids prompt.json --taps . --mtp --chunks 5,1,9 --out everything.safetensors
+
+The file holds `logits` [n, vocabulary], with --mtp `mtp.0.logits` [n - 1, vocabulary], and the taps:
+layers.L.SITE, head.SITE, mtp.0.SITE, mtp.0.head.SITE, each [positions, ...] over all calls
+(compressor sites: [entries, ...]; none if no entry closed).  Sites:
+  hc_attn.{mixes,pre,post,comb,y} attn_norm attn.{qr,q_norm,q_rope,kv_norm,kv,topk_idxs,o,o_derot,o_lora,out}
+  attn.compressor.{pooled,norm,entry} attn.indexer.{q_had,q,weights,scores} attn.indexer.compressor.{...}
+  mid hc_ffn.{mixes,pre,post,comb,y} ffn_norm ffn.gate.{scores,biased,indices,weights}
+  ffn.{routed,shared,out} out                                  and head.{hc_head.pre,hc_head.y,norm,logits}
+Types: activations BF16 (official) or F32 (float32), indices I32, the rest F64 from ref and F32 from cpu.
+
+Chunks change no bit.  Two sites are rewritten so that the file does not show them either:
+  attn.topk_idxs       below n a position, n + e compressed entry e, -1 empty; width W + k as in one call
+                       over all n tokens (mtp.0: n is the number of pairs)
+  attn.indexer.scores  entries that did not exist yet when a chunk ran are -inf; in one call the scores
+                       of entries that a token cannot see yet are there)");
+  verb.callback([o, chunks, &run, &verb] {
+    run = [o, chunks, given = verb.count("--chunks") > 0] {
+      if (given) o->chunks = cli::parse_chunks(*chunks);
+      cli::forward(*o);
+    };
+  });
+}
+
+void add_generate(CLI::App& app, program& run) {
+  CLI::App& verb = *app.add_subcommand("generate", "continue a prompt of token ids");
+  auto o = std::make_shared<cli::generate_options>();
+  add_engine(verb, o->engine);
+  add_ids(verb, o->ids);
+  verb.add_option("--max-new", o->max_new, "tokens to make at most")
+      ->required()
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--temperature", o->temperature, "0: greedy, ties to the lower id")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--top-p", o->top_p, "keep the likeliest tokens up to this mass, above 0")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb.add_option("--seed", o->seed, "of the random numbers; the same seed gives the same tokens")
+      ->capture_default_str();
+  verb.add_flag("--ignore-eos", o->ignore_eos, "go on after the end-of-text token");
+  verb.footer(R"(
+Examples
+  dsv4 generate --model DeepSeek-V4-Flash --ids 0,671,6102,294 --max-new 32
+  dsv4 generate --model mini --ids prompt.json --max-new 100 --temperature 1 --top-p 0.95 --seed 7
+  dsv4 generate --model mini --ids 1,2,3 --max-new 8 2>/dev/null | jq -c .tokens
+
+Prints one line, {"tokens":[...],"prompt_tokens":4,"stop":"length"}, and on stderr the speed of prefill
+and decode.  It stops (stop: "eos") after eos_token_id of generation_config.json, else of config.json;
+that token is the last of the list.)");
+  verb.callback([o, &run] { run = [o] { cli::generate(*o); }; });
+}
+
+int fail(int code, const char* what) {
+  std::fprintf(stderr, "dsv4: %s\n", what);
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("DeepSeek-V4, readable and exact.", "dsv4");
+  app.set_version_flag("--version", std::string("dsv4 ") + DSV4_VERSION);
+  app.require_subcommand(1);
+  app.footer(R"(
+dsv4 VERB --help shows examples.
+Exit codes: 0 done, 2 usage, 3 bad input file, 4 not implemented (named), 1 anything else.)");
+  program run;
+  add_inspect(app, run);
+  add_forward(app, run);
+  add_generate(app, run);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : exit_usage;
+  }
+  try {
+    run();
+    if (std::fflush(stdout) != 0) return fail(exit_other, "standard output cannot be written");
+    return 0;
+  } catch (const cli::usage_error& e) {
+    return fail(exit_usage, e.what());
+  } catch (const dsv4::contract_violation& e) {
+    return fail(exit_usage, e.what());  // of the library's preconditions, arguments can break these only
+  } catch (const dsv4::format_error& e) {
+    return fail(exit_bad_file, e.what());
+  } catch (const dsv4::unsupported& e) {
+    return fail(exit_unsupported, e.what());
+  } catch (const std::bad_alloc&) {
+    return fail(exit_other, "out of memory");
+  } catch (const std::exception& e) {
+    return fail(exit_other, e.what());
+  }
+}
