@@ -2,11 +2,14 @@
 // dsv4: the command line of the library.  This file only reads arguments; commands.hpp has the verbs.
 //
 // Exit codes: 0 done, 2 usage, 3 a bad input file, 4 valid input that is not implemented, 1 the rest.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <new>
+#include <string>
+
+#include <CLI/CLI.hpp>
 
 #include <dsv4/core/error.hpp>
 
