@@ -27,6 +27,14 @@
 #define DSV4_SIMD_AVX2 0
 #endif
 
+/// Before a loop over registers with a constant count: unroll it, so that an array of vectors stays in them.
+/// g++ else keeps such arrays on the stack; clang needs no telling.
+#if defined(__GNUC__) && !defined(__clang__)
+#define DSV4_UNROLL _Pragma("GCC unroll 16")
+#else
+#define DSV4_UNROLL
+#endif
+
 namespace dsv4::simd {
 
 inline constexpr bool accelerated = DSV4_SIMD_AVX2;

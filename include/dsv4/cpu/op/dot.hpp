@@ -129,10 +129,10 @@ inline index block_of(const weight_matrix& w) { return w.scale ? w.tile_cols : f
 template <class W>
 class row_scales {
  public:
-  row_scales(workspace& scratch, const weight_matrix& w, W factor)
-      : w_(w), factor_(factor), blocks_(ceil_div(w.cols, block_of(w))), table_(scratch.take<W>(rows_at_once * 2, blocks_)) {}
+  row_scales(workspace& scratch, const weight_matrix& w, W factor, index slots)
+      : w_(w), factor_(factor), blocks_(ceil_div(w.cols, block_of(w))), table_(scratch.take<W>(slots, blocks_)) {}
 
-  /// Pointers to the scales [b] of rows [o, o + n), n <= 8; valid until the next call.
+  /// Pointers to the scales [b] of rows [o, o + n), n <= slots; valid until the next call.
   void point(index o, index n, const W** at) {
     for (index r = 0; r < n; ++r) {
       const index tile = w_.scale ? (o + r) / w_.tile_rows : 0;
@@ -178,95 +178,120 @@ inline void dot_rows(const std::byte* const* row, const W* const* scale, const W
   constexpr index group = simd::group_size;
   using codes = simd::codes<F>;
   simd::group<W> total[R];
-  for (int r = 0; r < R; ++r) total[r] = simd::set_group(W(0));
+  DSV4_UNROLL for (int r = 0; r < R; ++r) total[r] = simd::set_group(W(0));
   for (index from = 0, b = 0; from < k; from += block, ++b) {
     // One chain per lane over the block …
     const index to = std::min(from + block, k), whole = from + (to - from) / group * group;
     simd::group<W> part[R];
-    for (int r = 0; r < R; ++r) part[r] = simd::set_group(W(0));
+    DSV4_UNROLL for (int r = 0; r < R; ++r) part[r] = simd::set_group(W(0));
     for (index i = from; i < whole; i += group) {
       const index at = i / group * codes::bytes;
       const auto xs = simd::load_group(x + i);
-      for (int r = 0; r < R; ++r) part[r] = simd::fma(codes::template load<W>(row[r] + at), xs, part[r]);
+      DSV4_UNROLL for (int r = 0; r < R; ++r) part[r] = simd::fma(codes::template load<W>(row[r] + at), xs, part[r]);
     }
     // … the last columns of a row that is no multiple of 8 from a padded copy …
     if (whole < to) {
       const index at = whole / group * codes::bytes, left = ((to - whole) * codes::bytes + group - 1) / group;
       const auto xs = simd::load_group(x + whole);
-      for (int r = 0; r < R; ++r) {
+      DSV4_UNROLL for (int r = 0; r < R; ++r) {
         std::byte last[codes::bytes] = {};
         std::copy(row[r] + at, row[r] + at + left, last);
         part[r] = simd::fma(codes::template load<W>(last), xs, part[r]);
       }
     }
     // … then into the total, while the same columns of the next rows are on their way.
-    for (int r = 0; r < R; ++r) total[r] = simd::fma(part[r], simd::set_group(scale[r][b]), total[r]);
+    DSV4_UNROLL for (int r = 0; r < R; ++r) total[r] = simd::fma(part[r], simd::set_group(scale[r][b]), total[r]);
     const index first_byte = from / group * codes::bytes, last_byte = to * codes::bytes / group;
     for (index at = first_byte; at < last_byte; at += 64)
       for (int r = 0; r < R; ++r) simd::prefetch(row[r] + at + ahead);
   }
-  for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
+  DSV4_UNROLL for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
 }
 
 // ---- many tokens ----------------------------------------------------------------------------------------------
 
-/// total[n][r] += sum over one block of w[r] x[n], times scale[r], for 4 rows and N tokens.
-/// w: [steps][4][lane] · x: [steps][N][lane] · total: [N][4][lane]
+/// With doubles the order of sums is free: weights of a tile carry their scale, and a block is as long as it gets.
+template <class W>
+inline constexpr bool scale_in_tile = std::is_same_v<W, double>;
+
+/// total[n][r] += (sum over one block of w[r] . x[n]) * scale[r] for 4 rows and N tokens.
+/// w: [step][4][lane] · x: [step][N][lane] · total: [N][4][lane]
 template <class W, int N>
-inline void multiply_block(const W* w, const W* x, index steps, const W* const* scale, index b, W* total) {
+[[gnu::noinline]] void multiply_block(const W* w, const W* x, index steps, const W* scale, W* total) {
   constexpr int lanes = simd::lanes<W>, R = rows_at_once;
   simd::vector<W> part[R][N];
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) part[r][n] = simd::set(W(0));
+  DSV4_UNROLL for (int r = 0; r < R; ++r)
+    DSV4_UNROLL for (int n = 0; n < N; ++n) part[r][n] = simd::set(W(0));
   for (index s = 0; s < steps; ++s, w += R * lanes, x += N * lanes) {
     simd::vector<W> xs[N];
-    for (int n = 0; n < N; ++n) xs[n] = simd::load(x + n * lanes);
-    for (int r = 0; r < R; ++r) {
+    DSV4_UNROLL for (int n = 0; n < N; ++n) xs[n] = simd::load(x + n * lanes);
+    DSV4_UNROLL for (int r = 0; r < R; ++r) {
       const auto ws = simd::load(w + r * lanes);
-      for (int n = 0; n < N; ++n) part[r][n] = simd::fma(ws, xs[n], part[r][n]);
+      DSV4_UNROLL for (int n = 0; n < N; ++n) part[r][n] = simd::fma(ws, xs[n], part[r][n]);
     }
   }
-  for (int r = 0; r < R; ++r) {
-    const auto s = simd::set(scale[r][b]);
-    for (int n = 0; n < N; ++n) {
+  DSV4_UNROLL for (int r = 0; r < R; ++r) {
+    const auto s = simd::set(scale[r]);
+    DSV4_UNROLL for (int n = 0; n < N; ++n) {
       W* t = total + (n * R + r) * lanes;
       simd::store(t, simd::fma(part[r][n], s, simd::load(t)));
     }
   }
 }
 
-/// Activations packed for the tile kernel: panels of 1 to 3 tokens, [panel][step][token of panel][lane].
+/// The same for all blocks of `width` columns, of which the first is block b and the last may be partial.
+template <class W, int N>
+inline void multiply_blocks(const W* w, const W* x, index width, index block, const W* const* scale, index b,
+                            W* total) {
+  if constexpr (scale_in_tile<W>) {
+    constexpr W one[rows_at_once] = {1, 1, 1, 1};
+    return multiply_block<W, N>(w, x, width / simd::lanes<W>, one, total);
+  }
+  for (; width > 0; width -= block, ++b, w += block * rows_at_once, x += block * N) {
+    const W now[rows_at_once] = {scale[0][b], scale[1][b], scale[2][b], scale[3][b]};
+    multiply_block<W, N>(w, x, std::min(width, block) / simd::lanes<W>, now, total);
+  }
+}
+
+/// Columns that the tile kernel works on at a time: whole blocks, about 2 KiB per row.
+template <class W>
+index columns_at_once(index block) {
+  return block * std::max<index>(1, bytes_of_tile_row / index{sizeof(W)} / block);
+}
+
+/// Activations packed for the tile kernel, in the order in which it reads them: columns_at_once by
+/// columns_at_once, and there panels of 1 to 3 tokens, [panel][step][token of panel][lane].
 template <class W>
 struct packed_activations {
   const W* data;
   index tokens, k;  // k padded
+  index columns;    // at once
 
   index panels() const { return ceil_div(tokens, tokens_at_once); }
   /// Tokens spread evenly: no panel of one token unless there is only one.
   index first(index panel) const { return tokens * panel / panels(); }
-  const W* at(index panel, index column) const {
-    return data + first(panel) * k + column * (first(panel + 1) - first(panel));
-  }
+  /// Where column `from`, a multiple of columns_at_once, of the panel that begins with token t lies.
+  index offset(index t, index from) const { return from * tokens + t * std::min(columns, k - from); }
 };
 
 /// Packs rows [from, from + tokens) of x, times `factor`.
 template <class W, class X>
-packed_activations<W> pack(workspace& scratch, const X& x, index from, index tokens, W factor) {
-  const index k = padded(x.k);
-  W* data = scratch.take<W>(tokens * k).data();
-  const packed_activations<W> packed{data, tokens, k};
+packed_activations<W> pack(workspace& scratch, const X& x, index from, index tokens, index columns, W factor) {
+  W* data = scratch.take<W>(tokens * padded(x.k)).data();
+  const packed_activations<W> packed{data, tokens, padded(x.k), columns};
   parallel_for(packed.panels(), 8, [&](index begin, index end) {
-    constexpr index lanes = simd::lanes<W>, piece = 128;  // a piece of a row at a time, in cache
+    constexpr index lanes = simd::lanes<W>, piece = 128;
     alignas(32) W values[piece];
     for (index p = begin; p < end; ++p) {
       const index t0 = packed.first(p), n = packed.first(p + 1) - t0;
       for (index t = 0; t < n; ++t)
-        for (index c = 0; c < x.k; c += piece) {
-          const index to = std::min(c + piece, x.k);
-          x.template expand<W>(from + t0 + t, c, to, factor, values);
-          W* out = data + t0 * k + c * n + t * lanes;
-          for (index i = 0; i < padded(to - c); i += lanes) simd::store(out + i * n, simd::load(values + i));
-        }
+        for (index at = 0; at < x.k; at += columns)
+          for (index c = at; c < std::min(at + columns, x.k); c += piece) {
+            const index to = std::min({c + piece, at + columns, x.k});
+            x.template expand<W>(from + t0 + t, c, to, factor, values);
+            W* out = data + packed.offset(t0, at) + (c - at) * n + t * lanes;
+            for (index i = 0; i < padded(to - c); i += lanes) simd::store(out + i * n, simd::load(values + i));
+          }
     }
   });
   return packed;
@@ -274,26 +299,37 @@ packed_activations<W> pack(workspace& scratch, const X& x, index from, index tok
 
 /// Decodes columns [from, to) of rows [o, o + rows) into a tile, [row / 4][step][4][lane]; zeros behind the ends.
 template <class W, class F>
-void decode_tile(const weight_matrix& w, index o, index rows, index from, index to, W* tile) {
+void decode_tile(const weight_matrix& w, index o, index rows, index from, index to, index block,
+                 const W* const* scale, W* tile) {
   constexpr index lanes = simd::lanes<W>, group = simd::group_size;
   using codes = simd::codes<F>;
   const index columns = padded(to - from);
   for (index r = 0; r < ceil_div(rows, rows_at_once) * rows_at_once; ++r) {
     W* out = tile + (r / rows_at_once) * columns * rows_at_once + (r % rows_at_once) * lanes;
     const auto put = [&](index i, simd::group<W> g) {
-      alignas(32) W values[group];
-      simd::store_group(values, g);
-      for (index l = 0; l < group; l += lanes)
-        simd::store(out + (i + l) * rows_at_once, simd::load(values + l));
+      if constexpr (lanes == group) {
+        simd::store(out + i * rows_at_once, g);
+      } else {
+        simd::store(out + i * rows_at_once, g.even);
+        simd::store(out + (i + lanes) * rows_at_once, g.odd);
+      }
     };
     const std::byte* row = w.row(o + std::min(r, rows - 1)) + from / group * codes::bytes;
-    const index whole = (to - from) / group * group;
-    for (index i = 0; i < whole; i += group) put(i, codes::template load<W>(row + i / group * codes::bytes));
-    if (whole < to - from) {
-      const index left = ((to - from - whole) * codes::bytes + group - 1) / group;
-      std::byte last[codes::bytes] = {};
-      std::copy_n(row + whole / group * codes::bytes, left, last);
-      put(whole, codes::template load<W>(last));
+    for (index first = 0, b = from / block; first < to - from; first += block, ++b) {
+      const auto s = simd::set_group(scale[r][b]);
+      const auto value = [&](const std::byte* p) {
+        const auto v = codes::template load<W>(p);
+        if constexpr (scale_in_tile<W>)
+          return simd::mul(v, s);
+        else
+          return v;
+      };
+      const index last = std::min(first + block, to - from), whole = last / group * group;
+      for (index i = first; i < whole; i += group) put(i, value(row + i / group * codes::bytes));
+      if (whole == last) continue;
+      std::byte end[codes::bytes] = {};
+      std::copy_n(row + whole / group * codes::bytes, ((last - whole) * codes::bytes + group - 1) / group, end);
+      put(whole, value(end));
     }
   }
 }
@@ -303,35 +339,34 @@ template <class W, class F>
 void multiply_tile(const weight_matrix& w, index o, index rows, const packed_activations<W>& x, index p0, index p1,
                    const destination<W>& y) {
   constexpr index lanes = simd::lanes<W>, R = rows_at_once;
-  const index block = block_of(w), columns = block * std::max<index>(1, bytes_of_tile_row / index{sizeof(W)} / block);
+  const index block = block_of(w), columns = x.columns;
   const index t0 = x.first(p0), tokens = x.first(p1) - t0, groups = ceil_div(rows, R);
   workspace& scratch = local_scratch();
   const workspace::scope here(scratch);
-  row_scales<W> scales(scratch, w, half_unit<W, F>);
+  row_scales<W> tables(scratch, w, half_unit<W, F>, w.scale ? std::min(rows, rows / w.tile_rows + 2) : 1);
+  const W* scales[rows_of_tile + R];
+  tables.point(o, rows, scales);
+  std::fill_n(scales + rows, R, scales[0]);  // rows behind the end, not stored
   auto tile = scratch.take<W>(groups * R * padded(std::min(columns, w.cols)));
   auto total = scratch.take<W>(groups * tokens * R * lanes);  // [row / 4][t][4][lane]
   std::fill(total.begin(), total.end(), W(0));
 
   for (index from = 0; from < w.cols; from += columns) {
     const index to = std::min(from + columns, w.cols), width = padded(to - from);
-    decode_tile<W, F>(w, o, rows, from, to, tile.data());
-    // Some panels, which stay in the second-level cache, against all rows; four rows stay in the first.
-    constexpr index panels_at_once = 16;
-    for (index q0 = p0; q0 < p1; q0 += panels_at_once)
-      for (index g = 0; g < groups; ++g) {
-        const W* scale[R] = {};
-        scales.point(o + g * R, std::min(R, rows - g * R), scale);
-        for (index r = rows - g * R; r < R; ++r) scale[r] = scale[0];
-        for (index p = q0; p < std::min(q0 + panels_at_once, p1); ++p) {
-          const index n = x.first(p + 1) - x.first(p);
-          W* sum = total.data() + (g * tokens + x.first(p) - t0) * R * lanes;
-          for (index c = from; c < to; c += block) {
-            const index steps = padded(std::min(block, to - c)) / lanes;
-            const W* ws = tile.data() + g * R * width + (c - from) * R;
-            const W* xs = x.at(p, c);
-            if (n == 3) multiply_block<W, 3>(ws, xs, steps, scale, c / block, sum);
-            if (n == 2) multiply_block<W, 2>(ws, xs, steps, scale, c / block, sum);
-            if (n == 1) multiply_block<W, 1>(ws, xs, steps, scale, c / block, sum);
+    decode_tile<W, F>(w, o, rows, from, to, block, scales, tile.data());
+    // Eight rows stay in the first-level cache while the panels pass by.
+    constexpr index groups_at_once = 2;
+    for (index g0 = 0; g0 < groups; g0 += groups_at_once)
+      for (index p = p0, t = t0, next; p < p1; ++p, t = next) {
+        next = x.first(p + 1);
+        const W* xs = x.data + x.offset(t, from);
+        for (index g = g0; g < std::min(g0 + groups_at_once, groups); ++g) {
+          const W* ws = tile.data() + g * R * width;
+          W* sum = total.data() + (g * tokens + t - t0) * R * lanes;
+          switch (next - t) {
+            case 3: multiply_blocks<W, 3>(ws, xs, width, block, scales + g * R, from / block, sum); break;
+            case 2: multiply_blocks<W, 2>(ws, xs, width, block, scales + g * R, from / block, sum); break;
+            default: multiply_blocks<W, 1>(ws, xs, width, block, scales + g * R, from / block, sum);
           }
         }
       }

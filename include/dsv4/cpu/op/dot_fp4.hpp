@@ -144,11 +144,11 @@ template <class W, int R, class F>
 inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x, const float* scale_x, index steps,
                     W* y) {
   simd::vector<W> total[R];
-  for (int r = 0; r < R; ++r) total[r] = simd::set(W(0));
+  DSV4_UNROLL for (int r = 0; r < R; ++r) total[r] = simd::set(W(0));
   for (index s = 0; s < steps; ++s)
-    for (int r = 0; r < R; ++r)
+    DSV4_UNROLL for (int r = 0; r < R; ++r)
       add_blocks(block_sums(weights(r, s), x[s]), scale[r] + 2 * s, scale_x[s * fp4_step / fp8_tile], total[r]);
-  for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
+  DSV4_UNROLL for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
 }
 
 /// y(i, o + r) for R rows of w from o on and every row i of x.

@@ -21,7 +21,7 @@ namespace dsv4 {
 namespace cpu {
 
 inline constexpr index weights_per_task = 1 << 16;        // ~10 us of one core; check: 65536 == 2**16
-inline constexpr index bytes_of_packed = index{8} << 20;  // activations packed at a time; check: 8388608 == 8 * 2**20
+inline constexpr index bytes_of_packed = index{4} << 20;  // activations packed at a time; check: 4194304 == 4 * 2**20
 inline constexpr index least_tokens = 48, most_tokens = 256;  // … and their number
 
 /// f(std::type_identity<F>) for the C++ type F of stored type t.  @throws internal_error on integers.
@@ -51,7 +51,7 @@ void multiply_row(const W* xs, const weight_matrix& w, row_range all, const dest
   parallel_for(ceil_div(all.size(), R), ceil_div(weights_per_task, w.cols * R), [&](index begin, index end) {
     workspace& scratch = local_scratch();
     const workspace::scope here(scratch);
-    row_scales<W> scales(scratch, w, half_unit<W, F>);
+    row_scales<W> scales(scratch, w, half_unit<W, F>, R);
     const auto rows = [&]<int N>(index o) {
       const std::byte* row[N];
       const W* scale[N];
@@ -140,7 +140,8 @@ void multiply(const X& x, const weight_matrix& w, row_range all, const destinati
   const index chunk = std::clamp(bytes_of_packed / (padded(w.cols) * index{sizeof(W)}), least_tokens, most_tokens);
   for (index from = 0; from < x.count; from += chunk) {
     const workspace::scope here(scratch);
-    const auto packed = pack<W>(scratch, x, from, std::min(chunk, x.count - from), factor);
+    const auto packed = pack<W>(scratch, x, from, std::min(chunk, x.count - from),
+                                columns_at_once<W>(in_place ? block_of(w) : free_block), factor);
     if (in_place)
       with_format(w.type, [&]<class F>(std::type_identity<F>) { multiply_tiles<W, F>(packed, w, all, y.from(from, 0)); });
     else
