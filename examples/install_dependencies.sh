@@ -9,6 +9,7 @@ packages=(
   libeigen3-dev                          # dense products     Eigen 3.4
   libzstd-dev                            # golden data        zstd
   nlohmann-json3-dev                     # config.json
+  libssl-dev                             # golden bundles     SHA-256 (libcrypto)
   libcli11-dev                           # examples/dsv4      command line
   catch2                                 # reference_tests    version 2 or 3
   libbenchmark-dev                       # bench              Google Benchmark
