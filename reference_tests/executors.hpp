@@ -6,8 +6,9 @@
 #include <type_traits>
 
 #include "dsv4/core/exec.hpp"
+#include "dsv4/cpu/cpu.hpp"
 
-#define DSV4_TEST_EXECUTORS dsv4::exec::ref
+#define DSV4_TEST_EXECUTORS dsv4::exec::ref, dsv4::exec::cpu, dsv4::exec::cpu_fast
 
 namespace dsv4_test {
 
