@@ -40,6 +40,28 @@ void number_slots(const attention_slots<A>& slots, index tokens, view<std::int32
   }
 }
 
+/// The way back, for an observer that wrote other choices into the numbers (a graft): [t, s] -> chosen [t, k].
+/// @throws contract_violation for an entry that is not there, or another window (it follows from the position)
+template <class A>
+void adopt_slots(const attention_slots<A>& slots, view<const std::int32_t, 2> numbers /*[t,s]*/,
+                 view<std::int32_t, 2> chosen /*[t,k]*/) {
+  const bool from_zero = slots.start == 0;
+  const index tokens = numbers.extent(0), offset = from_zero ? tokens : slots.window;
+  for (index t = 0; t < tokens; ++t) {
+    const index position = slots.start + t, oldest = std::max(index{0}, position - slots.window + 1);
+    for (index s = 0; s < slots.slots(); ++s) {
+      const index number = numbers(t, s);
+      if (s < slots.window) {
+        const index p = oldest + s, own = p > position ? -1 : from_zero ? p : p % slots.window;
+        expects_equal(number, own, "attn.topk_idxs: window slots cannot be replaced");
+      } else {
+        if (number != -1) expects_in(number - offset, 0, slots.entries.extent(0), "attn.topk_idxs: compressed entry");
+        chosen(t, s - slots.window) = static_cast<std::int32_t>(number == -1 ? -1 : number - offset);
+      }
+    }
+  }
+}
+
 /// HCA: every closed entry, in order; [t, entries], -1 where not yet visible.
 inline void choose_all_visible(index start, index ratio, view<std::int32_t, 2> chosen /*[t,s]*/) {
   for (index t = 0; t < chosen.extent(0); ++t)
@@ -95,13 +117,14 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
     const auto own = [&](auto v) { return v.rows(g.begin, g.end); };
 
     // Entries: those that close in this call are appended, then each query makes its choice.
-    attention_slots<A> slots{g.start, c.sliding_window, {}, 0, {}, {nullptr, n, 0}};
+    attention_slots<A> slots{g.start, c.sliding_window, {}, 0, {}, {}};
+    view<std::int32_t, 2> chosen{nullptr, n, 0};  // [t, k]
     if (kind == attention_kind::csa) {
       compress<P>(e, scratch, tap, i, c, ratio, own(x), g.start, rotary.inv_freq, w.indexer->compressor,
                   compressor_use::indexer, state.indexer);
       const index_queries<A> queries{own(index_q.q), own(index_q.weights)};
-      slots.chosen = select_entries(e, scratch, tap, i, c, queries,
-                                    view<const A, 2>(state.indexer.entries.all().rows(0, length / ratio)), g.start);
+      chosen = select_entries(e, scratch, tap, i, c, queries,
+                              view<const A, 2>(state.indexer.entries.all().rows(0, length / ratio)), g.start);
     }
     if (kind != attention_kind::window) {
       compress<P>(e, scratch, tap, i, c, ratio, own(x), g.start, rotary.inv_freq, *w.compressor,
@@ -109,10 +132,10 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
       slots.entries = state.compressor.entries.all().rows(0, length / ratio);
     }
     if (kind == attention_kind::hca) {
-      auto all = scratch.take<std::int32_t>(n, length / ratio);
-      choose_all_visible(g.start, ratio, all);
-      slots.chosen = all;
+      chosen = scratch.take<std::int32_t>(n, length / ratio);
+      choose_all_visible(g.start, ratio, chosen);
     }
+    slots.chosen = chosen;
 
     // The window: rows of earlier calls that the first query still sees, then the new ones.
     slots.first = std::max(index{0}, g.start - c.sliding_window + 1);
@@ -127,6 +150,7 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
       auto numbers = scratch.take<std::int32_t>(n, slots.slots());
       number_slots(slots, n, numbers);
       tap.one(site::attn_topk_idxs, i, numbers);
+      adopt_slots(slots, view<const std::int32_t, 2>(numbers), chosen);
     }
     sparse_attention(e, own(q), slots, w.attn_sink, own(o));
   }

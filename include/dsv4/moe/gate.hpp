@@ -80,6 +80,8 @@ routing<wide_t<E>> gate(E& e, workspace& scratch, const tapper<Tap>& tap, const 
     }
   }
   tap.rows(site::gate_indices, route.indices);
+  if constexpr (Tap::on)  // an observer may have forced other experts
+    for (const std::int32_t chosen : route.indices) expects_in(chosen, 0, experts, "ffn.gate.indices: expert");
 
   // weight = s / sum of the chosen s * routed_scaling_factor
   for (index i = 0; i < t; ++i) {

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Records a bundle: runs a model over a plan of calls and writes every value (`dsv4 golden make`).
+///
+/// Beside the tensors, inputs.safetensors gets the choices of the run, joined over its calls, so that
+/// another engine can be forced to the same ones:
+///   forced.S.SCOPE.ffn.gate.indices   [tokens, k]           experts
+///   forced.S.SCOPE.attn.entries       [tokens, index_topk]  compressed entries in the indexer's order, -1 empty
+#include "calls.hpp"
+#include "sinks.hpp"
+
+namespace dsv4::golden {
+
+/// The choices that a policy leaves open, as the manifest tells them.
+inline nlohmann::json numerics_json(bool official_policy, std::string_view accumulate) {
+  using nlohmann::json;
+  json j{{"policy", official_policy ? "official" : "float32"},
+         {"accumulate", accumulate},
+         {"activations", official_policy ? "bf16" : "f32"},
+         {"rounding", "nearest-even, once, at every narrow store"},
+         {"gate", "unquantised input"},
+         {"topk_tie", "lowest-index"},
+         {"softmax_block", 64},
+         {"fma", false}};
+  if (official_policy) {
+    j["act_quant"] = {{"format", "e4m3"}, {"block", 128}, {"scale", "power of two, ceil"}, {"amax_floor", 1e-4}};
+    j["kv_quant"] = {{"format", "e4m3"}, {"block", 64}, {"rotary channels", "bf16"}};
+    j["indexer"] = {{"hadamard", true}, {"format", "e2m1"}, {"block", 32}};
+    j["p_cast"] = "bf16";
+  } else {
+    j["act_quant"] = nullptr, j["kv_quant"] = nullptr;
+    j["indexer"] = {{"hadamard", false}};
+  }
+  return j;
+}
+
+/// The choices of a run by absolute position.
+class choice_collector {
+ public:
+  static constexpr bool on = true;
+  choice_collector(const config& c, std::vector<index> tokens) : c_(c), tokens_(std::move(tokens)) {}
+
+  void operator()(const tap_event& e) {
+    const bool gate = e.where == site::gate_indices;
+    const index ratio = ratio_of(e.scope, c_);
+    if (!gate && !(e.where == site::attn_topk_idxs && kind_of_ratio(ratio) == attention_kind::csa)) return;
+    const index width = gate ? e.shape[1] : c_.index_topk, n = tokens_[static_cast<std::size_t>(e.sequence)];
+    const std::string name = "forced." + std::to_string(e.sequence) + "." +
+                             (gate ? e.name() : e.scope.prefix() + "attn.entries");
+    std::vector<std::int32_t>& into = found_.try_emplace(name, static_cast<std::size_t>(n * width), -1).first->second;
+    widths_[name] = width;
+    const auto v = e.values<std::int32_t>();
+    const index window = c_.sliding_window, offset = e.start == 0 ? e.tokens : window;
+    for (index t = 0; t < e.tokens; ++t)
+      for (index i = gate ? 0 : window; i < e.shape[1]; ++i) {
+        const std::int32_t x = v[static_cast<std::size_t>(t * e.shape[1] + i)];
+        const index column = gate ? i : i - window;
+        if (column < width && x >= 0) into[static_cast<std::size_t>((e.start + t) * width + column)] = gate ? x : static_cast<std::int32_t>(x - offset);
+      }
+  }
+  void write(bundle_writer& to) const {
+    for (const auto& [name, values] : found_) {
+      const index width = widths_.at(name);
+      to.input(name, dtype::i32, {static_cast<index>(values.size()) / width, width}, values.data());
+    }
+  }
+
+ private:
+  const config& c_;
+  std::vector<index> tokens_;
+  std::map<std::string, std::vector<std::int32_t>> found_;
+  std::map<std::string, index> widths_;
+};
+
+/// Hash of every row of logits, by (scope, sequence, position): equal for runs of equal bits.
+class logits_hashes {
+ public:
+  static constexpr bool on = true;
+  void operator()(const tap_event& e) {
+    if (e.where != site::logits) return;
+    const auto bytes = static_cast<std::size_t>(e.size() / e.tokens * bits_of(e.type) / 8);
+    for (index t = 0; t < e.tokens; ++t)
+      rows[{scope_name(e.scope), e.sequence, e.start + t}] =
+          sha256_of(static_cast<const std::byte*>(e.data) + static_cast<std::size_t>(t) * bytes, bytes);
+  }
+  std::map<std::tuple<std::string, index, index>, sha256_digest> rows;
+};
+
+struct record_options {
+  std::function<bool(const std::string&)> wanted;  ///< which names; empty: all
+  std::vector<index> equal_chunks;                 ///< a second run in these lengths must give the same logits; empty: none
+  std::function<void(const call_info&, index)> progress = {};  ///< before each call, with their number
+};
+
+/// Runs the plan and writes its values; the caller has set about() (name, created_by, oracle, numerics,
+/// model, weights) and calls finish().  @throws internal_error if a run in chunks gives other bits
+template <numerics_policy P, execution E>
+index record(const config& c, const model_weights& weights, const run_plan& plan, bundle_writer& to,
+             const record_options& o = {}, E e = {}) {
+  const std::vector<call_info> calls = calls_of(plan);
+  to.ids(plan.ids);
+  input_info& input = to.about().input;
+  input.prefill = calls[0].parts[0].to;
+  input.decode_steps = plan.decode;
+  input.chunking = plan.chunks;
+  input.mtp = plan.mtp;
+
+  bundle_sink values(to, o.wanted);
+  choice_collector choices(c, input.tokens);
+  logits_hashes logits;
+  fan_out all(values, choices, logits);
+  const auto count = static_cast<index>(calls.size());
+  run_calls<P>(c, weights, calls, plan.ids, all, [&](const call_info& call) {
+    if (o.progress) o.progress(call, count);
+    values.begin_call(call.kind, call.parts);
+  }, e);
+  choices.write(to);
+
+  if (!o.equal_chunks.empty()) {
+    run_plan other = plan;
+    other.chunks = o.equal_chunks;
+    logits_hashes again;
+    run_calls<P>(c, weights, calls_of(other), plan.ids, again, [](const call_info&) {}, e);
+    const bool equal = again.rows == logits.rows;
+    to.about().equal_runs.push_back({"chunks", o.equal_chunks, equal});
+    if (!equal) throw internal_error("golden make: the same tokens in chunks give other logits; a bug of this executor");
+  }
+  return values.recorded();
+}
+
+}  // namespace dsv4::golden
