@@ -225,4 +225,29 @@ void run(const bundle& b, std::vector<index> chunks, Tap& compare, E e = {}) {
   for (const index p : b.decode) m.forward(s, ids.subspan(std::size_t(p), 1), logits.all().rows(0, 1), compare);
 }
 
+/// The bundle's sequence as number 1 of a batch of three: the others have other tokens and lengths, and
+/// all advance together, `chunk` tokens a call.
+template <numerics_policy P, execution E>
+void run_in_batch(const bundle& b, index chunk, comparer& compare, E e = {}) {
+  using model = transformer<P, E>;
+  model m(b.c(), b.checkpoint.weights(), e);
+  const auto n = static_cast<index>(b.ids.size());
+  std::vector<std::int32_t> reversed(b.ids.rbegin(), b.ids.rend());
+  auto before = m.new_sequence(2 * n), own = m.new_sequence(n), after = m.new_sequence(n);
+  const std::span<const std::int32_t> ids(b.ids), other(reversed);
+  // The first has a head start of seven tokens.
+  const typename model::input head_start{&before, other.first(7)};
+  m.forward(std::span(&head_start, 1), {});
+  compare.only_sequence = 1;
+  tensor<wide_t<E>, 2> logits(3 * chunk, b.c().vocab_size);
+  for (index p = 0; p < n; p += chunk) {
+    const index t = std::min(chunk, n - p), a = std::max(index{1}, t - 2), z = std::max(index{1}, t / 2);
+    const auto part = [](std::span<const std::int32_t> s, index from, index count) {
+      return s.subspan(std::size_t(from), std::size_t(count));
+    };
+    const typename model::input batch[] = {{&before, part(other, p * 6 / 7, a)}, {&own, part(ids, p, t)}, {&after, part(other, p / 2, z)}};
+    m.forward(batch, {logits.all().rows(0, a + t + z), {}}, compare);
+  }
+}
+
 }  // namespace conformance

@@ -9,24 +9,37 @@
 namespace {
 constexpr double wide_tolerance = 1e-12;  // double sums in another order
 
-void check(const char* name, const std::vector<dsv4::index>& chunks, int threads) {
+const conformance::bundle* open(const char* name) {
+  static std::map<std::string, conformance::bundle> bundles;
   const auto dir = golden(std::string("official/") + name);
-  if (!dir) SKIP("golden/official/" << name << " is not here (set DSV4_GOLDEN)");
-  static std::map<std::string, conformance::bundle> open;
-  const auto& b = open.try_emplace(name, conformance::bundle::open(*dir)).first->second;
-  conformance::comparer compare(b, wide_tolerance);
-  conformance::run<dsv4::official, dsv4::exec::cpu>(b, chunks, compare, dsv4::exec::cpu{threads});
+  return dir ? &bundles.try_emplace(name, conformance::bundle::open(*dir)).first->second : nullptr;
+}
+void report(const char* name, const conformance::comparer& compare, const std::string& how) {
   for (const auto& f : compare.failures) UNSCOPED_INFO(f);
-  INFO(name << ": " << compare.compared << " rows, " << compare.values << " values compared, " << threads << " threads");
+  INFO(name << ", " << how << ": " << compare.compared << " rows, " << compare.values << " values compared");
   CHECK(compare.failures.empty());
   CHECK(compare.compared > 1000);
 }
+void check(const char* name, const conformance::bundle& b, const std::vector<dsv4::index>& chunks, int threads) {
+  conformance::comparer compare(b, wide_tolerance);
+  conformance::run<dsv4::official, dsv4::exec::cpu>(b, chunks, compare, dsv4::exec::cpu{threads});
+  report(name, compare, "chunks from " + std::to_string(chunks.front()) + ", threads " + std::to_string(threads));
+}
+void check_batch(const char* name, const conformance::bundle& b, dsv4::index chunk, int threads) {
+  conformance::comparer compare(b, wide_tolerance);
+  conformance::run_in_batch<dsv4::official, dsv4::exec::cpu>(b, chunk, compare, dsv4::exec::cpu{threads});
+  report(name, compare, "in a batch, chunk " + std::to_string(chunk) + ", threads " + std::to_string(threads));
+}
 void check_all(const char* name) {
+  const conformance::bundle* b = open(name);
+  if (!b) SKIP("golden/official/" << name << " is not here (set DSV4_GOLDEN)");
   for (const int threads : {1, 2}) {
-    check(name, {1000}, threads);
-    check(name, {1, 2, 3, 5, 8, 13, 21, 34, 55, 89}, threads);
+    check(name, *b, {1000}, threads);
+    check(name, *b, {1, 2, 3, 5, 8, 13, 21, 34, 55, 89}, threads);
+    check_batch(name, *b, 11, threads);
   }
-  check(name, {1}, 2);
+  check(name, *b, {1}, 2);
+  check_batch(name, *b, 1, 2);
 }
 }  // namespace
 

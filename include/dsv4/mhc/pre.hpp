@@ -13,6 +13,7 @@
 #include "../core/exec.hpp"
 #include "../core/tap.hpp"
 #include "../core/tensor.hpp"
+#include "../op/linear.hpp"
 #include "sinkhorn.hpp"
 #include "weights.hpp"
 
@@ -39,16 +40,13 @@ template <>
 struct hc_mixes<exec::ref> {
   // einsum: t c, m c -> t m   (c = all channels of all streams)
   template <class A>
-  static void run(exec::ref&, view<const A, 2> x, const weight_matrix& fn, double eps, view<double, 2> mixes) {
+  static void run(exec::ref& e, view<const A, 2> x, const weight_matrix& fn, double eps, view<double, 2> mixes) {
+    linear<exec::ref>::run(e, x, fn, mixes);
     for (index t = 0; t < x.extent(0); ++t) {
       double squares = 0;
       for (index c = 0; c < x.extent(1); ++c) squares += widen<double>(x(t, c)) * widen<double>(x(t, c));
       const double r = 1 / std::sqrt(squares / double(x.extent(1)) + eps);
-      for (index m = 0; m < mixes.extent(1); ++m) {
-        double sum = 0;
-        for (index c = 0; c < x.extent(1); ++c) sum += widen<double>(x(t, c)) * fn.at(m, c);
-        mixes(t, m) = sum * r;
-      }
+      for (index m = 0; m < mixes.extent(1); ++m) mixes(t, m) *= r;
     }
   }
 };

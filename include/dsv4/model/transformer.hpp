@@ -185,10 +185,11 @@ class transformer {
     index rows = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const sequence_type* s = batch[i].sequence;
-      expects(s != nullptr, who + ": a null sequence");
+      expects(s != nullptr, "forward: a null sequence");
       expects_equal(static_cast<index>(s->states_.size()), static_cast<index>(config_.compress_ratios.size()),
-                    who + ": a sequence of another model, layers");
-      for (std::size_t j = 0; j < i; ++j) expects(batch[j].sequence != s, who + ": the same sequence twice in one batch");
+                    "forward: a sequence of another model, layers");
+      for (std::size_t j = 0; j < i; ++j)
+        expects(batch[j].sequence != s, "forward: the same sequence twice in one batch");
       const auto ids = ids_of(batch[i]);
       const auto n = static_cast<index>(ids.size());
       if (s->*length + n > s->max_tokens_)
@@ -203,13 +204,13 @@ class transformer {
     return rows;
   }
   void check_rows(const output& out, index rows, index sequences) const {
-    const auto agree = [&](const view<wide, 2>& v, index n, const char* what) {
+    const auto agree = [&](const view<wide, 2>& v, index n, const char* shape) {
       if (!v.data()) return;
-      expects_equal(v.extent(0), n, std::string("forward: rows of ") + what);
-      expects_equal(v.extent(1), config_.vocab_size, std::string("forward: columns of ") + what);
+      expects_equal(v.extent(0), n, shape);
+      expects_equal(v.extent(1), config_.vocab_size, shape);
     };
-    agree(out.logits, rows, "logits");
-    agree(out.last_logits, sequences, "last_logits");
+    agree(out.logits, rows, "forward: logits must be [tokens of the batch, vocabulary]");
+    agree(out.last_logits, sequences, "forward: last_logits must be [sequences of the batch, vocabulary]");
     if (!out.streams.data()) return;
     expects_equal(out.streams.extent(0), rows, "forward: rows of streams");
     expects(out.streams.extent(1) == config_.hc_mult && out.streams.extent(2) == config_.hidden_size,

@@ -26,6 +26,12 @@ enum class specials {
   none,      ///< every code is a number; too large a value saturates
 };
 
+/// 2^e as a double, for exponents of normal doubles.
+constexpr double power_of_two(int e) {
+  constexpr int mantissa = 52, bias = 1023;  // IEEE 754 binary64
+  return std::bit_cast<double>(static_cast<std::uint64_t>(e + bias) << mantissa);
+}
+
 /// A signed minifloat with subnormals.  E exponent bits, M mantissa bits.
 template <int E, int M, specials S>
 struct minifloat {
@@ -63,13 +69,13 @@ struct minifloat {
   }
 
   /// The exact value of the code.
-  double decode() const {
+  constexpr double decode() const {
     const int e = (bits >> M) & ((1 << E) - 1), m = bits & ((1 << M) - 1);
     const double sign = bits & sign_bit ? -1.0 : 1.0;
     if (is_nan()) return std::numeric_limits<double>::quiet_NaN();
     if (!is_finite()) return sign * std::numeric_limits<double>::infinity();
     // subnormal: m * step; normal: (2^M + m) * step * 2^(e-1)
-    return sign * (e == 0 ? std::ldexp(m, step_exponent) : std::ldexp((1 << M) + m, step_exponent + e - 1));
+    return sign * (e == 0 ? m * power_of_two(step_exponent) : ((1 << M) + m) * power_of_two(step_exponent + e - 1));
   }
   explicit operator double() const { return decode(); }
   explicit operator float() const { return static_cast<float>(decode()); }
@@ -111,8 +117,8 @@ struct e8m0 {
   std::uint8_t bits = 127;
   static constexpr e8m0 from_bits(unsigned b) { return {static_cast<std::uint8_t>(b)}; }
   constexpr bool is_nan() const { return bits == 255; }
-  double decode() const {
-    return is_nan() ? std::numeric_limits<double>::quiet_NaN() : std::ldexp(1.0, int(bits) - 127);
+  constexpr double decode() const {
+    return is_nan() ? std::numeric_limits<double>::quiet_NaN() : power_of_two(int(bits) - 127);
   }
   explicit operator double() const { return decode(); }
   explicit operator float() const { return static_cast<float>(decode()); }

@@ -29,28 +29,42 @@ struct grouped_linear {
   static_assert(has_kernel<E>, "grouped_linear: no kernel for this executor");
 };
 
+/// A row of w as wide numbers, code * scale.
+inline void dequantise_row(const weight_matrix& w, index o, std::vector<double>& row /*[k]*/) {
+  row.resize(static_cast<std::size_t>(w.cols));
+  for (index k = 0; k < w.cols; ++k) row[static_cast<std::size_t>(k)] = w.at(o, k);
+}
+/// x as wide numbers, exact.
+template <class A>
+tensor<double, 2> widened(const view<const A, 2>& x) {
+  tensor<double, 2> y(x.extent(0), x.extent(1));
+  for (index i = 0; i < x.size(); ++i) y.data()[i] = widen<double>(x.data()[i]);
+  return y;
+}
+inline tensor<double, 2> widened(const quantised_activations& x) {
+  tensor<double, 2> y(x.rows(), x.cols());
+  for (index t = 0; t < x.rows(); ++t)
+    for (index k = 0; k < x.cols(); ++k) y(t, k) = x.at(t, k);
+  return y;
+}
+
 template <>
 struct linear<exec::ref> {
   // einsum: t k, o k -> t o
   template <class X, class Y>
   static void run(exec::ref&, const X& x, const weight_matrix& w, view<Y, 2> y) {
-    std::vector<double> row(static_cast<std::size_t>(w.cols));  // one row of w, dequantised
+    const tensor<double, 2> in = widened(x);  // [t, k]
+    std::vector<double> row;                  // [k]
     for (index o = 0; o < w.rows; ++o) {
-      for (index k = 0; k < w.cols; ++k) row[static_cast<std::size_t>(k)] = w.at(o, k);
+      dequantise_row(w, o, row);
       for (index t = 0; t < y.extent(0); ++t) {
+        const double* xt = in[t].data();
         double sum = 0;
-        for (index k = 0; k < w.cols; ++k) sum += value(x, t, k) * row[static_cast<std::size_t>(k)];
+        for (index k = 0; k < w.cols; ++k) sum += xt[k] * row[static_cast<std::size_t>(k)];
         y(t, o) = store<Y>(sum);
       }
     }
   }
-
- private:
-  template <class A>
-  static double value(const view<const A, 2>& x, index t, index k) {
-    return widen<double>(x(t, k));
-  }
-  static double value(const quantised_activations& x, index t, index k) { return x.at(t, k); }
 };
 
 template <>
@@ -59,10 +73,10 @@ struct grouped_linear<exec::ref> {
   template <class A, class Y>
   static void run(exec::ref&, view<const A, 3> x, const weight_matrix& w, view<Y, 3> y) {
     const index groups = x.extent(1), r = y.extent(2);
-    std::vector<double> row(static_cast<std::size_t>(w.cols));
+    std::vector<double> row;  // [k]
     for (index g = 0; g < groups; ++g)
       for (index o = 0; o < r; ++o) {
-        for (index k = 0; k < w.cols; ++k) row[static_cast<std::size_t>(k)] = w.at(g * r + o, k);
+        dequantise_row(w, g * r + o, row);
         for (index t = 0; t < x.extent(0); ++t) {
           double sum = 0;
           for (index k = 0; k < w.cols; ++k) sum += widen<double>(x(t, g, k)) * row[static_cast<std::size_t>(k)];

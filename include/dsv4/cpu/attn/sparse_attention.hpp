@@ -30,6 +30,9 @@ struct sparse_attention<exec::basic_cpu<M>> {
   template <class T>
   using const_map = Eigen::Map<const matrix<T>>;
   static constexpr index head_tile = 16;
+  // Slots per product: its packed operand, 32 x 512 doubles, is the 128 KiB that Eigen takes from the stack
+  // (EIGEN_STACK_ALLOCATION_LIMIT) rather than from the heap.
+  static constexpr index slot_tile = 32;  // check: 32 * 512 * 8 == 131072
 
   // einsum: h d, s d -> h s; softmax over s; h s, s d -> h d   (for each t)
   template <class A>
@@ -62,21 +65,34 @@ struct sparse_attention<exec::basic_cpu<M>> {
         }
         cpu::widen_row(q[t][h0].data(), count * d, query.data());
         map<double> scores(p.data(), count, n);
-        scores.noalias() = const_map<double>(query.data(), count, d) * const_map<double>(keys.data(), n, d).transpose();
+        for (index s = 0; s < n; s += slot_tile)
+          scores.middleCols(s, std::min(slot_tile, n - s)).noalias() =
+              const_map<double>(query.data(), count, d) *
+              const_map<double>(keys[s].data(), std::min(slot_tile, n - s), d).transpose();
         W denominator[head_tile];
         for (index h = 0; h < count; ++h)
           denominator[h] = W(softmax<A>(p.data() + h * n, slot.data(), n, scale, double(sink[h0 + h])));
         map<W> result(out.data(), count, d);
+        result.setZero();
         if constexpr (std::is_same_v<W, double>) {
-          result.noalias() = scores * const_map<double>(keys.data(), n, d);
+          add_values(scores, keys, n, result);
         } else {
           std::copy_n(p.data(), count * n, weights.data());
-          result.noalias() = const_map<W>(weights.data(), count, n) * const_map<W>(values.data(), n, d);
+          add_values(const_map<W>(weights.data(), count, n), values, n, result);
         }
         for (index h = 0; h < count; ++h) result.row(h) /= denominator[h];
         cpu::store_row(out.data(), count * d, o[t][h0].data());
       }
     });
+  }
+
+  /// result += p v over the first n rows of v, tile by tile.
+  template <class P>
+  static void add_values(const P& p /*[h,s]*/, view<W, 2> v /*[s,d]*/, index n, map<W>& result /*[h,d]*/) {
+    for (index s = 0; s < n; s += slot_tile) {
+      const index m = std::min(slot_tile, n - s);
+      result.noalias() += p.middleCols(s, m) * const_map<W>(v[s].data(), m, v.extent(1));
+    }
   }
 
   /// Scores of one head, in place, to stored p times the later shrinks; returns the denominator.
