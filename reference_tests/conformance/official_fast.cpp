@@ -187,7 +187,38 @@ void check(const char* name) {
     }
   }
 }
+/// Logits of all tokens of the bundle, chunk tokens a call, alone or beside another sequence.
+dsv4::tensor<float, 2> logits_of(const conformance::bundle& b, index chunk, int threads, bool beside_another) {
+  using model = dsv4::transformer<dsv4::official, dsv4::exec::cpu_fast>;
+  model m(b.c(), b.checkpoint.weights(), dsv4::exec::cpu_fast{threads});
+  const auto n = static_cast<index>(b.ids.size());
+  auto own = m.new_sequence(n), other = m.new_sequence(2 * n);
+  dsv4::tensor<float, 2> all(n, b.c().vocab_size), both(2 * n + 3, b.c().vocab_size);
+  const std::span<const std::int32_t> ids(b.ids);
+  for (index p = 0; p < n; p += chunk) {
+    const index t = std::min(chunk, n - p);
+    const model::input batch[] = {{&own, ids.subspan(std::size_t(p), std::size_t(t))}, {&other, ids.last(std::size_t(t / 2 + 1))}};
+    const index rows = beside_another ? t + t / 2 + 1 : t;
+    m.forward(std::span(batch, beside_another ? 2 : 1), {both.all().rows(0, rows), {}});
+    std::copy_n(both.data(), t * b.c().vocab_size, all[p].data());
+  }
+  return all;
+}
 }  // namespace
+
+// Threads, chunks and batch never change a bit of cpu_fast, free-running through the whole model.
+TEST_CASE("cpu_fast has one order of sums", "[golden][fast]") {
+  for (const char* name : {"flash-mini", "base-mini", "real-ratio"}) {
+    const auto dir = golden(std::string("official/") + name);
+    if (!dir) continue;  // flash-mini is always here
+    const auto b = conformance::bundle::open(*dir);
+    const auto one = logits_of(b, 1000, 1, false);
+    for (const auto& [chunk, threads, batch] : {std::tuple<dsv4::index, int, bool>{1000, 2, false}, {1, 1, false}, {7, 2, false}, {13, 2, true}, {1, 2, true}}) {
+      INFO(name << ", chunk " << chunk << ", threads " << threads << (batch ? ", in a batch" : ""));
+      CHECK(std::memcmp(one.data(), logits_of(b, chunk, threads, batch).data(), std::size_t(one.size()) * 4) == 0);
+    }
+  }
+}
 
 // The three bundles that hold every site; real-ratio and edge-mini hold a subset, which leaves whole
 // chains of operators between two golden inputs.
