@@ -77,7 +77,7 @@ inline void decompress_file(const std::filesystem::path& from, temporary_file& t
       if (produced > expected)
         throw damaged(from.string() + ": holds more than the " + std::to_string(expected) + " bytes of its manifest");
       to.write(out.data(), space.pos);
-      more = piece.pos < piece.size || space.pos == space.size;
+      more = piece.pos < piece.size || (pending != 0 && space.pos == space.size);
     }
   }
   if (pending != 0) throw damaged(from.string() + ": truncated zstd data");
