@@ -6,11 +6,11 @@
 /// oracle   the portable branch of this header, bit for bit
 /// deviates none
 ///
-/// The only header that asks which instructions there are: AVX2 with FMA and F16C, or plain loops.
+/// The header that asks which instructions there are: AVX2 with FMA and F16C, or plain loops.
 /// Both branches give the same bits, std::fma included.
 ///
 ///   f32x8   8 floats      f64x4  4 doubles      f64x8  8 doubles, even columns then odd columns
-///   i8x32, i16x16, i32x8  integers for exact FP4 products
+///   integers for exact FP4 products: cpu/simd_integer.hpp
 ///
 /// A group of 8 columns is the unit of every kernel.  As floats it lies in column order; as doubles it
 /// lies even columns first (0 2 4 6 | 1 3 5 7): two doubles come out of one 64-bit lane that way.
@@ -41,11 +41,12 @@ inline constexpr bool accelerated = DSV4_SIMD_AVX2;
 
 #if DSV4_SIMD_AVX2
 
-struct f32x8 { __m256 v; };
-struct f64x4 { __m256d v; };
-struct i8x32 { __m256i v; };
-struct i16x16 { __m256i v; };
-struct i32x8 { __m256i v; };
+struct f32x8 {
+  __m256 v;
+};
+struct f64x4 {
+  __m256d v;
+};
 
 inline f32x8 set(float x) { return {_mm256_set1_ps(x)}; }
 inline f64x4 set(double x) { return {_mm256_set1_pd(x)}; }
@@ -72,11 +73,12 @@ inline double sum(f64x4 a) {
 
 #else
 
-struct f32x8 { alignas(32) float v[8]; };
-struct f64x4 { alignas(32) double v[4]; };
-struct i8x32 { alignas(32) std::int8_t v[32]; };
-struct i16x16 { alignas(32) std::int16_t v[16]; };
-struct i32x8 { alignas(32) std::int32_t v[8]; };
+struct f32x8 {
+  alignas(32) float v[8];
+};
+struct f64x4 {
+  alignas(32) double v[4];
+};
 
 namespace detail {
 /// A vector whose lane i is f(i).
@@ -94,14 +96,22 @@ V copy(const void* p) {
 }
 }  // namespace detail
 
-inline f32x8 set(float x) { return detail::make<f32x8>([&](int) { return x; }); }
-inline f64x4 set(double x) { return detail::make<f64x4>([&](int) { return x; }); }
+inline f32x8 set(float x) {
+  return detail::make<f32x8>([&](int) { return x; });
+}
+inline f64x4 set(double x) {
+  return detail::make<f64x4>([&](int) { return x; });
+}
 inline f32x8 load(const float* p) { return detail::copy<f32x8>(p); }
 inline f64x4 load(const double* p) { return detail::copy<f64x4>(p); }
 inline void store(float* p, f32x8 a) { std::memcpy(p, a.v, sizeof a.v); }
 inline void store(double* p, f64x4 a) { std::memcpy(p, a.v, sizeof a.v); }
-inline f32x8 mul(f32x8 a, f32x8 b) { return detail::make<f32x8>([&](int i) { return a.v[i] * b.v[i]; }); }
-inline f64x4 mul(f64x4 a, f64x4 b) { return detail::make<f64x4>([&](int i) { return a.v[i] * b.v[i]; }); }
+inline f32x8 mul(f32x8 a, f32x8 b) {
+  return detail::make<f32x8>([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline f64x4 mul(f64x4 a, f64x4 b) {
+  return detail::make<f64x4>([&](int i) { return a.v[i] * b.v[i]; });
+}
 /// a * b + c with one rounding.
 inline f32x8 fma(f32x8 a, f32x8 b, f32x8 c) {
   return detail::make<f32x8>([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
@@ -120,10 +130,14 @@ inline double sum(f64x4 a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 
 // ---- groups of 8 columns ------------------------------------------------------------------------------------
 
-struct f64x8 { f64x4 even, odd; };
+struct f64x8 {
+  f64x4 even, odd;
+};
 
 inline f64x8 mul(f64x8 a, f64x8 b) { return {mul(a.even, b.even), mul(a.odd, b.odd)}; }
-inline f64x8 fma(f64x8 a, f64x8 b, f64x8 c) { return {fma(a.even, b.even, c.even), fma(a.odd, b.odd, c.odd)}; }
+inline f64x8 fma(f64x8 a, f64x8 b, f64x8 c) {
+  return {fma(a.even, b.even, c.even), fma(a.odd, b.odd, c.odd)};
+}
 inline double sum(f64x8 a) { return sum(a.even) + sum(a.odd); }
 
 /// One register of W, and 8 columns of W.
@@ -182,8 +196,8 @@ inline f32x8 f64_values(const std::byte* p) {
 }
 inline f64x8 f64_group(const std::byte* p) {
   const double* d = reinterpret_cast<const double*>(p);
-  const __m256d a = _mm256_loadu_pd(d), b = _mm256_loadu_pd(d + 4);  // 0 1 2 3, 4 5 6 7
-  const __m256d low = _mm256_unpacklo_pd(a, b), high = _mm256_unpackhi_pd(a, b);  // 0 4 2 6, 1 5 3 7
+  const __m256d a = _mm256_loadu_pd(d), b = _mm256_loadu_pd(d + 4);                  // 0 1 2 3, 4 5 6 7
+  const __m256d low = _mm256_unpacklo_pd(a, b), high = _mm256_unpackhi_pd(a, b);     // 0 4 2 6, 1 5 3 7
   return {{_mm256_permute4x64_pd(low, 0xD8)}, {_mm256_permute4x64_pd(high, 0xD8)}};  // 0xD8: 0 2 1 3
 }
 /// Byte i on top of dword i.
@@ -209,16 +223,19 @@ inline f64x8 e4m3_group(const std::byte* p) {
 inline f32x8 e2m1_values(const std::byte* p) {
   int raw;
   std::memcpy(&raw, p, sizeof raw);
-  const __m256i code = _mm256_srlv_epi32(_mm256_set1_epi32(raw), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+  const __m256i code =
+      _mm256_srlv_epi32(_mm256_set1_epi32(raw), _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
   const __m256 magnitude = _mm256_permutevar8x32_ps(_mm256_setr_ps(0, .5f, 1, 1.5f, 2, 3, 4, 6), code);
-  const __m256i sign = _mm256_and_si256(_mm256_slli_epi32(code, 28), _mm256_set1_epi32(static_cast<int>(0x80000000)));
+  const __m256i sign =
+      _mm256_and_si256(_mm256_slli_epi32(code, 28), _mm256_set1_epi32(static_cast<int>(0x80000000)));
   return {_mm256_or_ps(magnitude, _mm256_castsi256_ps(sign))};
 }
 
 #else
 
 inline f64x8 widen(f32x8 a) {
-  return {make<f64x4>([&](int i) { return double(a.v[2 * i]); }), make<f64x4>([&](int i) { return double(a.v[2 * i + 1]); })};
+  return {make<f64x4>([&](int i) { return double(a.v[2 * i]); }),
+          make<f64x4>([&](int i) { return double(a.v[2 * i + 1]); })};
 }
 template <class T>
 T read(const std::byte* p, int i) {
@@ -250,7 +267,8 @@ inline f64x8 e4m3_group(const std::byte* p) {
     const std::uint64_t b = read<std::uint8_t>(p, i);
     return std::bit_cast<double>((b & 0x80) << 56 | (b & 0x7F) << 49);
   };
-  return {make<f64x4>([&](int i) { return value(2 * i); }), make<f64x4>([&](int i) { return value(2 * i + 1); })};
+  return {make<f64x4>([&](int i) { return value(2 * i); }),
+          make<f64x4>([&](int i) { return value(2 * i + 1); })};
 }
 inline f32x8 e2m1_values(const std::byte* p) {
   constexpr float magnitude[8] = {0, .5f, 1, 1.5f, 2, 3, 4, 6};
@@ -305,7 +323,8 @@ template <>
 struct codes<e4m3> {
   static constexpr int bytes = 8;
   template <class W>
-  static constexpr double unit = std::is_same_v<W, float> ? 0x1p-120 : 0x1p-1016;  // biases: 7 - 127, 7 - 1023
+  static constexpr double unit =
+      std::is_same_v<W, float> ? 0x1p-120 : 0x1p-1016;  // biases: 7 - 127, 7 - 1023
   template <class W>
   static group<W> load(const std::byte* p) {
     if constexpr (std::is_same_v<W, float>)
@@ -314,76 +333,6 @@ struct codes<e4m3> {
       return detail::e4m3_group(p);
   }
 };
-
-// ---- integers for FP4 products ------------------------------------------------------------------------------
-
-/// Weights of a pair of 32-blocks, doubled and biased: 2 e2m1 + 12, in 0..24.
-inline constexpr int e2m1_bias = 12;  // check: 12 == 2 * 6
-struct e2m1_pair { i8x32 even, odd; };  // columns 0 2 4 …, 1 3 5 …
-
-#if DSV4_SIMD_AVX2
-
-inline i8x32 load_i8(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i*>(p))}; }
-inline i32x8 load_i32(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i*>(p))}; }
-inline void store_i8(void* p, i8x32 a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a.v); }
-inline e2m1_pair e2m1_biased(const std::byte* p) {
-  const __m256i table = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-  const __m256i raw = load_i8(p).v, nibble = _mm256_set1_epi8(15);
-  return {{_mm256_shuffle_epi8(table, _mm256_and_si256(raw, nibble))},
-          {_mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(raw, 4), nibble))}};
-}
-/// Sums of neighbours: unsigned w times signed x.
-inline i16x16 dot_pairs(i8x32 w, i8x32 x) { return {_mm256_maddubs_epi16(w.v, x.v)}; }
-inline i16x16 add(i16x16 a, i16x16 b) { return {_mm256_add_epi16(a.v, b.v)}; }
-/// Sums of neighbours, each times c.
-inline i32x8 widen_pairs(i16x16 a, short c) { return {_mm256_madd_epi16(a.v, _mm256_set1_epi16(c))}; }
-inline i32x8 add(i32x8 a, i32x8 b) { return {_mm256_add_epi32(a.v, b.v)}; }
-inline i32x8 subtract(i32x8 a, i32x8 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
-inline f32x8 to_float(i32x8 a) { return {_mm256_cvtepi32_ps(a.v)}; }
-/// Lanes 0..3 and lanes 4..7 as doubles.
-inline f64x4 low_double(i32x8 a) { return {_mm256_cvtepi32_pd(_mm256_castsi256_si128(a.v))}; }
-inline f64x4 high_double(i32x8 a) { return {_mm256_cvtepi32_pd(_mm256_extracti128_si256(a.v, 1))}; }
-/// s[0] four times, s[1] four times.
-inline f32x8 two_scales(const float* s) {
-  long long both;
-  std::memcpy(&both, s, sizeof both);
-  return {_mm256_permutevar_ps(_mm256_castsi256_ps(_mm256_set1_epi64x(both)), _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))};
-}
-
-#else
-
-inline i8x32 load_i8(const void* p) { return detail::copy<i8x32>(p); }
-inline i32x8 load_i32(const void* p) { return detail::copy<i32x8>(p); }
-inline void store_i8(void* p, i8x32 a) { std::memcpy(p, a.v, sizeof a.v); }
-inline e2m1_pair e2m1_biased(const std::byte* p) {
-  constexpr std::int8_t table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-  return {detail::make<i8x32>([&](int i) { return table[detail::read<std::uint8_t>(p, i) & 15]; }),
-          detail::make<i8x32>([&](int i) { return table[detail::read<std::uint8_t>(p, i) >> 4]; })};
-}
-/// Sums of neighbours: unsigned w times signed x.
-inline i16x16 dot_pairs(i8x32 w, i8x32 x) {
-  return detail::make<i16x16>([&](int i) {
-    return static_cast<std::int16_t>(w.v[2 * i] * x.v[2 * i] + w.v[2 * i + 1] * x.v[2 * i + 1]);
-  });
-}
-inline i16x16 add(i16x16 a, i16x16 b) {
-  return detail::make<i16x16>([&](int i) { return static_cast<std::int16_t>(a.v[i] + b.v[i]); });
-}
-/// Sums of neighbours, each times c.
-inline i32x8 widen_pairs(i16x16 a, short c) {
-  return detail::make<i32x8>([&](int i) { return (a.v[2 * i] + a.v[2 * i + 1]) * c; });
-}
-inline i32x8 add(i32x8 a, i32x8 b) { return detail::make<i32x8>([&](int i) { return a.v[i] + b.v[i]; }); }
-inline i32x8 subtract(i32x8 a, i32x8 b) { return detail::make<i32x8>([&](int i) { return a.v[i] - b.v[i]; }); }
-inline f32x8 to_float(i32x8 a) { return detail::make<f32x8>([&](int i) { return static_cast<float>(a.v[i]); }); }
-/// Lanes 0..3 and lanes 4..7 as doubles.
-inline f64x4 low_double(i32x8 a) { return detail::make<f64x4>([&](int i) { return a.v[i]; }); }
-inline f64x4 high_double(i32x8 a) { return detail::make<f64x4>([&](int i) { return a.v[4 + i]; }); }
-/// s[0] four times, s[1] four times.
-inline f32x8 two_scales(const float* s) { return detail::make<f32x8>([&](int i) { return s[i / 4]; }); }
-
-#endif
 
 /// Hint: this line will be read soon (second-level cache).
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }

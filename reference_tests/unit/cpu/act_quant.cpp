@@ -49,7 +49,8 @@ TEST_CASE("every bf16 in a block of every scale", "[cpu][act_quant]") {
     for (index i = 0; i < x.extent(1); ++i) {
       x(r, i) = bf16::from_bits(static_cast<unsigned>(i));
       const int e = static_cast<int>(r) * 6 - 120;
-      if (std::fabs(widen<double>(x(r, i))) > std::ldexp(1.0, e)) x(r, i) = {static_cast<std::uint16_t>(random() & 0x807F | unsigned(e + 126) << 7)};
+      if (std::fabs(widen<double>(x(r, i))) > std::ldexp(1.0, e))
+        x(r, i) = {static_cast<std::uint16_t>((random() & 0x807F) | unsigned(e + 126) << 7)};
     }
   check(x);
 }
@@ -68,12 +69,12 @@ TEST_CASE("special values and odd sizes", "[cpu][act_quant]") {
         y.data()[i] = static_cast<float>(v);
         z.data()[i] = v;
       }
-      for (index i = 0; i < k; ++i) x(1, i) = {}, y(1, i) = -0.0f;                 // zeros
-      x(2, k / 2) = bf16::from_bits(0x7FC0), y(2, 0) = std::nanf("");              // NaN
-      x(3, k / 2) = bf16::from_bits(0xFF80), y(3, 0) = -HUGE_VALF;                 // infinity
-      for (index i = 0; i < k; ++i) x(4, i) = store<bf16>(448.0), y(4, i) = 6.0f;  // the largest code
-      y(5, 0) = std::nextafter(448.0f, 1000.0f);                                   // just above
-      for (index i = 0; i < k; ++i) x(6, i) = bf16::from_bits(1 + random() % 100);  // subnormal
+      for (index i = 0; i < k; ++i) x(1, i) = {}, y(1, i) = -0.0f;                       // zeros
+      x(2, k / 2) = bf16::from_bits(0x7FC0), y(2, 0) = std::nanf("");                    // NaN
+      x(3, k / 2) = bf16::from_bits(0xFF80), y(3, 0) = -HUGE_VALF;                       // infinity
+      for (index i = 0; i < k; ++i) x(4, i) = store<bf16>(448.0), y(4, i) = 6.0f;        // the largest code
+      y(5, 0) = std::nextafter(448.0f, 1000.0f);                                         // just above
+      for (index i = 0; i < k; ++i) x(6, i) = bf16::from_bits(1 + random() % 100);       // subnormal
       for (index i = 0; i < k; ++i) y(6, i) = std::ldexp(float(random() % 64) / 8, -9);  // ties
       check(x);
       check(y);

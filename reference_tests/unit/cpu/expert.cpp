@@ -28,10 +28,13 @@ struct experts_under_test {
         std::memcpy(data.data() + 2 * i, &v, 2);
       }
     } else {
-      for (auto& b : data) b = static_cast<std::byte>(type == dtype::f4_e2m1 ? random() & 255 : (random() & 0x80) | random() % 0x60);
+      for (auto& b : data)
+        b = static_cast<std::byte>(type == dtype::f4_e2m1 ? random() & 255
+                                                          : (random() & 0x80) | random() % 0x60);
       w.tile_rows = type == dtype::f4_e2m1 ? 1 : fp8_tile;
       w.tile_cols = type == dtype::f4_e2m1 ? fp4_tile_cols : fp8_tile;
-      std::vector<std::byte> scale(static_cast<std::size_t>(cpu::ceil_div(rows, w.tile_rows) * w.scale_cols()));
+      std::vector<std::byte> scale(
+          static_cast<std::size_t>(cpu::ceil_div(rows, w.tile_rows) * w.scale_cols()));
       for (auto& b : scale) b = static_cast<std::byte>(119 + random() % 4);
       w.scale = memory.emplace_back(std::move(scale)).data();
     }
@@ -40,13 +43,14 @@ struct experts_under_test {
   }
   experts_under_test(std::mt19937& random, dtype type, index experts, index d, index inner) {
     for (index e = 0; e < experts; ++e)
-      all.push_back({matrix(random, type, inner, d), matrix(random, type, inner, d), matrix(random, type, d, inner)});
+      all.push_back(
+          {matrix(random, type, inner, d), matrix(random, type, inner, d), matrix(random, type, d, inner)});
   }
 };
 
 template <class E>
-tensor<wide_t<E>, 2> run(int threads, view<bf16, 2> x, view<std::int32_t, 2> chosen, view<const double, 2> weight,
-                         const std::vector<expert_weights>& all) {
+tensor<wide_t<E>, 2> run(int threads, view<bf16, 2> x, view<std::int32_t, 2> chosen,
+                         view<const double, 2> weight, const std::vector<expert_weights>& all) {
   E e;
   if constexpr (requires { e.threads; }) e.threads = threads;
   using W = wide_t<E>;
@@ -55,7 +59,8 @@ tensor<wide_t<E>, 2> run(int threads, view<bf16, 2> x, view<std::int32_t, 2> cho
   tensor<W, 2> routed(x.extent(0), x.extent(1));
   workspace scratch;
   kernel::scope<E>::run(e, [&] {
-    kernel::experts<E>::template run<official>(e, scratch, x, routing<W>{chosen, weights}, all, 10.0, routed.all());
+    kernel::experts<E>::template run<official>(e, scratch, x, routing<W>{chosen, weights}, all, 10.0,
+                                               routed.all());
   });
   return routed;
 }
@@ -76,7 +81,8 @@ TEST_CASE("routed experts: exact has the bits of ref, fast one order", "[cpu][ex
       for (bf16& v : x.all()) v = bf16::encode(normal(random));
       for (index t = 0; t < tokens; ++t)
         for (index j = 0; j < k; ++j) {
-          chosen(t, j) = static_cast<std::int32_t>((random() % 5 + 5 * static_cast<unsigned>(j)) % experts);  // distinct
+          chosen(t, j) =
+              static_cast<std::int32_t>((random() % 5 + 5 * static_cast<unsigned>(j)) % experts);  // distinct
           weight(t, j) = static_cast<float>(std::fabs(normal(random)));
         }
       const auto& weights = weight;
@@ -90,7 +96,8 @@ TEST_CASE("routed experts: exact has the bits of ref, fast one order", "[cpu][ex
       CHECK(std::sqrt(difference / size) < 0.02);  // the quantisation in the middle amplifies
       for (int threads : {1, 2}) {
         const auto exact = run<exec::cpu>(threads, x, chosen, weights.all(), w.all);
-        CHECK(std::memcmp(exact.data(), ref.data(), static_cast<std::size_t>(ref.size()) * sizeof(double)) == 0);
+        CHECK(std::memcmp(exact.data(), ref.data(), static_cast<std::size_t>(ref.size()) * sizeof(double)) ==
+              0);
       }
       const auto two = run<exec::cpu_fast>(2, x, chosen, weights.all(), w.all);
       CHECK(std::memcmp(two.data(), fast.data(), static_cast<std::size_t>(fast.size()) * sizeof(float)) == 0);

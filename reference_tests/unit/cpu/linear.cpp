@@ -34,7 +34,9 @@ stored make_weights(std::mt19937& random, dtype type, index rows, index cols, bo
       case dtype::f32: put(at, static_cast<float>(v)); break;
       case dtype::f16: put(at, f16::encode(v)); break;
       case dtype::bf16: put(at, bf16::encode(v)); break;
-      case dtype::f8_e4m3: put(at, e4m3::encode(v * (random() % 8 ? 100 : 0.01))); break;  // some subnormal codes
+      case dtype::f8_e4m3:
+        put(at, e4m3::encode(v * (random() % 8 ? 100 : 0.01)));
+        break;  // some subnormal codes
       default:  // e2m1: any code
         if (i % 2 == 0) put(at, static_cast<std::uint8_t>(random() & 255));
     }
@@ -135,7 +137,8 @@ void check_plain(std::mt19937& random, const weight_matrix& w, index tokens) {
   tensor<A, 2> x(tokens, w.cols);
   for (A& v : x.all()) v = store<A>(normal(random));
   const auto xv = static_cast<const tensor<A, 2>&>(x).all();
-  check(xv, [&](index t, index k) { return widen<double>(xv(t, k)); }, w, tokens);
+  check(
+      xv, [&](index t, index k) { return widen<double>(xv(t, k)); }, w, tokens);
   tensor<float, 2> batch(tokens, w.rows), alone(1, w.rows);
   product<exec::cpu_fast>(1, xv, w, batch.all());
   check_rows_alone(
@@ -155,7 +158,8 @@ void check_quantised(std::mt19937& random, const weight_matrix& w, index tokens)
   exec::ref e;
   act_quant(e, x.all(), code.all(), scale.all());
   const quantised_activations q{code.all(), scale.all()};
-  check(q, [&](index t, index k) { return q.at(t, k); }, w, tokens);
+  check(
+      q, [&](index t, index k) { return q.at(t, k); }, w, tokens);
   tensor<float, 2> batch(tokens, w.rows), alone(1, w.rows);
   product<exec::cpu_fast>(1, q, w, batch.all());
   check_rows_alone(
@@ -174,7 +178,8 @@ const index batches[] = {1, 2, 3, 4, 5, 7, 17, 64};
 TEST_CASE("plain weights: exact equals ref, fast has one order", "[cpu][linear]") {
   std::mt19937 random(1);
   for (const dtype type : {dtype::f32, dtype::bf16, dtype::f16})
-    for (const auto& [rows, cols] : {std::pair<index, index>{24, 512}, {33, 300}, {7, 13}, {1, 1}, {70, 1000}}) {
+    for (const auto& [rows, cols] :
+         {std::pair<index, index>{24, 512}, {33, 300}, {7, 13}, {1, 1}, {70, 1000}}) {
       const auto s = make_weights(random, type, rows, cols);
       for (const index tokens : batches) {
         check_plain<bf16>(random, s.w, tokens);
@@ -213,8 +218,10 @@ TEST_CASE("unusual scale tiles", "[cpu][linear]") {
   std::mt19937 random(4);
   for (const auto& [tile_rows, tile_cols] : {std::pair<index, index>{1, 128}, {3, 64}, {64, 10}, {128, 1024}})
     for (const index tokens : {1, 2, 17}) {
-      check_quantised(random, make_weights(random, dtype::f8_e4m3, 130, 900, true, tile_rows, tile_cols).w, tokens);
-      check_plain<bf16>(random, make_weights(random, dtype::f4_e2m1, 37, 900, false, tile_rows, tile_cols).w, tokens);
+      check_quantised(random, make_weights(random, dtype::f8_e4m3, 130, 900, true, tile_rows, tile_cols).w,
+                      tokens);
+      check_plain<bf16>(random, make_weights(random, dtype::f4_e2m1, 37, 900, false, tile_rows, tile_cols).w,
+                        tokens);
     }
 }
 
@@ -224,7 +231,8 @@ TEST_CASE("extreme codes: subnormals, largest values, smallest and largest scale
     auto s = make_weights(random, type, 8, 256);
     for (auto& b : s.scale) b = static_cast<std::byte>(random() % 2 ? 60 : 180);
     if (type == dtype::f8_e4m3)
-      for (auto& b : s.data) b = static_cast<std::byte>(random() % 127 | (random() % 2) << 7);  // every code but NaN
+      for (auto& b : s.data)
+        b = static_cast<std::byte>(random() % 127 | (random() % 2) << 7);  // every code but NaN
     tensor<e4m3, 2> code(3, 256);
     for (auto& c : code.all()) c = e4m3::from_bits(random() % 127 | (random() % 2) << 7);
     tensor<float, 2> scale(3, 2);
@@ -232,7 +240,8 @@ TEST_CASE("extreme codes: subnormals, largest values, smallest and largest scale
     const quantised_activations q{code.all(), scale.all()};
     for (const index tokens : {1, 3}) {
       const quantised_activations rows{q.code.rows(0, tokens), q.scale.rows(0, tokens)};
-      check(rows, [&](index t, index k) { return q.at(t, k); }, s.w, tokens);
+      check(
+          rows, [&](index t, index k) { return q.at(t, k); }, s.w, tokens);
     }
   }
 }
@@ -251,7 +260,8 @@ TEST_CASE("grouped products equal products of the groups", "[cpu][linear]") {
         exec::cpu_fast e_fast;
         grouped_linear(e_ref, x.all(), s.w, ref.all());
         grouped_linear(e_exact, x.all(), s.w, exact.all());
-        CHECK(std::memcmp(ref.data(), exact.data(), static_cast<std::size_t>(ref.size()) * sizeof(bf16)) == 0);
+        CHECK(std::memcmp(ref.data(), exact.data(), static_cast<std::size_t>(ref.size()) * sizeof(bf16)) ==
+              0);
         // fast: the bits of `linear` on the rows of the group
         tensor<float, 3> fast(tokens, groups, r);
         grouped_linear(e_fast, x.all(), s.w, fast.all());

@@ -72,14 +72,16 @@ void quantise_block(const A* x, index n, e4m3* code, float& scale) {
       const float inverse = 1 / scale;
       for (index i = 0; i < n; ++i) {
         const std::uint32_t sign = std::bit_cast<std::uint32_t>(b.v[i]) & float_sign;
-        code[i].bits = static_cast<std::uint8_t>(sign >> 24 | rounding<e4m3>::code(std::fabs(b.v[i]) * inverse));
+        code[i].bits =
+            static_cast<std::uint8_t>(sign >> 24 | rounding<e4m3>::code(std::fabs(b.v[i]) * inverse));
       }
       return;
     }
   }
   const double s = block_scale(x, n, e4m3_max, fp8_amax_floor);
   scale = static_cast<float>(s);
-  for (index i = 0; i < n; ++i) code[i] = e4m3::encode(std::clamp(widen<double>(x[i]) / s, -e4m3_max, e4m3_max));
+  for (index i = 0; i < n; ++i)
+    code[i] = e4m3::encode(std::clamp(widen<double>(x[i]) / s, -e4m3_max, e4m3_max));
 }
 
 /// One block stored as F and read back.

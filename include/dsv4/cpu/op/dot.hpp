@@ -12,7 +12,7 @@
 /// That order depends on nothing but the weight's format, so one token, a batch, any cut into tasks and
 /// any number of threads give the same float bits.  With W = double the order only has to be accurate.
 ///
-///   one token      dot_rows: R rows side by side (R chains hide the latency of an FMA), each code
+///   one token      dot_rows: 4 rows side by side (4 chains hide the latency of an FMA), each code
 ///                  decoded in registers, used once
 ///   many tokens    a tile of weight rows is decoded once into cache, then every 4 rows meet every
 ///                  panel of 2 or 3 tokens in 12 accumulators: 7 loads for 12 FMAs
@@ -21,98 +21,19 @@
 /// 2^-1016: activations enter times 2^60 (2^508) and the block scale carries the other half back.
 #include <algorithm>
 
-#include "../../num/block_scaled.hpp"
 #include "../parallel.hpp"
-#include "../simd.hpp"
+#include "rows.hpp"
 
 namespace dsv4::cpu {
 
-inline constexpr index free_block = 256;        // columns of one chain when the format has no scales
-inline constexpr index rows_at_once = 4;        // of the tile kernel
-inline constexpr index tokens_at_once = 3;      // check: 12 == 4 * 3
-inline constexpr index rows_of_tile = 32;       // decoded together: 32 rows x 512 columns of float, 64 KiB
+inline constexpr index free_block = 256;     // columns of one chain when the format has no scales
+inline constexpr int rows_in_registers = 4;  // of the kernel for one token: 4 parts, 4 totals; 8 rows of 4096
+                                             // bytes would fight for the same 8 ways of the first-level cache
+inline constexpr index bytes_ahead = 1 << 15;     // asked for before they are read; check: 32768 == 2**15
+inline constexpr index rows_at_once = 4;          // of the tile kernel
+inline constexpr index tokens_at_once = 3;        // check: 12 == 4 * 3
+inline constexpr index rows_of_tile = 32;         // decoded together: 32 rows x 512 columns of float, 64 KiB
 inline constexpr index bytes_of_tile_row = 2048;  // check: 2048 == 512 * 4
-
-constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
-/// Columns of a row in memory that kernels read: whole groups of 8, zeros behind the end.
-constexpr index padded(index k) { return ceil_div(k, simd::group_size) * simd::group_size; }
-
-/// Rows of activations: t rows of k values that lie `stride` elements apart.
-template <class A>
-struct plain_rows {
-  const A* data;
-  index count, k, stride;
-
-  /// Columns [from, to) of row t times `factor` as groups; zeros up to a whole group.
-  template <class W>
-  void expand(index t, index from, index to, W factor, W* out) const {
-    const A* x = data + t * stride + from;
-    const auto f = simd::set_group(factor);
-    index i = 0;
-    for (; i + simd::group_size <= to - from; i += simd::group_size)
-      simd::store_group(out + i, simd::mul(read<W>(x + i), f));
-    if (i == to - from) return;
-    A last[simd::group_size] = {};
-    std::copy(x + i, x + (to - from), last);
-    simd::store_group(out + i, simd::mul(read<W>(last), f));
-  }
-
- private:
-  template <class W>
-  static simd::group<W> read(const A* x) {
-    return simd::codes<A>::template load<W>(reinterpret_cast<const std::byte*>(x));
-  }
-};
-
-/// Rows of quantised activations, code * scale: exact in W.
-struct quantised_rows {
-  quantised_activations x;
-  index count, k;
-
-  explicit quantised_rows(const quantised_activations& q) : x(q), count(q.rows()), k(q.cols()) {}
-
-  template <class W>
-  void expand(index t, index from, index to, W factor, W* out) const {
-    using format = simd::codes<e4m3>;
-    const auto one = simd::set_group(static_cast<W>(1 / format::unit<W>));
-    const std::byte* code = reinterpret_cast<const std::byte*>(x.code.data() + t * k);
-    for (index i = from; i < to; i += simd::group_size) {
-      const auto f = simd::set_group(factor * static_cast<W>(x.scale(t, i / fp8_tile)));
-      std::byte last[simd::group_size] = {};
-      const std::byte* group = code + i;
-      if (i + simd::group_size > to) {
-        std::copy(code + i, code + to, last);
-        group = last;
-      }
-      simd::store_group(out + (i - from), simd::mul(simd::mul(format::load<W>(group), one), f));
-    }
-  }
-};
-
-/// Where sums go: y(t, o + i) = stored(sum[i]).  The type of y is behind a pointer, so that a kernel is compiled
-/// once per weight format and not once per caller.
-template <class W>
-struct destination {
-  std::byte* data;
-  index token_bytes, element_bytes;  // from one token, one output, to the next
-  void (*put)(std::byte* at, const W* sum, index n);
-
-  void operator()(index t, index o, const W* sum, index n) const {
-    put(data + t * token_bytes + o * element_bytes, sum, n);
-  }
-  /// The same, `t` tokens and `o` outputs further.
-  destination from(index t, index o) const {
-    return {data + t * token_bytes + o * element_bytes, token_bytes, element_bytes, put};
-  }
-};
-template <class W, class Y>
-destination<W> into(Y* y, index stride) {
-  const auto put = [](std::byte* at, const W* sum, index n) {
-    Y* out = reinterpret_cast<Y*>(at);
-    for (index i = 0; i < n; ++i) out[i] = store<Y>(sum[i]);
-  };
-  return {reinterpret_cast<std::byte*>(y), stride * index{sizeof(Y)}, sizeof(Y), put};
-}
 
 /// What the activations and the block scales are multiplied by for weights of format F.
 template <class W, class F>
@@ -130,7 +51,10 @@ template <class W>
 class row_scales {
  public:
   row_scales(workspace& scratch, const weight_matrix& w, W factor, index slots)
-      : w_(w), factor_(factor), blocks_(ceil_div(w.cols, block_of(w))), table_(scratch.take<W>(slots, blocks_)) {}
+      : w_(w),
+        factor_(factor),
+        blocks_(ceil_div(w.cols, block_of(w))),
+        table_(scratch.take<W>(slots, blocks_)) {}
 
   /// Pointers to the scales [b] of rows [o, o + n), n <= slots; valid until the next call.
   void point(index o, index n, const W** at) {
@@ -171,41 +95,50 @@ class row_scales {
 // ---- one token ------------------------------------------------------------------------------------------------
 
 /// y[r] = row[r] . x for R rows of k codes of format F.
-/// row: R starts · scale: R rows of block scales · x: groups, times half_unit · ahead: bytes to what is read next
+/// row: R starts · scale: R rows of block scales · x: groups, times half_unit
+/// next: the rows read later; for every byte read here one there is asked for, in its order
 template <class W, class F, int R>
-inline void dot_rows(const std::byte* const* row, const W* const* scale, const W* x, index k, index block,
-                     index ahead, W* y) {
-  constexpr index group = simd::group_size;
+[[gnu::noinline]] void dot_rows(const std::byte* const* row, const W* const* scale, const W* x, index k,
+                                index block, const std::byte* next, W* y) {
   using codes = simd::codes<F>;
+  constexpr index step_bytes = R * codes::bytes;
+  const std::byte* p[R];
   simd::group<W> total[R];
-  DSV4_UNROLL for (int r = 0; r < R; ++r) total[r] = simd::set_group(W(0));
-  for (index from = 0, b = 0; from < k; from += block, ++b) {
-    // One chain per lane over the block …
-    const index to = std::min(from + block, k), whole = from + (to - from) / group * group;
+  DSV4_UNROLL
+  for (int r = 0; r < R; ++r) {
+    p[r] = row[r];
+    total[r] = simd::set_group(W(0));
+  }
+  for (index left = k, b = 0, at = 0; left > 0; left -= block, ++b) {
     simd::group<W> part[R];
-    DSV4_UNROLL for (int r = 0; r < R; ++r) part[r] = simd::set_group(W(0));
-    for (index i = from; i < whole; i += group) {
-      const index at = i / group * codes::bytes;
-      const auto xs = simd::load_group(x + i);
-      DSV4_UNROLL for (int r = 0; r < R; ++r) part[r] = simd::fma(codes::template load<W>(row[r] + at), xs, part[r]);
+    DSV4_UNROLL
+    for (int r = 0; r < R; ++r) part[r] = simd::set_group(W(0));
+    // One chain per lane over the block …
+    const index columns = std::min(block, left);
+    for (index g = columns / simd::group_size; g > 0; --g, at += codes::bytes, x += simd::group_size) {
+      const auto xs = simd::load_group(x);
+      DSV4_UNROLL
+      for (int r = 0; r < R; ++r) part[r] = simd::fma(codes::template load<W>(p[r] + at), xs, part[r]);
+      DSV4_UNROLL
+      for (index line = 0; line < step_bytes; line += index{alignment}) simd::prefetch(next + line);
+      next += step_bytes;
     }
     // … the last columns of a row that is no multiple of 8 from a padded copy …
-    if (whole < to) {
-      const index at = whole / group * codes::bytes, left = ((to - whole) * codes::bytes + group - 1) / group;
-      const auto xs = simd::load_group(x + whole);
-      DSV4_UNROLL for (int r = 0; r < R; ++r) {
+    if (const index last_columns = columns % simd::group_size) {
+      const auto xs = simd::load_group(x);
+      DSV4_UNROLL
+      for (int r = 0; r < R; ++r) {
         std::byte last[codes::bytes] = {};
-        std::copy(row[r] + at, row[r] + at + left, last);
+        std::copy_n(p[r] + at, (last_columns * codes::bytes + simd::group_size - 1) / simd::group_size, last);
         part[r] = simd::fma(codes::template load<W>(last), xs, part[r]);
       }
     }
-    // … then into the total, while the same columns of the next rows are on their way.
-    DSV4_UNROLL for (int r = 0; r < R; ++r) total[r] = simd::fma(part[r], simd::set_group(scale[r][b]), total[r]);
-    const index first_byte = from / group * codes::bytes, last_byte = to * codes::bytes / group;
-    for (index at = first_byte; at < last_byte; at += 64)
-      for (int r = 0; r < R; ++r) simd::prefetch(row[r] + at + ahead);
+    // … then into the total.
+    DSV4_UNROLL
+    for (int r = 0; r < R; ++r) total[r] = simd::fma(part[r], simd::set_group(scale[r][b]), total[r]);
   }
-  DSV4_UNROLL for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
+  DSV4_UNROLL
+  for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
 }
 
 // ---- many tokens ----------------------------------------------------------------------------------------------
@@ -220,19 +153,27 @@ template <class W, int N>
 [[gnu::noinline]] void multiply_block(const W* w, const W* x, index steps, const W* scale, W* total) {
   constexpr int lanes = simd::lanes<W>, R = rows_at_once;
   simd::vector<W> part[R][N];
-  DSV4_UNROLL for (int r = 0; r < R; ++r)
-    DSV4_UNROLL for (int n = 0; n < N; ++n) part[r][n] = simd::set(W(0));
+  DSV4_UNROLL
+  for (int r = 0; r < R; ++r) {
+    DSV4_UNROLL
+    for (int n = 0; n < N; ++n) part[r][n] = simd::set(W(0));
+  }
   for (index s = 0; s < steps; ++s, w += R * lanes, x += N * lanes) {
     simd::vector<W> xs[N];
-    DSV4_UNROLL for (int n = 0; n < N; ++n) xs[n] = simd::load(x + n * lanes);
-    DSV4_UNROLL for (int r = 0; r < R; ++r) {
+    DSV4_UNROLL
+    for (int n = 0; n < N; ++n) xs[n] = simd::load(x + n * lanes);
+    DSV4_UNROLL
+    for (int r = 0; r < R; ++r) {
       const auto ws = simd::load(w + r * lanes);
-      DSV4_UNROLL for (int n = 0; n < N; ++n) part[r][n] = simd::fma(ws, xs[n], part[r][n]);
+      DSV4_UNROLL
+      for (int n = 0; n < N; ++n) part[r][n] = simd::fma(ws, xs[n], part[r][n]);
     }
   }
-  DSV4_UNROLL for (int r = 0; r < R; ++r) {
+  DSV4_UNROLL
+  for (int r = 0; r < R; ++r) {
     const auto s = simd::set(scale[r]);
-    DSV4_UNROLL for (int n = 0; n < N; ++n) {
+    DSV4_UNROLL
+    for (int n = 0; n < N; ++n) {
       W* t = total + (n * R + r) * lanes;
       simd::store(t, simd::fma(part[r][n], s, simd::load(t)));
     }
@@ -276,7 +217,8 @@ struct packed_activations {
 
 /// Packs rows [from, from + tokens) of x, times `factor`.
 template <class W, class X>
-packed_activations<W> pack(workspace& scratch, const X& x, index from, index tokens, index columns, W factor) {
+packed_activations<W> pack(workspace& scratch, const X& x, index from, index tokens, index columns,
+                           W factor) {
   W* data = scratch.take<W>(tokens * padded(x.k)).data();
   const packed_activations<W> packed{data, tokens, padded(x.k), columns};
   parallel_for(packed.panels(), 8, [&](index begin, index end) {
@@ -290,7 +232,8 @@ packed_activations<W> pack(workspace& scratch, const X& x, index from, index tok
             const index to = std::min({c + piece, at + columns, x.k});
             x.template expand<W>(from + t0 + t, c, to, factor, values);
             W* out = data + packed.offset(t0, at) + (c - at) * n + t * lanes;
-            for (index i = 0; i < padded(to - c); i += lanes) simd::store(out + i * n, simd::load(values + i));
+            for (index i = 0; i < padded(to - c); i += lanes)
+              simd::store(out + i * n, simd::load(values + i));
           }
     }
   });
@@ -328,7 +271,8 @@ void decode_tile(const weight_matrix& w, index o, index rows, index from, index 
       for (index i = first; i < whole; i += group) put(i, value(row + i / group * codes::bytes));
       if (whole == last) continue;
       std::byte end[codes::bytes] = {};
-      std::copy_n(row + whole / group * codes::bytes, ((last - whole) * codes::bytes + group - 1) / group, end);
+      std::copy_n(row + whole / group * codes::bytes, ((last - whole) * codes::bytes + group - 1) / group,
+                  end);
       put(whole, value(end));
     }
   }
@@ -336,8 +280,8 @@ void decode_tile(const weight_matrix& w, index o, index rows, index from, index 
 
 /// Rows [o, o + rows) of one tile times panels [p0, p1) of x.
 template <class W, class F>
-void multiply_tile(const weight_matrix& w, index o, index rows, const packed_activations<W>& x, index p0, index p1,
-                   const destination<W>& y) {
+void multiply_tile(const weight_matrix& w, index o, index rows, const packed_activations<W>& x, index p0,
+                   index p1, const destination<W>& y) {
   constexpr index lanes = simd::lanes<W>, R = rows_at_once;
   const index block = block_of(w), columns = x.columns;
   const index t0 = x.first(p0), tokens = x.first(p1) - t0, groups = ceil_div(rows, R);

@@ -18,18 +18,20 @@
 /// kept as biased bytes instead of nibbles.
 #include <array>
 
-#include "dot.hpp"
+#include "../parallel.hpp"
+#include "../simd_integer.hpp"
+#include "rows.hpp"
 
 namespace dsv4::cpu {
 
 inline constexpr index fp4_step = 64;  // columns of a step; check: 64 == 2 * 32
 inline constexpr int digits = 3;
-inline constexpr int digit_base = 64;        // check: 64 == 2**6
+inline constexpr int digit_base = 64;            // check: 64 == 2**6
 inline constexpr double product_unit = 0x1p-10;  // check: 2**-10 == 2**-9 * 2**-1
 
 namespace detail {
 struct code_digits {
-  std::int32_t value;           // in units of 2^-9
+  std::int32_t value;  // in units of 2^-9
   std::int8_t digit[digits];
 };
 /// Digits of every e4m3 code; NaN counts as 0 (activations are clamped before they are coded).
@@ -63,9 +65,9 @@ struct digit_step {
 
 /// Activations as digits: all tokens, or those of one expert.
 struct digit_rows {
-  view<digit_step, 2> step;       // [t, k / 64]
-  view<const float, 2> scale;     // [t, k / 128]
-  const index* token = nullptr;   // row i is token[i]; null: row i is token i
+  view<digit_step, 2> step;      // [t, k / 64]
+  view<const float, 2> scale;    // [t, k / 128]
+  const index* token = nullptr;  // row i is token[i]; null: row i is token i
   index count = 0;
 
   index at(index i) const { return token ? token[i] : i; }
@@ -141,14 +143,16 @@ inline void decode_fp4_scales(const weight_matrix& w, index o, float* out) {
 
 /// y[r] = row r . x for R rows, r-th weights of a step from `weights(r, step)`.
 template <class W, int R, class F>
-inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x, const float* scale_x, index steps,
-                    W* y) {
+inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x, const float* scale_x,
+                    index steps, W* y) {
   simd::vector<W> total[R];
-  DSV4_UNROLL for (int r = 0; r < R; ++r) total[r] = simd::set(W(0));
-  for (index s = 0; s < steps; ++s)
-    DSV4_UNROLL for (int r = 0; r < R; ++r)
-      add_blocks(block_sums(weights(r, s), x[s]), scale[r] + 2 * s, scale_x[s * fp4_step / fp8_tile], total[r]);
-  DSV4_UNROLL for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
+  DSV4_UNROLL
+  for (int r = 0; r < R; ++r) total[r] = simd::set(W(0));
+  for (index s = 0; s < steps; ++s) DSV4_UNROLL
+  for (int r = 0; r < R; ++r)
+    add_blocks(block_sums(weights(r, s), x[s]), scale[r] + 2 * s, scale_x[s * fp4_step / fp8_tile], total[r]);
+  DSV4_UNROLL
+  for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
 }
 
 /// y(i, o + r) for R rows of w from o on and every row i of x.

@@ -20,8 +20,9 @@ namespace dsv4 {
 
 namespace cpu {
 
-inline constexpr index weights_per_task = 1 << 16;        // ~10 us of one core; check: 65536 == 2**16
-inline constexpr index bytes_of_packed = index{4} << 20;  // activations packed at a time; check: 4194304 == 4 * 2**20
+inline constexpr index weights_per_task = 1 << 16;  // ~10 us of one core; check: 65536 == 2**16
+inline constexpr index bytes_of_packed = index{4}
+                                         << 20;  // activations packed at a time; check: 4194304 == 4 * 2**20
 inline constexpr index least_tokens = 48, most_tokens = 256;  // … and their number
 
 /// f(std::type_identity<F>) for the C++ type F of stored type t.  @throws internal_error on integers.
@@ -47,7 +48,7 @@ struct row_range {
 /// One token, xs expanded times half_unit.
 template <class W, class F>
 void multiply_row(const W* xs, const weight_matrix& w, row_range all, const destination<W>& y) {
-  constexpr int R = std::is_same_v<W, float> ? 8 : 4;  // R chains of W in registers
+  constexpr int R = rows_in_registers;
   parallel_for(ceil_div(all.size(), R), ceil_div(weights_per_task, w.cols * R), [&](index begin, index end) {
     workspace& scratch = local_scratch();
     const workspace::scope here(scratch);
@@ -58,7 +59,7 @@ void multiply_row(const W* xs, const weight_matrix& w, row_range all, const dest
       W sum[N];
       scales.point(o, N, scale);
       for (int r = 0; r < N; ++r) row[r] = w.row(o + r);
-      dot_rows<W, F, N>(row, scale, xs, w.cols, block_of(w), N * w.row_bytes(), sum);
+      dot_rows<W, F, N>(row, scale, xs, w.cols, block_of(w), row[0] + bytes_ahead, sum);
       y(0, o, sum, N);
     };
     index o = all.begin + begin * R;
@@ -70,7 +71,8 @@ void multiply_row(const W* xs, const weight_matrix& w, row_range all, const dest
 
 /// Packed tokens, times half_unit.
 template <class W, class F>
-void multiply_tiles(const packed_activations<W>& x, const weight_matrix& w, row_range all, const destination<W>& y) {
+void multiply_tiles(const packed_activations<W>& x, const weight_matrix& w, row_range all,
+                    const destination<W>& y) {
   // Enough tasks for the threads: cut the panels too when there are few tiles.
   const index tiles = ceil_div(all.size(), rows_of_tile), threads = concurrency(), panels = x.panels();
   const index cuts = std::clamp<index>(threads == 1 ? 1 : 2 * threads / tiles, 1, ceil_div(panels, 4));
@@ -115,9 +117,11 @@ void multiply_integers(const quantised_activations& x, const weight_matrix& w, r
     workspace& scratch = local_scratch();
     const workspace::scope here(scratch);
     const auto rows = make_digits(scratch, x, from, std::min(chunk, x.rows() - from));
-    parallel_for(ceil_div(all.size(), 4), ceil_div(weights_per_task, 4 * w.cols), [&](index begin, index end) {
-      multiply_fp4<W>(w, all.begin + begin * 4, std::min(all.begin + end * 4, all.end), rows, y.from(from, 0));
-    });
+    parallel_for(ceil_div(all.size(), 4), ceil_div(weights_per_task, 4 * w.cols),
+                 [&](index begin, index end) {
+                   multiply_fp4<W>(w, all.begin + begin * 4, std::min(all.begin + end * 4, all.end), rows,
+                                   y.from(from, 0));
+                 });
   }
 }
 
@@ -137,19 +141,23 @@ void multiply(const X& x, const weight_matrix& w, row_range all, const destinati
     return;
   }
   // More: as many as the packed form has room for.
-  const index chunk = std::clamp(bytes_of_packed / (padded(w.cols) * index{sizeof(W)}), least_tokens, most_tokens);
+  const index chunk =
+      std::clamp(bytes_of_packed / (padded(w.cols) * index{sizeof(W)}), least_tokens, most_tokens);
   for (index from = 0; from < x.count; from += chunk) {
     const workspace::scope here(scratch);
     const auto packed = pack<W>(scratch, x, from, std::min(chunk, x.count - from),
                                 columns_at_once<W>(in_place ? block_of(w) : free_block), factor);
     if (in_place)
-      with_format(w.type, [&]<class F>(std::type_identity<F>) { multiply_tiles<W, F>(packed, w, all, y.from(from, 0)); });
+      with_format(w.type, [&]<class F>(std::type_identity<F>) {
+        multiply_tiles<W, F>(packed, w, all, y.from(from, 0));
+      });
     else
       multiply_decoded<W>(packed, w, all, y.from(from, 0));
   }
 }
 template <class W>
-void multiply(const quantised_activations& x, const weight_matrix& w, row_range all, const destination<W>& y) {
+void multiply(const quantised_activations& x, const weight_matrix& w, row_range all,
+              const destination<W>& y) {
   if (w.type == dtype::f4_e2m1 && w.scale && w.tile_cols == fp4_tile_cols)
     multiply_integers<W>(x, w, all, y);
   else
@@ -187,8 +195,8 @@ struct grouped_linear<exec::basic_cpu<A>> {
   static void run(E&, view<const T, 3> x, const weight_matrix& w, view<Y, 3> y) {
     const index groups = x.extent(1), k = x.extent(2), r = y.extent(2);
     for (index g = 0; g < groups; ++g)
-      cpu::multiply<W>(cpu::plain_rows<T>{x.data() + g * k, x.extent(0), k, groups * k}, w, {g * r, (g + 1) * r},
-                       cpu::into<W>(y.data(), groups * r));
+      cpu::multiply<W>(cpu::plain_rows<T>{x.data() + g * k, x.extent(0), k, groups * k}, w,
+                       {g * r, (g + 1) * r}, cpu::into<W>(y.data(), groups * r));
   }
 };
 
