@@ -2,6 +2,7 @@
 // dsv4: the command line of the library.  This file only reads arguments; commands.hpp has the verbs.
 //
 // Exit codes: 0 done, 2 usage, 3 a bad input file, 4 valid input that is not implemented, 1 the rest.
+// dsv4 golden has its own, golden.hpp.
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -14,6 +15,7 @@
 #include <dsv4/core/error.hpp>
 
 #include "commands.hpp"
+#include "golden.hpp"
 #include "input.hpp"
 
 namespace {
@@ -151,20 +153,25 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer(R"(
 dsv4 VERB --help shows examples.
-Exit codes: 0 done, 2 usage, 3 bad input file, 4 not implemented (named), 1 anything else.)");
+Exit codes: 0 done, 2 usage, 3 bad input file, 4 not implemented (named), 1 anything else.
+dsv4 golden has more of them: dsv4 golden VERB --help.)");
   program run;
   add_inspect(app, run);
   add_forward(app, run);
   add_generate(app, run);
+  cli::add_golden(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : exit_usage;
+    const bool golden = argc > 1 && std::string_view(argv[1]) == "golden";
+    return app.exit(e) == 0 ? 0 : golden ? cli::exit_golden_usage : exit_usage;
   }
   try {
     run();
     if (std::fflush(stdout) != 0) return fail(exit_other, "standard output cannot be written");
     return 0;
+  } catch (const cli::exit_with& e) {
+    return *e.what() ? fail(e.code, e.what()) : e.code;
   } catch (const cli::usage_error& e) {
     return fail(exit_usage, e.what());
   } catch (const dsv4::contract_violation& e) {
