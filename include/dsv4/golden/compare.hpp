@@ -141,16 +141,14 @@ class tensor_comparison {
     d.by_position = metrics_->by_row();
     for (position_error& p : d.by_position) p.sequence = r_.sequence;
     d.ulp_bins = metrics_->ulp_bins();
-    // The first row that is wrong by itself; where only the sum over rows is, the first that is much worse.
-    d.first_bad = metrics_->first_beyond();
-    if (d.first_bad < 0 || r_.m.beyond == 0) {
-      const double bar = r_.m.rel_l2 / 4;
+    // The first row that differs; where rounding alone makes rows differ, the first that is as bad as the rest.
+    d.first_bad = metrics_->first_different();
+    if (context_.policy != tolerance_policy::strict && r_.m.masks_differ == 0)
       for (const position_error& p : d.by_position)
-        if (p.rel_l2 > bar) {
+        if (p.rel_l2 > r_.m.rel_l2 / 4) {
           d.first_bad = p.position;
           break;
         }
-    }
     return d;
   }
   /// Largest difference of every row: how far this token's scores moved.
