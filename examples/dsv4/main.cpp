@@ -16,6 +16,7 @@
 
 #include "commands.hpp"
 #include "golden.hpp"
+#include "golden_convert.hpp"
 #include "input.hpp"
 
 namespace {
@@ -160,6 +161,7 @@ dsv4 golden has more of them: dsv4 golden VERB --help.)");
   add_forward(app, run);
   add_generate(app, run);
   cli::add_golden(app, run);
+  cli::add_golden_convert(*app.get_subcommand("golden"), run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
