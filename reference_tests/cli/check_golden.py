@@ -2,6 +2,7 @@
 """dsv4 golden on the command line, end to end: make, check, every exit code, and docs/read_bundle.py on the result."""
 import argparse
 import array
+import hashlib
 import importlib.util
 import json
 import math
@@ -16,6 +17,7 @@ import tempfile
 sys.dont_write_bytecode = True
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--dsv4", required=True)
+arguments.add_argument("--sanitized", action="store_true", help="sanitizers take memory of their own")
 arguments = arguments.parse_args()
 root = pathlib.Path(__file__).resolve().parents[2]
 model = root / "reference_tests/data/official/flash-mini"
@@ -93,6 +95,34 @@ with tempfile.TemporaryDirectory() as folder:
     dsv4("golden", "check", d)
     sites = {t["site"] for t in json.loads((d / "manifest.json").read_text())["tensors"]}
     expect(sites == {"attn.out", "hc_head.pre", "hc_head.y", "norm", "logits"}, str(sites))
+
+    # Another program's bundle, 400 MB with one tensor of 150 MB, is checked in bounded memory.
+    manifest = json.loads((c / "manifest.json").read_text())
+    entry = next(t for t in manifest["tensors"] if t["name"] == "head.logits")
+    entry = {k: v for k, v in entry.items() if k not in ("noise", "margin")} | {"deps": [], "axes": ["row"], "carrier": "U8", "logical": "u8"}
+    for number, size in enumerate([150_000_000, 64_000_000, 64_000_000, 64_000_000, 64_000_000]):
+        name, key = f"big-{number}.safetensors", f"k{number}"
+        raw = bytes([number, 1, 2, 3]) * (size // 4)
+        header = json.dumps({key: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+        with open(c / name, "wb") as f:
+            f.write(struct.pack("<Q", len(header)) + header + raw)
+        digest = hashlib.sha256((c / name).read_bytes()).hexdigest()
+        manifest["files"].append({"name": name, "bytes": (c / name).stat().st_size, "raw_bytes": (c / name).stat().st_size, "sha256": digest})
+        values = [number, 1, 2, 3]
+        manifest["tensors"].append(entry | {
+            "name": f"head.big{number}", "site": f"big{number}", "seq": 10**6 + number, "file": name, "key": key, "shape": [size],
+            "step": len(manifest["calls"]) - 1, "call": manifest["calls"][-1]["kind"], "pos": manifest["calls"][-1]["parts"][0]["pos"],
+            "sha256": hashlib.sha256(raw).hexdigest(),
+            "stats": {"min": min(values), "max": max(values), "rms": math.sqrt(sum(v * v for v in values) / 4), "nan": 0, "inf": 0}})
+    (c / "manifest.json").write_text(json.dumps(manifest))
+    # A process between: the peak that is reported for a child begins with its parent's memory.
+    measure = ("import os, sys; p = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ); _, s, u = os.wait4(p, 0); "
+               "print(os.waitstatus_to_exitcode(s), u.ru_maxrss / 1024, u.ru_utime + u.ru_stime)")
+    lines = subprocess.run([sys.executable, "-c", measure, arguments.dsv4, "golden", "check", c], capture_output=True, text=True).stdout
+    code, megabytes, seconds = map(float, lines.split("\n")[-2].split())
+    expect(code == 0, "a large bundle: " + lines)
+    print(f"checking 400 MB takes {megabytes:.0f} MB of memory, {seconds:.2f} s of processor time")
+    expect(megabytes < 120 or arguments.sanitized, "bounded memory")
 
     # Exit codes.
     dsv4("golden", "check", folder / "nothing", code=66)

@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "../core/config.hpp"
 #include "../core/contract.hpp"
 #include "../core/tap.hpp"
 #include "../model/weights.hpp"

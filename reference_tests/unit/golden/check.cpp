@@ -317,6 +317,30 @@ TEST_CASE("texts that JSON readers disagree on", "[golden]") {
   CHECK(s.check().ok());
 }
 
+TEST_CASE("statistics do not depend on the pieces, and leave out what is not finite", "[golden]") {
+  integers r{7};
+  std::vector<float> v(1237);
+  for (float& x : v) x = 100 * r.unit();
+  const auto plain = golden::stats_of(dtype::f32, std::as_bytes(std::span(v)));
+  CHECK(plain.min == *std::min_element(v.begin(), v.end()));
+  CHECK(plain.max == *std::max_element(v.begin(), v.end()));
+  double squares = 0;
+  for (const float x : v) squares += double(x) * x;
+  CHECK(plain.rms == Catch::Approx(std::sqrt(squares / 1237)).epsilon(1e-14));
+  v[5] = v[900] = std::numeric_limits<float>::quiet_NaN(), v[1236] = -std::numeric_limits<float>::infinity();
+  const auto raw = std::as_bytes(std::span(v));
+  const auto whole = golden::stats_of(dtype::f32, raw);
+  CHECK((whole.nan == 2 && whole.inf == 1));
+  for (const std::size_t piece : {4u, 12u, 32u, 1000u}) {
+    golden::stats_accumulator s;
+    for (std::size_t at = 0; at < raw.size(); at += piece) s.add(dtype::f32, raw.subspan(at, std::min(piece, raw.size() - at)));
+    CHECK(s.result() == whole);
+  }
+  const std::vector<float> none{std::numeric_limits<float>::infinity()};
+  CHECK(golden::stats_of(dtype::f32, std::as_bytes(std::span(none))) == golden::tensor_stats{0, 0, 0, 0, 1});
+  CHECK(golden::stats_of(dtype::f32, {}) == golden::tensor_stats{});
+}
+
 TEST_CASE("names", "[golden]") {
   for (const char* good : {"layers.3.attn.q_rope", "a", "x-1.y"}) CHECK(golden::is_plain_name(good));
   for (const char* bad : {"", ".", "..", "a..b", ".a", "a.", "a/b", "a\\b", "a b", "\xc3\xa9"}) CHECK(!golden::is_plain_name(bad));
