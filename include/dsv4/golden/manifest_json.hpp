@@ -30,7 +30,7 @@ class strict_fields : public io::detail::json_fields {
  public:
   strict_fields(const std::filesystem::path& file, const nlohmann::json& object, const std::string& where,
                 std::initializer_list<std::string_view> known)
-      : json_fields(file, checked(file, object, where), where.empty() ? "" : where + "."), path_(file), json_(object) {
+      : json_fields(file, checked(file, object, where), where.empty() ? "" : where + "."), path_(file) {
     for (const auto& [key, value] : object.items())
       if (!key.starts_with("x_") && std::find(known.begin(), known.end(), key) == known.end())
         io::fail_format(file, "field " + full(key) + " is unknown (extensions begin with x_)");
@@ -88,7 +88,6 @@ class strict_fields : public io::detail::json_fields {
     return object;
   }
   const std::filesystem::path& path_;
-  const nlohmann::json& json_;
 };
 
 inline std::optional<dtype> carrier_of(std::string_view name) {
@@ -273,12 +272,12 @@ inline parsed_manifest parse_manifest(const std::filesystem::path& file, std::st
   nlohmann::json j;
   try {
     j = nlohmann::json::parse(text.begin(), text.end(), on);
+    r.about = detail::read_about(file, j);
   } catch (const nlohmann::json::parse_error& e) {
     throw damaged(file.string() + ": is not valid JSON, near byte " + std::to_string(e.byte) + " (truncated?)");
   } catch (const nlohmann::json::exception&) {
     io::fail_format(file, "holds a number beyond the range of double");
   }
-  r.about = detail::read_about(file, j);
   if (const auto at = j.find("tensors"); at == j.end() || !at->is_array() || !at->empty())
     io::fail_format(file, "field 'tensors': expected a list of objects");
   validate(file, r.about, r.tensors);

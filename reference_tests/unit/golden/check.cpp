@@ -317,6 +317,35 @@ TEST_CASE("texts that JSON readers disagree on", "[golden]") {
   CHECK(s.check().ok());
 }
 
+TEST_CASE("whatever bytes change in a manifest, it is read or refused", "[golden]") {
+  const spoilt s;
+  const std::string good = read_text(s.manifest());
+  integers r{11};
+  index refused_ = 0;
+  constexpr index trials = 400;
+  for (index i = 0; i < trials; ++i) {
+    std::string t = good;
+    const index changes = 1 + r.below(3);
+    for (index k = 0; k < changes; ++k) {
+      const auto at = static_cast<std::size_t>(r.below(static_cast<index>(t.size())));
+      switch (r.below(4)) {
+        case 0: t[at] = static_cast<char>(r.below(256)); break;
+        case 1: t.erase(at, static_cast<std::size_t>(1 + r.below(40))); break;
+        case 2: t.insert(at, t.substr(static_cast<std::size_t>(r.below(static_cast<index>(t.size()))), 20)); break;
+        default: t.insert(at, "9999999999999"); break;
+      }
+    }
+    try {
+      golden::parse_manifest("m", t);
+    } catch (const format_error&) {
+      ++refused_;
+    } catch (const unsupported&) {
+      ++refused_;
+    }  // nothing else may come out
+  }
+  CHECK(refused_ > trials / 2);
+}
+
 TEST_CASE("statistics do not depend on the pieces, and leave out what is not finite", "[golden]") {
   integers r{7};
   std::vector<float> v(1237);
