@@ -161,10 +161,15 @@ inline verify_result verify(const bundle& golden, const bundle& test, const veri
     detail::compare_manifests(w);
     const bool comparable = std::none_of(r.structure.begin(), r.structure.end(), [](const auto& p) { return p.exit_code == verify_exit::not_comparable; });
     if (comparable) {
-      if (r.mode == verify_mode::forced)
-        compare_forced(w, *options.weights);
-      else
+      if (r.mode == verify_mode::forced) {
+        try {
+          compare_forced(w, *options.weights);
+        } catch (const contract_violation& e) {  // the test's calls or values are not those of a run
+          w.structure(verify_exit::structure, std::string("the test's calls cannot be run: ") + e.what());
+        }
+      } else {
         compare_free(w);
+      }
       std::set<std::string> known;
       for (const tensor_entry& t : golden.tensors()) known.insert(t.name);
       for (const tensor_entry& t : test.tensors()) r.extra += !t.is_margin() && !known.contains(t.name);
@@ -174,7 +179,11 @@ inline verify_result verify(const bundle& golden, const bundle& test, const veri
         for (const index ratio : golden.model().compress_ratios)
           if (ratio > 1) ratios.insert(ratio);
         r.culprit.patterns = patterns_of(r.culprit, {ratios.begin(), ratios.end()});
-        if (options.hints && options.weights) find_hints(w, *options.weights);
+        if (options.hints && options.weights) try {
+            find_hints(w, *options.weights);
+          } catch (const contract_violation& e) {
+            r.notes.push_back(std::string("no hints: the test's calls cannot be run: ") + e.what());
+          }
         if (options.hints && !options.weights) r.notes.push_back("no hints: they recompute the culprit, which needs the weights (--model)");
       }
     }

@@ -12,6 +12,7 @@
 #include <regex>
 #include <set>
 
+#include "../model/weights.hpp"
 #include "compare.hpp"
 
 namespace dsv4::golden {
