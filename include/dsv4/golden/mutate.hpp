@@ -20,7 +20,6 @@ class mutator {
   mutator(const config& c, const model_weights& w, const std::vector<std::vector<std::int32_t>>& ids, const mutation& what)
       : c_(c), what_(what), memory_(c), wrong_(c, w, memory_, ids) {}
 
-  void begin_call(const call_info& call) { step_ = call.step; }
   void operator()(const tap_event& e) {
     const bool here = std::find(what_.at.begin(), what_.at.end(), e.where) != what_.at.end() && applies(what_.where, e.scope, c_) &&
                       (!what_.decode_only || e.start > 0);
@@ -32,21 +31,23 @@ class mutator {
           assign(e, i, (*v)[static_cast<std::size_t>(i)]);
           moved = moved || element(e, i) != before;
         }
-        if (moved && first_.empty()) first_ = e.name(), first_step_ = step_;
+        if (moved && first_.empty()) first_ = e.name();
+        if (moved) changed_.insert(e.name());
       }
     memory_.remember(e);
   }
   /// The first value that the mutation changed; empty: it changed nothing.
   const std::string& first() const { return first_; }
-  index first_step() const { return first_step_; }
+  /// Every value that it changed: a culprit among these is rightly named (the first may be within tolerance).
+  bool changed(const std::string& name) const { return changed_.contains(name); }
 
  private:
   const config& c_;
   const mutation& what_;
   operator_memory memory_;
   mistaken<P> wrong_;
-  index step_ = 0, first_step_ = 0;
   std::string first_;
+  std::set<std::string> changed_;
 };
 
 /// What a verification made of a mutation.
@@ -120,7 +121,6 @@ mutation_outcome mutate_once(const bundle& golden, const model_weights& weights,
     bundle_sink sink(writer, [&](const std::string& n) { return names.contains(n); });
     fan_out all(bug, sink);
     run_calls<P>(golden.model(), weights, golden.about().calls, ids, all, [&](const call_info& call) {
-      bug.begin_call(call);
       sink.begin_call(call.kind, call.parts);
     }, E{});
     writer.finish();
@@ -136,7 +136,7 @@ mutation_outcome mutate_once(const bundle& golden, const model_weights& weights,
       v.exit_code = r.exit_code;
       v.caught = r.exit_code != verify_exit::ok;
       v.culprit = r.culprit.found ? r.tensors[r.culprit.at].name : m.other_ids && r.exit_code == verify_exit::not_comparable ? o.expected : "";
-      v.named = v.culprit == o.expected;
+      v.named = m.other_ids ? v.culprit == o.expected : bug.changed(v.culprit);
       if (!hints || r.culprit.hints.empty() || !r.culprit.hints[0].explains) return;
       o.hint = r.culprit.hints[0].mistake;
       for (const hint_result& h : r.culprit.hints) o.hint_right = o.hint_right || (h.explains && h.mistake == o.name);

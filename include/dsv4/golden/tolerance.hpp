@@ -155,7 +155,7 @@ inline void judge_values(tensor_result& r, const tolerance_context& c, double la
     r.severity = m.rel_l2 / (c.k_noise * r.noise);
   }
   constexpr double warn_above = 4;
-  const bool warn = ok && noisy && m.rel_l2 > warn_above * r.noise && m.rel_l2 > type_ulp;
+  const bool warn = ok && noisy && m.rel_l2 > warn_above * r.noise;
   r.v = !ok ? verdict::fail : warn ? verdict::warn : verdict::pass;
   if (warn) {
     char text[96];
