@@ -27,7 +27,8 @@ struct convert_options {
   bool map_check = false, zstd = false, json = false;
 };
 
-/// Where maps lie: $DSV4_MAPS, beside an installed program, in the source tree.
+}  // namespace
+
 std::vector<fs::path> map_directories() {
   std::vector<fs::path> out;
   if (const char* set = std::getenv("DSV4_MAPS")) out.emplace_back(set);
@@ -38,6 +39,8 @@ std::vector<fs::path> map_directories() {
 #endif
   return out;
 }
+
+namespace {
 
 dsv4::config find_configuration(const convert_options& o) {
   if (!o.config.empty()) return dsv4::io::read_config(o.config);

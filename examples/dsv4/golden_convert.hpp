@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// dsv4 golden convert: another engine's dump as a bundle.
+#include <filesystem>
 #include <functional>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -11,5 +13,8 @@ namespace cli {
 
 /// Adds `convert` to the verb `golden`; `run` becomes what the arguments ask for.
 void add_golden_convert(CLI::App& golden, std::function<void()>& run);
+
+/// Where maps lie: $DSV4_MAPS, beside an installed program, in the source tree.
+std::vector<std::filesystem::path> map_directories();
 
 }  // namespace cli

@@ -2,7 +2,7 @@
 // dsv4: the command line of the library.  This file only reads arguments; commands.hpp has the verbs.
 //
 // Exit codes: 0 done, 2 usage, 3 a bad input file, 4 valid input that is not implemented, 1 the rest.
-// dsv4 golden has its own, golden.hpp.
+// dsv4 golden and dsv4 verify have their own, golden.hpp.
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -18,6 +18,7 @@
 #include "golden.hpp"
 #include "golden_convert.hpp"
 #include "input.hpp"
+#include "verify.hpp"
 
 namespace {
 
@@ -155,17 +156,18 @@ int main(int argc, char** argv) {
   app.footer(R"(
 dsv4 VERB --help shows examples.
 Exit codes: 0 done, 2 usage, 3 bad input file, 4 not implemented (named), 1 anything else.
-dsv4 golden has more of them: dsv4 golden VERB --help.)");
+dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   program run;
   add_inspect(app, run);
   add_forward(app, run);
   add_generate(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
+  cli::add_verify(app, run);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const bool golden = argc > 1 && std::string_view(argv[1]) == "golden";
+    const bool golden = argc > 1 && (std::string_view(argv[1]) == "golden" || std::string_view(argv[1]) == "verify");
     return app.exit(e) == 0 ? 0 : golden ? cli::exit_golden_usage : exit_usage;
   }
   try {

@@ -67,13 +67,14 @@ struct mutation_outcome {
 };
 struct power_matrix {
   std::vector<mutation_outcome> rows;
-  /// Bugs without a variant that is caught and named (1 … 19).
+  /// Bugs that were planted without a variant that is caught and named (of 1 … 19).
   std::vector<int> escaped() const {
     std::vector<int> out;
     for (int bug = 1; bug <= static_cast<int>(bug_names.size()); ++bug) {
-      bool ok = false;
-      for (const mutation_outcome& o : rows) ok = ok || (o.bug == bug && o.forced.caught && o.forced.named);
-      if (!ok) out.push_back(bug);
+      bool planted = false, ok = false;
+      for (const mutation_outcome& o : rows)
+        if (o.bug == bug) planted = true, ok = ok || (o.forced.caught && o.forced.named);
+      if (planted && !ok) out.push_back(bug);
     }
     return out;
   }

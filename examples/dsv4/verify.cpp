@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+// dsv4 verify GOLDEN TEST.
+#include "verify.hpp"
+
+#include <unistd.h>
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include <dsv4/golden/convert.hpp>
+#include <dsv4/golden/report_html.hpp>
+#include <dsv4/golden/report_json.hpp>
+#include <dsv4/golden/report_text.hpp>
+#include <dsv4/io/checkpoint.hpp>
+
+#include "commands.hpp"
+#include "golden.hpp"
+#include "golden_convert.hpp"
+#include "input.hpp"
+
+namespace cli {
+
+void write_report(const std::filesystem::path& to, const std::string& text) {
+  if (to == "-") {
+    std::cout << text << std::flush;
+    return;
+  }
+  std::ofstream file(to, std::ios::binary);
+  file.write(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file.flush()) throw dsv4::error(to.string() + ": cannot be written");
+}
+
+namespace {
+
+namespace golden = dsv4::golden;
+namespace fs = std::filesystem;
+
+/// "3:7", "3:", ":7", "3" as [3, 7), [3, end), [0, 7), [3, 4).
+golden::index_range parse_range(const std::string& option, const std::string& text) {
+  golden::index_range r;
+  if (text.empty()) return r;
+  const auto number = [&](std::string_view s, index& to) {
+    const auto [end, fault] = std::from_chars(s.data(), s.data() + s.size(), to);
+    if (fault != std::errc() || end != s.data() + s.size() || to < 0) throw usage_error(option + ": '" + text + "' is not a range a:b");
+  };
+  const std::size_t colon = text.find(':');
+  const std::string_view all(text), from = all.substr(0, colon);
+  if (!from.empty()) number(from, r.from);
+  if (colon == std::string::npos) {
+    r.to = r.from + 1;
+  } else if (const auto to = all.substr(colon + 1); !to.empty()) {
+    number(to, r.to);
+  }
+  if (r.to <= r.from) throw usage_error(option + ": '" + text + "' is empty");
+  return r;
+}
+
+/// A converted dump, removed at the end.
+struct scratch_bundle {
+  fs::path dir;
+  ~scratch_bundle() {
+    std::error_code none;
+    if (!dir.empty()) fs::remove_all(dir, none);
+  }
+};
+
+/// The one place where another engine's dump becomes a bundle.
+golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, scratch_bundle& scratch, std::vector<std::string>& left_out) {
+  std::error_code none;
+  if (o.map.empty() && (fs::exists(o.test / "manifest.json", none) || !fs::exists(o.test, none))) return golden::bundle::open(o.test);
+  if (o.map.empty()) throw usage_error("TEST is not a bundle; --map says what engine it is a dump of (transformers, official, llamacpp, ds4, or a file)");
+  const dsv4::config& c = reference.model();
+  golden::dump source = golden::dump::open(o.test);
+  auto ids = golden::ids_of(source, c);
+  if (!o.ids.empty()) ids = {read_ids(o.ids, c)};
+  if (ids.empty())
+    for (index s = 0; s < reference.sequences(); ++s) ids.push_back(reference.ids(s));
+  const auto m = golden::match(std::move(source), golden::name_map::find(o.map, map_directories()), c, static_cast<index>(ids.size()));
+  scratch.dir = fs::temp_directory_path() / ("dsv4-verify-" + std::to_string(::getpid()) + ".v4gold");
+  golden::manifest about;
+  about.name = o.test.stem().string();
+  about.created_by = {{"program", "dsv4 verify"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
+  if (!o.numerics.empty()) about.numerics = {{"policy", o.numerics}};
+  left_out = golden::convert(m, ids, scratch.dir, std::move(about), {});
+  return golden::bundle::open(scratch.dir);
+}
+
+void verify(const verify_arguments& o) {
+  if (o.mutate) {
+    if (!o.test.empty()) throw usage_error("--mutate takes the golden alone");
+    if (const int code = run_mutations(o)) throw exit_with(code, "");
+    return;
+  }
+  if (o.test.empty()) throw usage_error("TEST is missing");
+  golden::verify_options options;
+  if (o.mode != "auto") options.mode = o.mode == "forced" ? golden::verify_mode::forced : golden::verify_mode::free_running;
+  for (std::size_t p = 0; p < std::size(golden::tolerance_policy_names); ++p)
+    if (o.policy == golden::tolerance_policy_names[p]) options.policy = static_cast<golden::tolerance_policy>(p);
+  options.k_noise = o.k_noise;
+  options.only = o.only, options.allow_skip = o.allow_skip;
+  options.layers = parse_range("--layers", o.layers), options.positions = parse_range("--pos", o.positions);
+  options.werror = o.werror, options.hints = !o.no_hints;
+  if (o.mode == "forced" && o.model.empty()) throw usage_error("--mode forced recomputes the test's operators and needs --model");
+
+  const golden::bundle reference = golden::bundle::open(o.golden);
+  scratch_bundle scratch;
+  std::vector<std::string> left_out;
+  const golden::bundle test = open_test(o, reference, scratch, left_out);
+  std::optional<dsv4::io::checkpoint> model;
+  if (!o.model.empty()) {
+    model.emplace(dsv4::io::checkpoint::open(o.model));
+    if (golden::sha256_of(model->configuration()) != reference.about().config_sha256)
+      throw exit_with(exit_not_comparable, "--model: " + o.model.string() + " is not the model of the golden: its configuration is another");
+    options.weights = &model->weights();
+  }
+  golden::verify_result r = golden::verify(reference, test, options);
+  r.test = o.test.string();
+  for (std::string& what : left_out) r.notes.push_back("not converted: " + std::move(what));
+  if (!o.json.empty()) write_report(o.json, golden::report_json(r).dump(1) + "\n");
+  if (!o.junit.empty()) write_report(o.junit, golden::report_junit(r));
+  if (!o.html.empty()) write_report(o.html, golden::html_report(r));
+  if (o.json != "-") std::fputs(golden::report_text(r, o.all).c_str(), stdout);
+  if (r.exit_code) throw exit_with(r.exit_code, "");
+}
+
+}  // namespace
+
+void add_verify(CLI::App& app, std::function<void()>& run) {
+  CLI::App& verb = *app.add_subcommand("verify", "which tensor of a run is wrong first, and why");
+  auto o = std::make_shared<verify_arguments>();
+  verb.add_option("GOLDEN", o->golden, "a .v4gold bundle")->required();
+  verb.add_option("TEST", o->test, "a bundle, or with --map a dump of another engine");
+  verb.add_option("--model", o->model, "the checkpoint: forced mode and the hints recompute operators with it")->type_name("DIR");
+  verb.add_option("--mode", o->mode, "forced: each operator on the test's own inputs; free: value against value")
+      ->check(CLI::IsMember({"auto", "free", "forced"}))->capture_default_str();
+  verb.add_option("--policy", o->policy, "strict: bits; faithful: another order of summation; quant: other weights' formats")
+      ->check(CLI::IsMember({"strict", "faithful", "quant"}))->capture_default_str();
+  verb.add_option("--map", o->map, "TEST is a dump with the names of: transformers, official, llamacpp, ds4, or a map file");
+  verb.add_option("--ids", o->ids, "with --map: token ids, if the dump has none (default: the golden's)");
+  verb.add_option("--numerics", o->numerics, "with --map: what the engine computed in")->check(CLI::IsMember({"official", "float32"}));
+  verb.add_option("--only", o->only, "only names that match")->type_name("REGEX");
+  verb.add_option("--layers", o->layers, "only layers [a, b)")->type_name("a:b");
+  verb.add_option("--pos", o->positions, "only positions [a, b)")->type_name("a:b");
+  verb.add_option("--k-noise", o->k_noise, "errors up to this times the golden's measured noise pass")->check(CLI::NonNegativeNumber)->capture_default_str();
+  verb.add_option("--allow-skip", o->allow_skip, "names that the test need not have")->type_name("REGEX")->capture_default_str();
+  verb.add_flag("--all", o->all, "also list every failing tensor");
+  verb.add_flag("--werror", o->werror, "warnings give exit code 6");
+  verb.add_flag("--no-hints", o->no_hints, "do not try the known mistakes");
+  verb.add_option("--json", o->json, "everything as JSON; - is standard output")->type_name("FILE|-");
+  verb.add_option("--junit", o->junit, "a test case per class of tensors")->type_name("FILE");
+  verb.add_option("--html", o->html, "one self-contained page")->type_name("FILE");
+  verb.add_flag("--mutate", o->mutate, "plant every known bug in our own model and prove that GOLDEN catches it (needs --model)");
+  verb.add_option("--bugs", o->bugs, "with --mutate: only these numbers")->delimiter(',');
+  verb.footer(R"(
+Examples
+  dsv4 verify flash-mini.v4gold mine.v4gold --model flash-mini
+  dsv4 verify flash-mini.v4gold mine.v4gold --policy strict
+  dsv4 verify hf.v4gold hf.safetensors --map transformers --model tiny --html report.html
+  dsv4 verify --mutate flash-mini.v4gold --model flash-mini
+
+auto is forced for official numerics (with --model), else free: with quantised activations two runs that are not
+bit-identical drift apart, so that only operators can be compared.  Forced mode recomputes every operator of the
+test with exec::ref from the test's own recorded inputs.
+Exit codes: 0 pass, 1 wrong values, 2 structure or missing tensors, 3 a choice differs beyond its margin, 4 not
+comparable (ids, configuration, weights, numerics), 5 NaN or infinity, 6 warnings with --werror, 64 usage,
+66 no input, 74 I/O or a wrong hash.)");
+  verb.callback([o, &run] { run = [o] { with_golden_codes([&] { verify(*o); }); }; });
+}
+
+}  // namespace cli

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// dsv4 verify --mutate.
+#include <unistd.h>
+#include <cstdio>
+
+#include <dsv4/golden/report_json.hpp>
+#include <dsv4/golden/report_text.hpp>
+#include <dsv4/io/checkpoint.hpp>
+
+#include "commands.hpp"
+#include "verify.hpp"
+
+namespace cli {
+
+int run_mutations(const verify_arguments& o) {
+  namespace golden = dsv4::golden;
+  if (o.model.empty()) throw usage_error("--mutate needs --model: the checkpoint that the golden is a run of");
+  const auto bundle = golden::bundle::open(o.golden);
+  const auto checkpoint = dsv4::io::checkpoint::open(o.model);
+  golden::mutate_options options;
+  options.bugs = o.bugs;
+  options.scratch = std::filesystem::temp_directory_path() / ("dsv4-mutate-" + std::to_string(::getpid()));
+  const bool terminal = ::isatty(STDERR_FILENO) != 0;
+  options.progress = [&](const golden::mutation_outcome& m) {
+    if (terminal) std::fprintf(stderr, "\r%2d %-30s\x1b[K", m.bug, m.name.c_str());
+  };
+  struct removal {
+    std::filesystem::path dir;
+    ~removal() {
+      std::error_code none;
+      std::filesystem::remove_all(dir, none);
+    }
+  } cleanup{options.scratch};
+  const golden::power_matrix p = golden::mutate(bundle, checkpoint.weights(), options);
+  if (terminal) std::fputs("\r\x1b[K", stderr);
+  if (!o.json.empty()) write_report(o.json, golden::report_json(p).dump(1) + "\n");
+  if (o.json != "-") std::fputs(golden::report_text(p).c_str(), stdout);
+  return p.exit_code();
+}
+
+}  // namespace cli
