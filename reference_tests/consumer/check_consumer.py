@@ -52,6 +52,8 @@ for way, options in ways.items():
     for program in ("use_spec", "use_dsv4"):
         if (build / program).exists():
             print(f"{way}: {program}: {run(build / program).strip()}")
+    if way == "package":
+        print(f"{way}: use_model: {run(build / 'use_model', source / 'reference_tests/data/official/flash-mini').strip()}")
     if way != "spec_package" and not (build / "use_dsv4").exists():
         sys.exit(f"consumer: {way}: use_dsv4 was not built")
 print("consumer: find_package, add_subdirectory and FetchContent work")
