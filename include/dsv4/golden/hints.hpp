@@ -7,7 +7,7 @@
 
 namespace dsv4::golden {
 
-/// Tries the mistakes at one name, over all calls.
+/// Tries the mistakes at one name, over the calls in which it is wrong (a port may be wrong in its decode alone).
 template <numerics_policy P>
 class hint_finder {
  public:
@@ -19,9 +19,13 @@ class hint_finder {
         wrong_(w.model(), weights, memory_, ids),
         forcing_(w),
         window_(w.model().sliding_window) {
+    for (const tensor_result& t : w.result().tensors)
+      if (t.name == name_ && t.v == verdict::fail) wrong_calls_.emplace(t.step, t.sequence);
+    // In free mode over other calls the results have the golden's steps: then all of the test's calls count.
+    if (!same_calls(w.golden(), w.test()) && w.result().mode == verify_mode::free_running) wrong_calls_.clear();
     forcing_.judging = false;
     forcing_.before = [this, &w](const tap_event& e, const tensor_entry& t) {
-      if (e.name() == name_) attempt(e, t, w.test().read(t));
+      if (e.name() == name_ && (wrong_calls_.empty() || wrong_calls_.contains({t.step, t.sequence}))) attempt(e, t, w.test().read(t));
     };
     forcing_.after = [this](const tap_event& e) { memory_.remember(e); };
   }
@@ -99,6 +103,7 @@ class hint_finder {
   mistaken<P> wrong_;
   forcing forcing_;
   index window_;
+  std::set<std::pair<index, index>> wrong_calls_;
   attempt_sum right_;
   std::array<attempt_sum, static_cast<std::size_t>(mistake::count)> tries_{};
 };

@@ -89,6 +89,26 @@ TEST_CASE("one wrong element is found, in its operator alone when forced") {
   CHECK(golden::report_junit(r).find("<failure") != std::string::npos);
 }
 
+TEST_CASE("a mistake in one call alone is explained") {
+  fixture f;
+  std::vector<double> o;
+  const auto r = f.judge(f.again("decode.v4gold", [&](const tap_event& e) {  // one decode step forgets the inverse rotation
+    if (e.scope.where != tap_scope::part::layer || e.scope.number != 1 || e.start != 36) return;
+    if (e.where == site::attn_o) {
+      o.clear();
+      for (index i = 0; i < e.size(); ++i) o.push_back(golden::element(e, i));
+    }
+    if (e.where == site::attn_o_derot)
+      for (index i = 0; i < e.size(); ++i) golden::assign(e, i, o[static_cast<std::size_t>(i)]);
+  }));
+  INFO(golden::report_text(r));
+  REQUIRE(r.culprit.found);
+  CHECK(r.tensors[r.culprit.at].name == "layers.1.attn.o_derot");
+  REQUIRE_FALSE(r.culprit.hints.empty());
+  CHECK(r.culprit.hints[0].mistake == "rope_missing");
+  CHECK(r.culprit.hints[0].explains);
+}
+
 TEST_CASE("a NaN has its own exit code, another choice too") {
   fixture f;
   const auto nan = f.judge(f.again("nan.v4gold", [](const tap_event& e) {
