@@ -28,7 +28,7 @@ else:
         torch.nn.init.normal_(w, 1 if w.dim() == 1 else 0, .3 if w.dim() == 1 else w.shape[-1] ** -.5)
     for n, b in model.named_buffers():
         if n.endswith("tid2eid"): b.copy_(torch.rand(len(b), fields["n_routed_experts"]).argsort(1)[:, : b.shape[1]])
-    if a.save: model.save_pretrained(a.model)
+    if a.save: safetensors.torch.save_file(model.state_dict(), f"{a.model}/model.safetensors")  # `dsv4` reads these names
 exec(a.exec)
 
 dump = {"input_ids": torch.tensor([ids])}
