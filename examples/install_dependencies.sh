@@ -13,6 +13,7 @@ packages=(
   libcli11-dev                           # examples/dsv4      command line
   catch2                                 # reference_tests    version 2 or 3
   libbenchmark-dev                       # bench              Google Benchmark
+  libxtensor-dev                         # adapt/xtensor.hpp  tests only
 )
 
 if ! command -v dpkg-query >/dev/null; then
