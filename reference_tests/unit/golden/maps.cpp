@@ -84,7 +84,7 @@ TEST_CASE("maps: official, llama.cpp, ds4, our own") {
 }
 
 TEST_CASE("maps: what a rule may say, and what not") {
-  const auto& r = with_rule(R"({"match":"a","to":"head.norm","axes":["batch","token","channel"],"slice":{"axis":"channel","from":0,"to":"hidden_size"},"occurrence":2,
+  const golden::map_rule r = with_rule(R"({"match":"a","to":"head.norm","axes":["batch","token","channel"],"slice":{"axis":"channel","from":0,"to":"hidden_size"},"occurrence":2,
       "layout":"half","scale":{"head_dim":-0.5},"dtype":"F64","invert":"rope","also":true,"regroup":true,"take":"last","permute":[1,0],"note":"x"})").rules().at(0);
   CHECK(r.half_layout);
   CHECK(r.occurrence == 2);
