@@ -20,7 +20,7 @@ constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 // What a code means, from the definition of the format alone: (-1)^s 2^(e - bias) (1 + m / 2^M),
 // without the hidden one and with e = 1 when e is 0.  Powers by repeated multiplication: exact.
-double power_of_two(int e) {
+double two_to_the(int e) {
   double p = 1;
   for (; e > 0; --e) p *= 2;
   for (; e < 0; ++e) p /= 2;
@@ -33,8 +33,8 @@ double definition(unsigned code, int exponent_bits, int mantissa_bits, int bias,
   const double sign = code / mantissas / exponents ? -1 : 1;
   if (infinities && e == exponents - 1) return m == 0 ? sign * inf : not_a_number;
   if (one_nan && e == exponents - 1 && m == mantissas - 1) return not_a_number;
-  if (e == 0) return sign * power_of_two(1 - bias) * m / mantissas;
-  return sign * power_of_two(static_cast<int>(e) - bias) * (1 + double(m) / mantissas);
+  if (e == 0) return sign * two_to_the(1 - bias) * m / mantissas;
+  return sign * two_to_the(static_cast<int>(e) - bias) * (1 + double(m) / mantissas);
 }
 
 bool same_number(double a, double b) {
@@ -205,7 +205,7 @@ TEST_CASE("zero, the smallest and NaN", "[num]") {
 
 TEST_CASE("e8m0 is an exponent", "[num][exhaustive]") {
   for (unsigned b = 0; b < 255; ++b) {
-    const double v = power_of_two(static_cast<int>(b) - 127);
+    const double v = two_to_the(static_cast<int>(b) - 127);
     CHECK(e8m0::from_bits(b).decode() == v);
     CHECK(float(e8m0::from_bits(b)) == float(v));
     CHECK(double(float(e8m0::from_bits(b))) == v);  // also 2^-127, a subnormal float
