@@ -4,7 +4,7 @@
 ///
 ///   exec::ref                       the specification: plain loops, double inside, one thread
 ///   exec::cpu  = basic_cpu<exact>   the product: threads and SIMD, sums so accurate that every
-///                                   narrow store has the bits of exec::ref
+///                                   narrow store has the bits of exec::ref (their order is free)
 ///   exec::cpu_fast = basic_cpu<fast>   the same with float sums, one canonical order per concept
 ///
 /// A hot concept X has one customisation point, `kernel::X<Exec>`; the primary template is an error,
