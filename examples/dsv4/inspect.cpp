@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <dsv4/io/checkpoint.hpp>
+#include <dsv4/io/config_out.hpp>
 #include <dsv4/model/accounting.hpp>
 
 #include "commands.hpp"
@@ -79,40 +80,7 @@ ordered_json to_json(const facts& f, const inspect_options& o) {
   const dsv4::config& c = f.c;
   ordered_json j;
   j["path"] = o.path.string();
-  j["config"] = {{"vocab_size", c.vocab_size},
-                 {"hidden_size", c.hidden_size},
-                 {"moe_intermediate_size", c.moe_intermediate_size},
-                 {"num_hidden_layers", c.num_hidden_layers},
-                 {"num_hash_layers", c.num_hash_layers},
-                 {"num_attention_heads", c.num_attention_heads},
-                 {"head_dim", c.head_dim},
-                 {"qk_rope_head_dim", c.qk_rope_head_dim},
-                 {"q_lora_rank", c.q_lora_rank},
-                 {"o_groups", c.o_groups},
-                 {"o_lora_rank", c.o_lora_rank},
-                 {"n_routed_experts", c.n_routed_experts},
-                 {"n_shared_experts", c.n_shared_experts},
-                 {"num_experts_per_tok", c.num_experts_per_tok},
-                 {"routed_scaling_factor", c.routed_scaling_factor},
-                 {"swiglu_limit", c.swiglu_limit},
-                 {"rms_norm_eps", c.rms_norm_eps},
-                 {"hc_mult", c.hc_mult},
-                 {"hc_sinkhorn_iters", c.hc_sinkhorn_iters},
-                 {"hc_eps", c.hc_eps},
-                 {"index_n_heads", c.index_n_heads},
-                 {"index_head_dim", c.index_head_dim},
-                 {"index_topk", c.index_topk},
-                 {"sliding_window", c.sliding_window},
-                 {"max_position_embeddings", c.max_position_embeddings},
-                 {"rope_theta", c.rope_theta},
-                 {"compress_rope_theta", c.compress_rope_theta},
-                 {"num_nextn_predict_layers", c.num_nextn_predict_layers},
-                 {"compress_ratios", c.compress_ratios}};
-  if (c.has_yarn)
-    j["config"]["yarn"] = {{"factor", c.yarn.factor},
-                           {"beta_fast", c.yarn.beta_fast},
-                           {"beta_slow", c.yarn.beta_slow},
-                           {"original_max_position_embeddings", c.yarn.original_max_position_embeddings}};
+  j["config"] = dsv4::io::to_json(c);
   j["layers"] = {{"window", layers_of(c, dsv4::attention_kind::window)},
                  {"csa", layers_of(c, dsv4::attention_kind::csa)},
                  {"hca", layers_of(c, dsv4::attention_kind::hca)}};

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <set>
 
+#include "../io/config_json.hpp"
 #include "config_out.hpp"
 #include "manifest.hpp"
 #include "validate.hpp"

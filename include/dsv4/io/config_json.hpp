@@ -20,7 +20,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "../model/config.hpp"
+#include "../core/config.hpp"
 #include "mapped_file.hpp"
 
 namespace dsv4::io {
