@@ -144,7 +144,8 @@ TEST_CASE("YaRN keeps the fast pairs, divides the slow ones, and has no amplitud
   }
   // low == high must not divide by zero
   yarn.beta_fast = yarn.beta_slow = 1e9;
-  for (const float f : rotary_frequencies(160000, 64, &yarn).all()) CHECK(std::isfinite(f));
+  const auto steep = rotary_frequencies(160000, 64, &yarn);
+  for (const float f : steep.all()) CHECK(std::isfinite(f));
 }
 
 TEMPLATE_TEST_CASE("rope turns interleaved pairs of the last channels", "[op]", DSV4_TEST_EXECUTORS) {
