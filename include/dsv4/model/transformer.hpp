@@ -33,7 +33,6 @@ class sequence {
                                std::to_string(c.max_position_embeddings) + " (max_position_embeddings)");
     for (index l = 0; l < static_cast<index>(c.compress_ratios.size()); ++l)
       states_.push_back({c, c.ratio(l), max_tokens, max_rewind});
-    layers_ = c.num_hidden_layers;
   }
 
   index length() const { return length_; }
@@ -82,7 +81,7 @@ class sequence {
   }
 
   std::vector<attention_state<P, E>> states_;  // [layers + mtp blocks]
-  index layers_ = 0, length_ = 0, mtp_length_ = 0, max_tokens_ = 0, max_rewind_ = 0;
+  index length_ = 0, mtp_length_ = 0, max_tokens_ = 0, max_rewind_ = 0;
   // Rings hold rows up to the longest length reached: what a rewind may still find.
   index high_water_ = 0, mtp_high_water_ = 0;
 };

@@ -32,6 +32,13 @@ constexpr double power_of_two(int e) {
   return std::bit_cast<double>(static_cast<std::uint64_t>(e + bias) << mantissa);
 }
 
+/// ceil(log2(x)) for x > 0, read off the exponent: exact at powers of two, where a logarithm may not be.
+inline int exponent_at_least(double x) {
+  int e;
+  const double m = std::frexp(x, &e);  // x = m * 2^e, 1/2 <= m < 1
+  return m == 0.5 ? e - 1 : e;
+}
+
 /// A signed minifloat with subnormals.  E exponent bits, M mantissa bits.
 template <int E, int M, specials S>
 struct minifloat {
@@ -124,9 +131,7 @@ struct e8m0 {
   explicit operator float() const { return static_cast<float>(decode()); }
   /// The smallest scale not below x (x > 0): an exponent rounds up so that nothing overflows.
   static e8m0 encode_up(double x) {
-    int e;
-    const double m = std::frexp(x, &e);  // x = m * 2^e, 1/2 <= m < 1
-    const int up = (m == 0.5 ? e - 1 : e) + 127;
+    const int up = exponent_at_least(x) + 127;
     return {static_cast<std::uint8_t>(up < 0 ? 0 : up > 254 ? 254 : up)};
   }
   friend constexpr bool operator==(e8m0, e8m0) = default;

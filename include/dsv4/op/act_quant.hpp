@@ -25,11 +25,7 @@ inline constexpr double fp8_amax_floor = 1e-4;    // of the released kernels; ke
 inline constexpr double fp4_amax_floor = 0x6p-126;  // check: 6 * 2**-126; the smallest normal scale, 2^-126
 
 /// 2^ceil(log2(v)) for v > 0, exact.
-inline double power_of_two_at_least(double v) {
-  int e;
-  const double m = std::frexp(v, &e);  // v = m 2^e, 1/2 <= m < 1
-  return std::ldexp(1.0, m == 0.5 ? e - 1 : e);
-}
+inline double power_of_two_at_least(double v) { return std::ldexp(1.0, exponent_at_least(v)); }
 
 /// Scale of one block of `n` values: power_of_two_at_least(max(amax, floor) / largest).
 template <class A>
