@@ -464,6 +464,20 @@ TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on a
   auto foreign = another.m.new_sequence(24);
   const input guest[] = {{&foreign, next}};
   CHECK_THROWS_AS(m.forward(guest, {one, {}}), contract_violation);
+  // … of as many layers, but with memory of other sizes
+  const auto of_changed = [&](auto change) {
+    config changed = m.configuration();
+    change(changed);
+    return typename model_type::sequence_type(changed, 24, 0);
+  };
+  typename model_type::sequence_type almost[] = {
+      of_changed([](config& c) { c.head_dim *= 2; }), of_changed([](config& c) { c.sliding_window -= 1; }),
+      of_changed([](config& c) { c.index_head_dim *= 2; }),
+      of_changed([](config& c) { std::reverse(c.compress_ratios.begin(), c.compress_ratios.end()); })};
+  for (auto& a : almost) {
+    const input stranger[] = {{&a, next}};
+    CHECK_THROWS_AS(m.forward(stranger, {one, {}}), contract_violation);
+  }
   // MTP
   const pair short_pair[] = {{&s, ids, streams}}, few_pair[] = {{&s, next, few}}, thin_pair[] = {{&s, next, thin}};
   CHECK_THROWS_AS(m.forward_mtp(short_pair, {}), contract_violation);

@@ -59,6 +59,13 @@ struct compressor_state {
         score(blocks(ratio) * ratio + max_rewind, blocks(ratio) * d),
         entries(max_tokens / ratio, d) {}
 
+  /// Is this the memory of such a compressor?  ratio 0: of none.
+  bool fits(index ratio, index d, index max_tokens, index max_rewind) const {
+    if (ratio == 0) return kv.capacity() == 0;
+    return kv.capacity() == blocks(ratio) * ratio + max_rewind && kv.width() == blocks(ratio) * d &&
+           entries.extent(0) == max_tokens / ratio && entries.extent(1) == d;
+  }
+
   /// CSA entries look back one block (c = 2 halves of the channels); HCA entries do not.
   static index blocks(index ratio) { return ratio == csa_ratio ? 2 : 1; }
 };
@@ -75,6 +82,14 @@ struct attention_state {
       : window(c.sliding_window + max_rewind, c.head_dim) {
     if (ratio > 0) compressor = {ratio, c.head_dim, max_tokens, max_rewind};
     if (kind_of_ratio(ratio) == attention_kind::csa) indexer = {ratio, c.index_head_dim, max_tokens, max_rewind};
+  }
+
+  /// Would the constructor, given the same, make memory of these sizes?
+  bool fits(const config& c, index ratio, index max_tokens, index max_rewind) const {
+    const index indexed = kind_of_ratio(ratio) == attention_kind::csa ? ratio : 0;
+    return window.capacity() == c.sliding_window + max_rewind && window.width() == c.head_dim &&
+           compressor.fits(ratio, c.head_dim, max_tokens, max_rewind) &&
+           indexer.fits(indexed, c.index_head_dim, max_tokens, max_rewind);
   }
 };
 

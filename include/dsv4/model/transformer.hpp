@@ -70,6 +70,13 @@ class sequence {
   template <numerics_policy, execution>
   friend class transformer;
 
+  /// Was this sequence made for such a model?
+  bool fits(const config& c) const {
+    bool same = states_.size() == c.compress_ratios.size();
+    for (std::size_t l = 0; same && l < states_.size(); ++l)
+      same = states_[l].fits(c, c.ratio(static_cast<index>(l)), max_tokens_, max_rewind_);
+    return same;
+  }
   attention_state<P, E>& state(index l) { return states_[static_cast<std::size_t>(l)]; }
   void advance(index n) {
     length_ += n;
@@ -188,8 +195,7 @@ class transformer {
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const sequence_type* s = batch[i].sequence;
       expects(s != nullptr, "forward: a null sequence");
-      expects_equal(static_cast<index>(s->states_.size()), static_cast<index>(config_.compress_ratios.size()),
-                    "forward: a sequence of another model, layers");
+      expects(s->fits(config_), "forward: a sequence of another model (make it with this model's new_sequence)");
       for (std::size_t j = 0; j < i; ++j)
         expects(batch[j].sequence != s, "forward: the same sequence twice in one batch");
       const auto ids = ids_of(batch[i]);
