@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// A conversation: messages as OpenAI's chat API writes them in JSON, and how a prompt is to be made of them.
+///
+///   {"messages": [{"role": "user", "content": "Hi"}], "thinking_mode": "thinking", "reasoning_effort": "max",
+///    "drop_thinking": true, "add_default_bos_token": true, "context": [messages before, already in the cache]}
+///
+/// Absent: thinking_mode thinking, reasoning_effort null (the same as "high"), drop_thinking and
+/// add_default_bos_token true, context empty.  Two forms more, for convenience: a list alone is the messages, and
+/// `tools` beside `messages` belong to the first message if it is a system or developer message, else to a system
+/// message put before it.
+///
+/// A message's fields by role; others are ignored, as the released encoder ignores them:
+///   system       content, tools, response_format                developer    the same, content required
+///   user         content, task                                  tool         content (text, or list of blocks), tool_call_id
+///   assistant    content, reasoning_content, tool_calls         latest_reminder   content
+///   all but tool task, wo_eos
+///
+/// @throws refused      what the released encoder refuses; `kind` is the name of the exception that it raises
+/// @throws unsupported  an unknown role; a list or an object where text belongs, of which that encoder would print
+///                      Python's own notation
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../core/error.hpp"
+#include "python_json.hpp"
+
+namespace dsv4::text {
+
+/// An input that the released encoder refuses too.
+struct refused : format_error {
+  refused(const char* released_kind, const std::string& what) : format_error(what), kind(released_kind) {}
+  const char* kind;  ///< AssertionError, ValueError, TypeError, KeyError or AttributeError
+};
+
+enum class thinking_mode { chat, thinking };
+enum class reasoning_effort { high, max };
+
+/// A call of a tool.  `arguments` is JSON in a string; any other value is passed on as the one parameter "arguments".
+struct tool_call {
+  std::string name;
+  json arguments;
+  std::string id = {};
+};
+
+struct chat_message {
+  std::string role;
+  std::string content = {};
+  std::string reasoning_content = {};  ///< assistant
+  std::vector<tool_call> tool_calls = {};
+  json::array tools = {};           ///< descriptions of functions: the objects under "function"
+  json response_format = nullptr;   ///< anything false is none
+  std::string tool_call_id = {};    ///< tool: which call it answers
+  std::optional<std::string> task = {};
+  bool wo_eos = false;              ///< assistant: leave the end-of-sentence token out
+};
+
+struct encode_options {
+  thinking_mode mode = thinking_mode::thinking;
+  reasoning_effort effort = reasoning_effort::high;
+  bool drop_thinking = true;  ///< leave out the reasoning before the last user message, unless there are tools
+  bool add_bos = true;        ///< begin with the begin-of-sentence token, unless there is context
+};
+
+/// One call of the encoder.
+struct chat_request {
+  std::vector<chat_message> messages;
+  std::vector<chat_message> context = {};
+  encode_options options = {};
+};
+
+namespace detail {
+
+/// Where in the input we are, and how to refuse it.
+struct place {
+  std::string name;
+  place operator/(const std::string& field) const { return {name + "." + field}; }
+  place operator[](std::size_t i) const { return {name + "[" + std::to_string(i) + "]"}; }
+  [[noreturn]] void refuse(const char* kind, const std::string& what) const { throw refused(kind, name + ": " + what); }
+  [[noreturn]] void expected(const char* kind, const std::string& what, const json& found) const {
+    refuse(kind, "expected " + what + ", found " + type_name(found) + ": " + python::shown(found));
+  }
+};
+
+/// Python's str(value), which formatting puts into the prompt.
+inline std::string python_str(const place& at, const json& value) {
+  if (const std::string* s = value.text()) return *s;
+  if (value.is_null()) return "None";
+  if (const bool* b = value.get_if<bool>()) return *b ? "True" : "False";
+  if (const auto* i = value.get_if<json::integer>()) return i->digits;
+  if (const double* d = value.get_if<double>()) return python::repr(*d);
+  throw unsupported(at.name + ": text of " + type_name(value) + "; write a string: " + python::shown(value));
+}
+
+/// A field that is absent, false or empty as "".
+inline std::string text_or_empty(const place& at, const json& object, std::string_view name) {
+  const json* v = object.find(name);
+  return v && truthy(*v) ? python_str(at / std::string(name), *v) : std::string();
+}
+
+inline const json::array& as_list(const place& at, const json& value) {
+  const auto* list = value.get_if<json::array>();
+  if (!list) at.expected("TypeError", "a list", value);
+  return *list;
+}
+
+inline const json& need(const place& at, const json& object, std::string_view name) {
+  if (!object.is<json::object>()) at.expected("TypeError", "an object", object);
+  const json* v = object.find(name);
+  if (!v) at.refuse("KeyError", "field '" + std::string(name) + "' is missing");
+  return *v;
+}
+
+/// The functions of a list of tools; absent, null and empty are none.
+inline json::array read_tools(const place& at, const json* tools) {
+  json::array out;
+  if (!tools || !truthy(*tools)) return out;
+  for (const json& tool : as_list(at, *tools)) out.push_back(need(at[out.size()], tool, "function"));
+  return out;
+}
+
+inline std::vector<tool_call> read_tool_calls(const place& at, const json* calls) {
+  std::vector<tool_call> out;
+  if (!calls || !truthy(*calls)) return out;
+  for (const json& call : as_list(at, *calls)) {
+    const place here = at[out.size()];
+    const json& function = need(here, call, "function");
+    const place inside = here / "function";
+    tool_call c{python_str(inside / "name", need(inside, function, "name")), need(inside, function, "arguments")};
+    const json* id = call.find("id");
+    if (!id || !truthy(*id)) id = function.find("id");
+    if (id && truthy(*id)) c.id = id->text() ? *id->text() : python::dumps(*id);
+    out.push_back(std::move(c));
+  }
+  return out;
+}
+
+/// What a tool answered: text, or a list of blocks of which the texts count.
+inline std::string read_tool_content(const place& at, const json* content) {
+  if (!content) return "";
+  const auto* blocks = content->get_if<json::array>();
+  if (!blocks) return python_str(at, *content);
+  std::string out;
+  for (std::size_t i = 0; i < blocks->size(); ++i) {
+    const json& block = (*blocks)[i];
+    if (!block.is<json::object>()) at[i].expected("AttributeError", "an object", block);
+    if (i) out += "\n\n";
+    const json *type = block.find("type"), *text = block.find("text");
+    if (type && *type == json("text")) {
+      if (text && !text->text()) (at[i] / "text").expected("TypeError", "a string", *text);
+      if (text) out += *text->text();
+    } else {
+      out += "[Unsupported " + (type ? python_str(at[i] / "type", *type) : "None") + "]";
+    }
+  }
+  return out;
+}
+
+/// `value` as a string, absent as "".
+inline std::string string_or_absent(const place& at, const json* value) {
+  if (value && !value->text()) at.expected("TypeError", "a string", *value);
+  return value ? *value->text() : std::string();
+}
+
+inline chat_message read_message(const place& at, const json& in) {
+  if (!in.is<json::object>()) at.expected("AttributeError", "an object", in);
+  const json *role = in.find("role"), *content = in.find("content"), *task = in.find("task"), *wo_eos = in.find("wo_eos");
+  chat_message m;
+  m.role = role && role->text() ? *role->text() : python::shown(role ? *role : json());
+  if (m.role == "tool") {
+    m.content = read_tool_content(at / "content", content);
+    if (const json* id = in.find("tool_call_id")) m.tool_call_id = id->text() ? *id->text() : python::dumps(*id);
+    return m;
+  }
+  if (task && !task->is_null()) m.task = task->text() ? *task->text() : python::shown(*task);
+  m.wo_eos = wo_eos && truthy(*wo_eos);
+  if (m.role == "user") {
+    m.content = string_or_absent(at / "content", content);
+    return m;
+  }
+  m.tools = read_tools(at / "tools", in.find("tools"));
+  m.tool_calls = read_tool_calls(at / "tool_calls", in.find("tool_calls"));
+  if (const json* format = in.find("response_format")) m.response_format = *format;
+  if (m.role == "latest_reminder") {
+    m.content = python_str(at / "content", content ? *content : json());
+  } else if (m.role == "developer") {
+    m.content = content && truthy(*content) ? string_or_absent(at / "content", content) : std::string();
+  } else if (m.role == "system" || m.role == "assistant") {
+    m.content = text_or_empty(at, in, "content");
+    if (m.role == "assistant") m.reasoning_content = text_or_empty(at, in, "reasoning_content");
+  }
+  return m;
+}
+
+}  // namespace detail
+
+/// Messages of a JSON list; `name` is what errors call it.
+inline std::vector<chat_message> read_messages(const json& list, const std::string& name = "messages") {
+  std::vector<chat_message> out;
+  const detail::place at{name};
+  for (const json& m : detail::as_list(at, list)) out.push_back(detail::read_message(at[out.size()], m));
+  return out;
+}
+
+/// The whole input of the encoder, as above.
+inline chat_request read_request(const json& in) {
+  if (in.is<json::array>()) return {read_messages(in)};
+  const detail::place at{"input"};
+  chat_request r{read_messages(detail::need(at, in, "messages"))};
+  if (const json* context = in.find("context"); context && truthy(*context)) r.context = read_messages(*context, "context");
+  if (const json* mode = in.find("thinking_mode")) {
+    if (*mode == json("chat")) r.options.mode = thinking_mode::chat;
+    else if (*mode != json("thinking"))
+      at.refuse("AssertionError", "thinking_mode is " + python::shown(*mode) + R"(, expected "chat" or "thinking")");
+  }
+  if (const json* effort = in.find("reasoning_effort")) {
+    if (*effort == json("max")) r.options.effort = reasoning_effort::max;
+    else if (!effort->is_null() && *effort != json("high"))
+      at.refuse("AssertionError", "reasoning_effort is " + python::shown(*effort) + R"(, expected "high", "max" or null)");
+  }
+  if (const json* drop = in.find("drop_thinking")) r.options.drop_thinking = truthy(*drop);
+  if (const json* bos = in.find("add_default_bos_token")) r.options.add_bos = truthy(*bos);
+  if (json::array tools = detail::read_tools(at / "tools", in.find("tools")); !tools.empty()) {
+    if (r.messages.empty() || (r.messages[0].role != "system" && r.messages[0].role != "developer"))
+      r.messages.insert(r.messages.begin(), chat_message{"system"});
+    r.messages[0].tools = std::move(tools);
+  }
+  return r;
+}
+
+}  // namespace dsv4::text
