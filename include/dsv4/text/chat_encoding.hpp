@@ -151,8 +151,8 @@ class turn_writer {
       throw unsupported(t.name + ": role " + python::shown(json(m.role)) +
                         ", expected system, developer, user, latest_reminder, assistant or tool");
     }
-    const std::string_view next = i + 1 < turns_.size() ? turns_[i + 1].message.role : "";
-    if (next.empty() || next == "assistant" || next == "latest_reminder") write_question(i);
+    if (i + 1 == turns_.size() || turns_[i + 1].message.role == "assistant" || turns_[i + 1].message.role == "latest_reminder")
+      write_question(i);
   }
 
  private:

@@ -81,11 +81,12 @@ inline void write_calls(prompt& out, const std::vector<tool_call>& calls) {
     const json::object parameters = arguments_of(call);
     for (const json::member& p : parameters) {
       if (&p != parameters.data()) out.add_text("\n");
-      const std::string* text = p.value.text();
+      const auto& [key, value] = p;
+      const std::string* text = value.text();
       out.add_template("<｜DSML｜parameter name=\"");
-      out.add_text(p.name);
+      out.add_text(key);
       out.add_text(text ? "\" string=\"true\">" : "\" string=\"false\">");
-      out.add_text(text ? *text : python::dumps(p.value));
+      out.add_text(text ? *text : python::dumps(value));
       out.add_template("</｜DSML｜parameter>");
     }
     out.add_template("\n</｜DSML｜invoke>\n");

@@ -28,8 +28,8 @@ class json {
     std::string digits;
     bool operator==(const integer&) const = default;
   };
-  struct member;
   using array = std::vector<json>;
+  using member = std::pair<std::string, json>;
   using object = std::vector<member>;
 
   json() = default;
@@ -69,19 +69,13 @@ class json {
   std::variant<std::nullptr_t, bool, integer, double, std::string, array, object> value_;
 };
 
-struct json::member {
-  std::string name;
-  json value;
-  bool operator==(const member&) const = default;
-};
-
 /// Equal texts give equal values: unlike Python, 1 and 1.0 and true differ, and NaN differs from itself.
 inline bool json::operator==(const json& other) const { return value_ == other.value_; }
 
 inline const json* json::find(std::string_view name) const {
   if (const object* o = get_if<object>())
-    for (const member& m : *o)
-      if (m.name == name) return &m.value;
+    for (const auto& [key, value] : *o)
+      if (key == name) return &value;
   return nullptr;
 }
 

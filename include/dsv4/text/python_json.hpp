@@ -152,9 +152,9 @@ inline void dump(std::string& out, const json& value, bool ascii) {
       out += '{';
       for (const json::member& m : v) {
         if (&m != v.data()) out += ", ";
-        dump_string(out, m.name, ascii);
+        dump_string(out, m.first, ascii);
         out += ": ";
-        dump(out, m.value, ascii);
+        dump(out, m.second, ascii);
       }
       out += '}';
     }
@@ -242,9 +242,9 @@ class reader {
       if (!take(":")) fail("expected ':', found " + found());
       json v = value(depth + 1);
       if (const auto [at, fresh] = place.try_emplace(name, out.size()); fresh) {
-        out.push_back({std::move(name), std::move(v)});
+        out.emplace_back(std::move(name), std::move(v));
       } else {
-        out[at->second].value = std::move(v);
+        out[at->second].second = std::move(v);
       }
       skip_space();
       if (take("}")) return out;
