@@ -151,11 +151,18 @@ class name_map {
  private:
   // The standard library's matcher recurses over the text: names are bounded, so that the stack is.
   static constexpr std::size_t longest_name = 512, longest_pattern = 512, most_rules = 4096;
+  // Plain backtracking takes 2^40 steps for (a|a)*b on forty a; libstdc++ can match in polynomial time (a
+  // pattern then has no back-references).
+#ifdef __GLIBCXX__
+  static constexpr auto how = std::regex::ECMAScript | std::regex_constants::__polynomial;
+#else
+  static constexpr auto how = std::regex::ECMAScript | std::regex::optimize;
+#endif
 
   std::regex pattern(const std::string& text) const {
     if (text.size() > longest_pattern) io::fail_format(file_, "a pattern of " + std::to_string(text.size()) + " characters");
     try {
-      return std::regex(text, std::regex::ECMAScript | std::regex::optimize);
+      return std::regex(text, how);
     } catch (const std::regex_error& e) {
       io::fail_format(file_, "rule " + io::in_quotes(text) + ": not a regular expression: " + e.what());
     }

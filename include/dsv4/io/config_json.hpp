@@ -291,27 +291,32 @@ inline std::filesystem::path find_config(const std::filesystem::path& path) {
   fail_format(path, "no config.json and no inference/config.json in this directory");
 }
 
-/// Read and check a configuration.  @throws format_error, unsupported
-inline config read_config(const std::filesystem::path& path) {
+/// Parse and check a configuration's text; `file` is for the messages.  @throws format_error, unsupported
+inline config parse_config_text(const std::filesystem::path& file, std::string_view text) {
   constexpr std::size_t most_bytes = std::size_t{1} << 24;
-  const mapped_file file(find_config(path));
-  if (file.size() > most_bytes)
-    fail_format(file.path(), "found " + std::to_string(file.size()) +
-                                 " bytes, expected a configuration below " + std::to_string(most_bytes));
+  if (text.size() > most_bytes)
+    fail_format(file, "found " + std::to_string(text.size()) + " bytes, expected a configuration below " +
+                          std::to_string(most_bytes));
   // Nesting is bounded, so that no recursion over the document can exhaust the stack.
   constexpr int most_depth = 32;
   const auto shallow = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
     if (depth > most_depth)
-      fail_format(file.path(), "is nested more than " + std::to_string(most_depth) + " levels deep");
+      fail_format(file, "is nested more than " + std::to_string(most_depth) + " levels deep");
     return true;
   };
   try {
-    return parse_config(file.path(), nlohmann::json::parse(file.text(), shallow));
+    return parse_config(file, nlohmann::json::parse(text, shallow));
   } catch (const nlohmann::json::parse_error& e) {
-    fail_format(file.path(), "is not valid JSON, near byte " + std::to_string(e.byte));
+    fail_format(file, "is not valid JSON, near byte " + std::to_string(e.byte));
   } catch (const nlohmann::json::exception&) {
-    fail_format(file.path(), "holds a number beyond the range of double");
+    fail_format(file, "holds a number beyond the range of double");
   }
+}
+
+/// Read and check a configuration.  @throws format_error, unsupported
+inline config read_config(const std::filesystem::path& path) {
+  const mapped_file file(find_config(path));
+  return parse_config_text(file.path(), file.text());
 }
 
 }  // namespace dsv4::io

@@ -275,12 +275,13 @@ class npy {
   static npy open(const std::filesystem::path& path) {
     npy f;
     f.map_ = mapped_file(path);
-    if (path.extension() == ".npz") {
-      f.arrays_ = detail::npz_directory(f.map_.path(), f.map_.data(), f.map_.size()).read();
-    } else {
-      f.arrays_.push_back(detail::parse_npy(f.map_.path(), "", f.map_.data(), f.map_.size()));
-    }
+    f.arrays_ = parse(f.map_.path(), {f.map_.data(), f.map_.size()}, path.extension() == ".npz");
     return f;
+  }
+  /// The arrays of bytes that the caller keeps: one .npy, or the members of a zip; `name` is for messages.
+  static std::vector<npy_array> parse(const std::filesystem::path& name, std::span<const std::byte> bytes, bool zip) {
+    if (zip) return detail::npz_directory(name, bytes.data(), bytes.size()).read();
+    return {detail::parse_npy(name, "", bytes.data(), bytes.size())};
   }
   const std::filesystem::path& path() const { return map_.path(); }
   const std::vector<npy_array>& arrays() const { return arrays_; }

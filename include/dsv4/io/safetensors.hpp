@@ -17,6 +17,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -198,6 +199,15 @@ class safetensors {
       f.map_ = mapped_file(path);
       f.read(f.map_.data(), f.map_.size(), options);
     }
+    return f;
+  }
+
+  /// The same over bytes that the caller keeps; `name` is for messages.  @throws format_error
+  static safetensors parse(const std::filesystem::path& name, std::span<const std::byte> bytes,
+                           const safetensors_options& options = {}) {
+    safetensors f;
+    f.path_ = name;
+    f.read(bytes.data(), bytes.size(), options);
     return f;
   }
 

@@ -83,6 +83,17 @@ TEST_CASE("maps: official, llama.cpp, ds4, our own") {
   CHECK(target(ds4, "run_result_output-43") == "head.logits");
 }
 
+TEST_CASE("maps: no pattern takes forever") {
+  // By backtracking these are 2^500 steps.
+  for (const std::string pattern : {"(a|a)*b", "(a*)*b", "(a+)+$b", "(a|aa)+b", "((a*)*)*b"}) {
+    INFO(pattern);
+    const auto m = golden::name_map::parse("m.json", R"({"schema":"v4map/1","engine":"x","rules":[{"match":")" + pattern + R"(","to":"head.norm"}]})");
+    CHECK(target(m, std::string(500, 'a')).empty());
+  }
+  // Repetitions of repetitions are bounded by the library itself.
+  CHECK_THAT(refused_rule(R"({"match":"((a{1000}){1000}){1000}","to":"head.norm"})"), ContainsSubstring("not a regular expression"));
+}
+
 TEST_CASE("maps: what a rule may say, and what not") {
   const golden::map_rule r = with_rule(R"({"match":"a","to":"head.norm","axes":["batch","token","channel"],"slice":{"axis":"channel","from":0,"to":"hidden_size"},"occurrence":2,
       "layout":"half","scale":{"head_dim":-0.5},"dtype":"F64","invert":"rope","also":true,"regroup":true,"take":"last","permute":[1,0],"note":"x"})").rules().at(0);

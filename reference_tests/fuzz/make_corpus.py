@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz targets, corpus/TARGET/seed-*: small valid files, and one malformed of a kind each.
+
+  make_corpus.py            and TARGET.dict, the words of the format (-dict=); findings (corpus/TARGET/found-*) stay as they are
+Standard library only.  Seeds that more is learned from come first in a run, so each shows something of its own."""
+import hashlib
+import io
+import json
+import pathlib
+import struct
+import zipfile
+
+here = pathlib.Path(__file__).resolve().parent
+root = here.parents[1]
+
+
+def seed(target, name, data):
+    path = here / "corpus" / target / f"seed-{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+def compact(value):
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+# ---- config.json: the published ones, an inference form, and a small one that the manifest has too
+config = {
+    "architectures": ["DeepseekV4ForCausalLM"], "model_type": "deepseek_v4", "vocab_size": 64, "hidden_size": 32, "moe_intermediate_size": 16,
+    "num_hidden_layers": 2, "num_hash_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16, "qk_rope_head_dim": 8,
+    "q_lora_rank": 12, "o_groups": 2, "o_lora_rank": 5, "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2,
+    "scoring_func": "sqrtsoftplus", "routed_scaling_factor": 1.5, "swiglu_limit": 10.0, "rms_norm_eps": 1e-06, "hc_mult": 4, "hc_sinkhorn_iters": 3,
+    "hc_eps": 1e-06, "sliding_window": 6, "max_position_embeddings": 128, "rope_theta": 10000.0, "compress_rope_theta": 160000.0,
+    "num_nextn_predict_layers": 1, "compress_ratios": [0, 4, 0], "index_n_heads": 2, "index_head_dim": 16, "index_topk": 3, "rope_scaling": None}
+seed("config_json", "small", compact(config))
+seed("config_json", "yarn", compact(config | {"rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64}}))
+seed("config_json", "inference", compact({
+    "vocab_size": 64, "dim": 32, "moe_inter_dim": 16, "n_layers": 2, "n_hash_layers": 1, "n_heads": 4, "head_dim": 16, "rope_head_dim": 8,
+    "q_lora_rank": 12, "o_groups": 2, "o_lora_rank": 5, "n_routed_experts": 8, "n_activated_experts": 2, "route_scale": 1.5, "swiglu_limit": 10.0,
+    "hc_mult": 4, "hc_sinkhorn_iters": 3, "window_size": 6, "rope_theta": 10000.0, "compress_rope_theta": 160000.0, "compress_ratios": [0, 4],
+    "index_n_heads": 2, "index_head_dim": 16, "index_topk": 3, "original_seq_len": 64, "rope_factor": 4}))
+seed("config_json", "other-model", '{"model_type":"deepseek_v41"}')
+seed("config_json", "deep", "[" * 100)
+for path in sorted((root / "reference_tests/data/configs").glob("*.json")):
+    seed("config_json", path.stem, compact(json.loads(path.read_text())))
+
+# ---- manifest.json: two calls; values, a choice with its margin, entries, noise
+number = 0
+
+
+def entry(name, axes, shape, carrier="F32", cls="stored", site=None, step=0, call="prefill", pos=(0, 5), **more):
+    global number
+    scope = "head" if name.startswith("head.") else ".".join(name.split(".")[:2])
+    t = {"name": name, "seq": number, "file": "taps-000.safetensors", "key": f"t{number}", "scope": scope, "site": name[len(scope) + 1:], "step": step,
+         "call": call, "sequence": 0, "pos": list(pos), "axes": axes, "shape": shape, "carrier": carrier, "logical": carrier.lower(), "class": cls,
+         "deps": [], "sha256": "0" * 64, "stats": {"min": -1, "max": 1.5, "rms": 0.5, "nan": 0, "inf": 0}} | more
+    if scope.startswith("layers."):
+        t["layer"] = int(scope[7:])
+    number += 1
+    return t
+
+
+tensors = [
+    entry("layers.0.attn_norm", ["token", "channel"], [5, 32], "BF16", noise={"relL2": 1e-3, "max_abs": 0.1, "runs": 2}),
+    entry("layers.1.attn.compressor.entry", ["entry", "channel"], [1, 16], "BF16", "code", entries=[0, 1], state=["layers.1.attn_norm"]),
+    entry("layers.1.ffn.gate.biased", ["token", "expert"], [5, 8], "F64", "f32_elementwise"),
+    entry("layers.1.ffn.gate.indices.margin", ["token", "gap"], [5, 3], "F64", "margin"),
+    entry("layers.1.ffn.gate.indices", ["token", "choice"], [5, 2], "I32", "choice", deps=["layers.1.ffn.gate.biased"],
+          margin="layers.1.ffn.gate.indices.margin"),
+    entry("head.logits", ["token", "vocabulary"], [1, 64], "F32", "logits", step=1, call="decode", pos=(5, 6))]
+# The canonical text has the compiler's shortest numbers (1e-06, 10.0), as Python's.
+manifest = {
+    "schema": "v4gold/1", "name": "seed", "created_by": {"program": "make_corpus.py"}, "oracle": {"kind": "none"}, "numerics": {"policy": "official"},
+    "config": config, "config_sha256": hashlib.sha256(compact(config).encode()).hexdigest(), "weights": {"kind": "recipe", "recipe": "none", "seed": 1},
+    "input": {"ids_sha256": "0" * 64, "tokens": [6], "prefill": 5, "decode_steps": 1, "chunking": [], "mtp": False, "ladder": ""},
+    "calls": [{"step": 0, "kind": "prefill", "parts": [{"sequence": 0, "pos": [0, 5]}]}, {"step": 1, "kind": "decode", "parts": [{"sequence": 0, "pos": [5, 6]}]}],
+    "equal_runs": [{"what": "chunks", "lengths": [2, 1], "equal": True}],
+    "files": [{"name": n, "bytes": 4096, "raw_bytes": 4096, "sha256": "0" * 64} for n in ("inputs.safetensors", "taps-000.safetensors")],
+    "hash": {"algo": "sha256", "over": "raw little-endian bytes, row-major"}, "tensors": tensors, "x_note": [1, {"a": None}]}
+seed("manifest", "good", compact(manifest))
+seed("manifest", "files", compact(manifest | {"weights": {"kind": "files", "files": [{"name": "a", "bytes": 1, "sha256": "0" * 64}]}, "tensors": []}))
+seed("manifest", "hostile-name", compact(manifest | {"files": [manifest["files"][0] | {"name": "../../etc/passwd"}]}))
+seed("manifest", "absurd-shape", compact(manifest | {"tensors": [tensors[0] | {"shape": [5, 2**48]}]}))
+seed("manifest", "deep", "[" * 100)
+seed("manifest", "twice", '{"schema":"v4gold/1","schema":"v4gold/1"}')
+
+
+# ---- safetensors
+def safetensors(header, data=b"", length=None):
+    text = header if isinstance(header, str) else compact(header)
+    return struct.pack("<Q", len(text) if length is None else length) + text.encode() + data
+
+
+two = {"__metadata__": {"format": "pt"}, "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "BF16", "shape": [1, 3], "data_offsets": [8, 14]}}
+seed("safetensors", "two", safetensors(two, bytes(14)))
+seed("safetensors", "empty", safetensors({}))
+seed("safetensors", "scalar-and-none", safetensors({"s": {"dtype": "I64", "shape": [], "data_offsets": [0, 8]}, "n": {"dtype": "F8_E4M3", "shape": [0, 7], "data_offsets": [8, 8]}}, bytes(8)))
+seed("safetensors", "absurd-length", safetensors(two, bytes(14), 2**62))
+seed("safetensors", "overflow", safetensors({"a": {"dtype": "F64", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}, bytes(8)))
+seed("safetensors", "overlap", safetensors({"a": {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]}, "b": {"dtype": "U8", "shape": [4], "data_offsets": [4, 8]}}, bytes(8)))
+plain = safetensors(two, bytes(14))
+# A zstd frame by hand: magic, single segment with its size in one byte, one raw block (the last).
+seed("safetensors", "zstd", b"\x28\xb5\x2f\xfd\x20" + bytes([len(plain)]) + ((len(plain) << 3) | 1).to_bytes(3, "little") + plain)
+
+
+# ---- npy, npz
+def npy(descr, shape, data, version=1, order=False):
+    text = f"{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + struct.pack("<H" if version == 1 else "<I", len(text)) + text + data
+
+
+seed("npy", "f4", npy("<f4", (2, 3), bytes(24)))
+seed("npy", "bf16-fortran", npy("<V2", (2, 3), bytes(12), 2, True))
+seed("npy", "scalar", npy("|u1", (), b"\1"))
+seed("npy", "overflow", npy("<f8", (10**17, 10**17), b""))
+seed("npy", "big-endian", npy(">f8", (1,), bytes(8)))
+for name, method in (("stored", zipfile.ZIP_STORED), ("deflated", zipfile.ZIP_DEFLATED)):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", method) as z:
+        for member in ("a", "b"):  # a fixed date: the same bytes every time
+            info = zipfile.ZipInfo(member + ".npy", (1980, 1, 1, 0, 0, 0))
+            info.compress_type = method
+            z.writestr(info, npy("<i4", (1,), b"\1\0\0\0"))
+    seed("npy", "npz-" + name, archive.getvalue())
+
+# ---- maps: what a rule may say, then a name
+rule = {"match": "a", "to": "head.norm", "axes": ["batch", "token", "channel"], "slice": {"axis": "channel", "from": 0, "to": "hidden_size"}, "occurrence": 0,
+        "layout": "half", "scale": {"head_dim": -0.5}, "dtype": "F64", "invert": "rope", "also": True, "regroup": True, "take": "last", "permute": [1, 0], "note": "x"}
+full = {"schema": "v4map/1", "engine": "x", "numerics": "float32", "rules": [rule, {"match": "layers\\.(\\d+)\\.(.+)", "to": "layers.$1.$2"}], "ignore": ["b.*"]}
+seed("name_map", "every-field", compact(full) + "\0a")
+seed("name_map", "groups", compact(full) + "\0layers.12.attn.q_rope")
+seed("name_map", "no-site", compact(full) + "\0layers.0.../../etc/passwd")
+seed("name_map", "picks", compact({"schema": "v4map/1", "engine": "x", "rules": [{"match": "t-(\\d+)", "to": "layers.$1.attn.topk_idxs", "apply": "picks", "scale": 2}]}) + "\0t-3")
+# A matcher that goes back needs 2^40 steps here.
+seed("name_map", "exponential", compact({"schema": "v4map/1", "engine": "x", "rules": [{"match": "(a|a)*(a|a)*b", "to": "head.norm"}]}) + "\0" + "a" * 40)
+seed("name_map", "states", compact({"schema": "v4map/1", "engine": "x", "rules": [{"match": "(((a{1000}){1000}){1000})", "to": "head.norm"}]}) + "\0a")
+seed("name_map", "deep-pattern", compact({"schema": "v4map/1", "engine": "x", "rules": [{"match": "(" * 250 + ")" * 250, "to": "head.norm"}]}) + "\0a")
+
+
+# ---- words: keys, and short texts
+def words(target, value, more=()):
+    found = set(more)
+
+    def visit(v):
+        if isinstance(v, dict):
+            found.update(v)
+            for x in v.values():
+                visit(x)
+        elif isinstance(v, list):
+            for x in v:
+                visit(x)
+        elif isinstance(v, str) and len(v) < 24:
+            found.add(v)
+
+    visit(value)
+    (here / f"{target}.dict").write_text("".join('"' + json.dumps(w)[1:-1].replace("\\", "\\\\") + '"\n' for w in sorted(found) if w))
+
+
+words("manifest", manifest, ("chunk", "mtp", "U8", "BOOL", "BF16", "9223372036854775807", "1e308", "-1", "mtp.0.", ".head."))
+words("config_json", config | {"rope_scaling": {"type": "yarn", "factor": 1, "beta_fast": 1, "beta_slow": 1}}, ("dim", "n_layers", "281474976710656", "-1", "1e308"))
+words("name_map", full, ("(?:", ".*", "{1000}", "|", "$1", "\\0", "picks", "sqrt_softplus", "hadamard"))
+words("safetensors", two, ("F64", "F16", "F8_E4M3", "F8_E8M0", "I64", "I32", "I16", "I8", "U8", "BOOL", "18446744073709551615", "-1"))
