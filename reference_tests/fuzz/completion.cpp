@@ -10,15 +10,14 @@ namespace {
 
 namespace text = dsv4::text;
 
-/// Arguments as their parameters; null where they are no JSON, or hold what ends a parameter too early.
-text::json parameters(const text::tool_call& call) {
+/// The arguments of a call, written anew; nothing where they are no JSON, or hold what ends a parameter too early.
+std::string parameters(const text::tool_call& call) {
   try {
-    const text::json::object all = text::dsml::arguments_of(call);
-    const std::string written = text::python::dumps(all);
-    const bool clear = written.find(text::dsml_token) == std::string::npos && written.find("\\\" string=\\\"") == std::string::npos;
-    return clear ? text::json(text::python::dumps(all)) : text::json();
-  } catch (const text::refused&) {
-    return nullptr;
+    const std::string all = text::python::dumps(text::python::loads(*call.arguments.text(), text::surrogates::allowed));
+    const bool clear = all.find(text::dsml_token) == std::string::npos && all.find("\\\" string=\\\"") == std::string::npos;
+    return clear ? all : std::string();
+  } catch (const text::json_error&) {
+    return {};
   }
 }
 
@@ -31,7 +30,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   dsv4_fuzz::read_or_refuse([&] {
     const text::chat_message first = text::parse_completion(dsv4_fuzz::text_of(data + 1, size - 1), mode);
     for (const text::tool_call& c : first.tool_calls)
-      if (parameters(c).is_null() || c.name.find(text::dsml_token) != std::string::npos) return;
+      if (parameters(c).empty() || c.name.find(text::dsml_token) != std::string::npos) return;
 
     // As the answer to a question: exactly what the model wrote after the prompt.
     const text::chat_message question{"user", "?"};

@@ -177,6 +177,15 @@ inline chat_message parse_completion(std::string_view text, thinking_mode mode) 
   return detail::completion_parser(text).message(mode);
 }
 
+/// The same of one input of the parser: {"text": "...", "thinking_mode": "thinking"}.  Absent, the mode is thinking; the
+/// released parser takes every other name for chat, and so does this.
+inline chat_message parse_completion(const json& in) {
+  const detail::place at{"input"};
+  const json &text = detail::need(at, in, "text"), *mode = in.find("thinking_mode");
+  if (!text.text()) (at / "text").expected("TypeError", "a string", text);
+  return parse_completion(*text.text(), !mode || *mode == json("thinking") ? thinking_mode::thinking : thinking_mode::chat);
+}
+
 /// A parsed message as JSON, in the released parser's order of keys.
 inline json to_json(const chat_message& m) {
   json::array calls;
