@@ -10,6 +10,7 @@ packages=(
   libzstd-dev                            # golden data        zstd
   nlohmann-json3-dev                     # config.json
   libssl-dev                             # golden bundles     SHA-256 (libcrypto)
+  libpcre2-dev pkg-config                # tokenizer          PCRE2
   libcli11-dev                           # examples/dsv4      command line
   catch2                                 # reference_tests    version 2 or 3
   libbenchmark-dev                       # bench              Google Benchmark

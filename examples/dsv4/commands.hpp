@@ -52,8 +52,18 @@ struct generate_options {
   bool ignore_eos = false;
 };
 
+struct tokenize_options {
+  std::filesystem::path tokenizer, model;  ///< one of them
+  std::optional<std::string> text;         ///< else `file`, else standard input
+  std::filesystem::path file;
+  std::string ids;                  ///< decode these instead
+  std::string special = "as-text";  ///< as-text, allowed
+  bool lines = false, skip_special = false;
+};
+
 void inspect(const inspect_options&);
 void forward(const forward_options&);
 void generate(const generate_options&);
+void tokenize(const tokenize_options&);
 
 }  // namespace cli

@@ -73,7 +73,9 @@ std::string read_text(const std::filesystem::path& path) {
   return std::move(text).str();
 }
 
-std::vector<std::int64_t> integers_of(const std::string& argument) {
+}  // namespace
+
+std::vector<std::int64_t> read_integers(const std::string& argument) {
   std::error_code none;
   // Nothing but digits and punctuation is a list, whatever files there are.
   const bool list = argument.find_first_not_of("0123456789,[] \t\r\n-+") == std::string::npos;
@@ -98,10 +100,8 @@ std::vector<std::int64_t> integers_of(const std::string& argument) {
   }
 }
 
-}  // namespace
-
 std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::config& c) {
-  const std::vector<std::int64_t> all = integers_of(argument);
+  const std::vector<std::int64_t> all = read_integers(argument);
   if (all.empty())
     throw usage_error("--ids: no token ids in " + (argument.empty() ? "an empty text" : argument));
   if (static_cast<index>(all.size()) > c.max_position_embeddings)

@@ -18,6 +18,10 @@ namespace cli {
 /// @throws dsv4::format_error the file is not there, or holds something else: file, place, expected, found
 std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::config& c);
 
+/// The same list as integers of any size, checked against nothing.
+/// @throws usage_error, dsv4::format_error as above
+std::vector<std::int64_t> read_integers(const std::string& argument);
+
 /// "5,1,9" as lengths of calls.  @throws usage_error
 std::vector<index> parse_chunks(const std::string& text);
 

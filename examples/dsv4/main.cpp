@@ -142,6 +142,51 @@ that token is the last of the list.)");
   verb.callback([o, &run] { run = [o] { cli::generate(*o); }; });
 }
 
+void add_tokenize(CLI::App& app, program& run) {
+  CLI::App& verb = *app.add_subcommand("tokenize", "text to token ids, and back");
+  auto o = std::make_shared<cli::tokenize_options>();
+  auto text = std::make_shared<std::string>();
+  CLI::Option_group& which = *verb.add_option_group("tokenizer");
+  which.add_option("--tokenizer", o->tokenizer, "a tokenizer.json")->type_name("FILE");
+  which.add_option("--model", o->model, "a checkpoint directory that has one")->type_name("DIR");
+  which.require_option(1);
+  CLI::Option* given = verb.add_option("TEXT", *text, "the text (default: --file, else standard input)");
+  CLI::Option* file = verb.add_option("--file", o->file, "a file that holds the text")->type_name("FILE")->excludes(given);
+  CLI::Option* ids = verb.add_option("--ids", o->ids, "print the text of these ids: 1,5,9 or a file with such a list")
+                         ->type_name("FILE|LIST")
+                         ->excludes(given)
+                         ->excludes(file);
+  verb.add_option("--special", o->special,
+                  "what <|User|> and the like in the text are: as-text, characters; allowed, control tokens")
+      ->check(CLI::IsMember({"as-text", "allowed"}))
+      ->capture_default_str();
+  verb.add_flag("--skip-special", o->skip_special, "leave special tokens out of decoded text");
+  verb.add_flag("--lines", o->lines, "JSON in, JSON out, one request a line (below)")
+      ->excludes(given)
+      ->excludes(file)
+      ->excludes(ids);
+  verb.footer(R"(
+Examples
+  dsv4 tokenize --model DeepSeek-V4-Flash 'In the beginning'
+  dsv4 tokenize --tokenizer tokenizer.json --file prompt.txt --special allowed | jq -c .ids > ids.json
+  dsv4 tokenize --tokenizer tokenizer.json --ids ids.json
+  printf %s 'no newline at the end' | dsv4 tokenize --tokenizer tokenizer.json
+
+Prints {"ids":[...],"pieces":[...]}; a piece is the text of one token, with U+FFFD for a part of a character.
+Bytes that are not UTF-8 count as U+FFFD.
+
+--lines reads a JSON string, {"text": "..."}, {"hex": "68690a"} (any bytes) or {"ids": [...]} from each line, and
+answers {"ids": [...]}, {"text": "..."} or {"error": "..."} in the same order.  "special" and "skip_special" of a
+request stand before the options:
+  echo '{"text": "<｜User｜>", "special": "allowed"}' | dsv4 tokenize --tokenizer tokenizer.json --lines)");
+  verb.callback([o, text, given, &run] {
+    run = [o, text, has_text = given->count() > 0] {
+      if (has_text) o->text = *text;
+      cli::tokenize(*o);
+    };
+  });
+}
+
 int fail(int code, const char* what) {
   std::fprintf(stderr, "dsv4: %s\n", what);
   return code;
@@ -161,6 +206,7 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   add_inspect(app, run);
   add_forward(app, run);
   add_generate(app, run);
+  add_tokenize(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
   cli::add_verify(app, run);

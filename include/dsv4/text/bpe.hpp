@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Byte-level byte-pair encoding of one word.
+/// A word starts as one symbol per byte.  While two neighbours form a pair that the merge list has, the
+/// pair that stands first in the list is replaced by its product, the leftmost first among equals.
+///
+///   merge list: (l, o) (lo, w) (e, r)      l o w e r  ->  lo w e r  ->  low e r  ->  low er
+///
+/// A heap of candidate merges and a doubly linked list of symbols make this O(n log n) for n bytes, so a
+/// megabyte without a boundary is no trouble.  Words repeat: a direct-mapped cache of 64-byte lines keeps
+/// the tokens of short ones.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "../core/error.hpp"
+
+namespace dsv4::text {
+
+using token_id = std::int32_t;
+
+/// Byte-level text: tokenizer.json writes every byte as one printable character.  The printable bytes of
+/// Latin-1 stand for themselves, the others, in order, for U+0100 and what follows.
+class byte_alphabet {
+ public:
+  constexpr byte_alphabet() {
+    byte_of_.fill(-1);
+    char32_t next = 0x100;
+    for (int b = 0; b < 256; ++b) {
+      const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b != 0xAD);
+      char_of_[static_cast<std::size_t>(b)] = printable ? static_cast<char32_t>(b) : next++;
+      byte_of_[char_of_[static_cast<std::size_t>(b)]] = static_cast<std::int16_t>(b);
+    }
+  }
+  constexpr char32_t character(unsigned char byte) const { return char_of_[byte]; }
+  /// -1 if `c` stands for no byte.
+  constexpr int byte(char32_t c) const { return c < byte_of_.size() ? byte_of_[c] : -1; }
+
+ private:
+  static constexpr std::size_t characters = 324;  // check: 256 + 68; 68 bytes are not printable
+  std::array<char32_t, 256> char_of_{};
+  std::array<std::int16_t, characters> byte_of_{};
+};
+inline constexpr byte_alphabet byte_level;
+
+/// One line of the merge list.
+struct merge_rule {
+  token_id left, right, product;
+};
+
+class bpe {
+ public:
+  /// Storage of one thread; what is in it between calls is the cache.
+  class workspace {
+   public:
+    workspace() : cache_(cache_lines) {}
+
+   private:
+    friend class bpe;
+    /// The tokens of a word of at most 27 bytes that has at most 8 of them.
+    struct alignas(64) line {
+      static constexpr std::size_t most_bytes = 27, most_ids = 8;
+      std::array<token_id, most_ids> ids;
+      std::array<char, most_bytes> word;
+      std::uint8_t bytes = 0, tokens = 0;
+    };
+    static_assert(sizeof(line) == 64);
+    static constexpr std::size_t cache_lines = 32768;  // 2 MiB; check: 2**15
+
+    struct symbol {
+      token_id id;               ///< -1: merged into its left neighbour
+      std::int32_t left, right;  ///< -1: none
+    };
+    std::vector<symbol> symbols_;
+    std::vector<std::uint64_t> heap_;  ///< rank << 32 | position of the left symbol, the smallest on top
+    std::vector<line> cache_;
+  };
+
+  bpe() = default;
+  /// `byte_ids`: the token of each byte, -1 for a byte that UTF-8 never has.  `rules`: the earlier the
+  /// stronger; a pair that comes twice counts where it comes last.
+  bpe(const std::array<token_id, 256>& byte_ids, const std::vector<merge_rule>& rules) : byte_ids_(byte_ids) {
+    slots_.resize(std::bit_ceil(2 * rules.size() + 1));
+    products_.reserve(rules.size());
+    for (const merge_rule& r : rules) {
+      slot& s = place(r.left, r.right);
+      s = {key(r.left, r.right), static_cast<std::uint32_t>(products_.size())};
+      products_.push_back(r.product);
+    }
+  }
+  /// Words that are one token whatever the merge list says (`ignore_merges`): their bytes.
+  void set_whole_words(std::unordered_map<std::string, token_id> words) { whole_words_ = std::move(words); }
+
+  /// The tokens of `word` at the end of `out`.
+  /// @throws contract_violation the word has 2 GiB or more, or a byte that has no token
+  void encode(std::string_view word, workspace& w, std::vector<token_id>& out) const {
+    using line = workspace::line;
+    if (word.size() > line::most_bytes) return encode_uncached(word, w, out);
+    line& l = w.cache_[std::hash<std::string_view>{}(word) % workspace::cache_lines];
+    if (l.bytes != word.size() || std::memcmp(l.word.data(), word.data(), word.size()) != 0) {
+      const std::size_t before = out.size();
+      encode_uncached(word, w, out);
+      const std::size_t n = out.size() - before;
+      if (n > line::most_ids) return;
+      std::copy_n(word.data(), word.size(), l.word.begin());
+      std::copy_n(out.data() + before, n, l.ids.begin());
+      l.bytes = static_cast<std::uint8_t>(word.size());
+      l.tokens = static_cast<std::uint8_t>(n);
+      return;
+    }
+    out.insert(out.end(), l.ids.begin(), l.ids.begin() + l.tokens);
+  }
+
+ private:
+  static constexpr std::uint64_t no_pair = std::numeric_limits<std::uint64_t>::max();
+  static constexpr std::uint32_t no_rank = std::numeric_limits<std::uint32_t>::max();
+  struct slot {
+    std::uint64_t pair = no_pair;
+    std::uint32_t rank = no_rank;
+  };
+
+  static std::uint64_t key(token_id left, token_id right) {
+    return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
+  }
+  /// The slot of a pair: its own, or the free one where it would go (half of the table is free).
+  const slot& find(token_id left, token_id right) const {
+    const std::uint64_t k = key(left, right);
+    std::uint64_t h = k * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: spreads the low bits upward
+    for (std::size_t at = (h ^ h >> 32) & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1))
+      if (slots_[at].pair == k || slots_[at].pair == no_pair) return slots_[at];
+  }
+  slot& place(token_id left, token_id right) { return const_cast<slot&>(find(left, right)); }
+
+  void encode_uncached(std::string_view word, workspace& w, std::vector<token_id>& out) const {
+    if (!whole_words_.empty())
+      if (const auto at = whole_words_.find(std::string(word)); at != whole_words_.end()) {
+        out.push_back(at->second);
+        return;
+      }
+    if (word.size() > std::size_t{std::numeric_limits<std::int32_t>::max()})
+      throw contract_violation("tokenizer: a word of " + std::to_string(word.size()) +
+                               " bytes without a boundary, expected less than 2 GiB");
+
+    // One symbol per byte.
+    auto& symbols = w.symbols_;
+    auto& heap = w.heap_;
+    const auto n = static_cast<std::int32_t>(word.size());
+    symbols.resize(word.size());
+    for (std::int32_t i = 0; i < n; ++i) {
+      const auto byte = static_cast<unsigned char>(word[static_cast<std::size_t>(i)]);
+      if (byte_ids_[byte] < 0)
+        throw contract_violation("tokenizer: byte " + std::to_string(byte) + " of the text has no token");
+      symbols[static_cast<std::size_t>(i)] = {byte_ids_[byte], i - 1, i + 1 < n ? i + 1 : -1};
+    }
+
+    // All pairs that can merge.
+    heap.clear();
+    const auto at = [&](std::int32_t i) -> workspace::symbol& {
+      return symbols[static_cast<std::size_t>(i)];
+    };
+    const auto candidate = [&](std::int32_t i) {
+      const std::uint32_t rank = find(at(i).id, at(at(i).right).id).rank;
+      if (rank == no_rank) return false;
+      heap.push_back(std::uint64_t{rank} << 32 | static_cast<std::uint32_t>(i));
+      return true;
+    };
+    for (std::int32_t i = 0; i + 1 < n; ++i) candidate(i);
+    std::make_heap(heap.begin(), heap.end(), std::greater<>{});
+    const auto push = [&](std::int32_t i) {
+      if (candidate(i)) std::push_heap(heap.begin(), heap.end(), std::greater<>{});
+    };
+
+    while (!heap.empty()) {
+      std::pop_heap(heap.begin(), heap.end(), std::greater<>{});
+      const token_id product = products_[heap.back() >> 32];
+      const auto i = static_cast<std::int32_t>(heap.back() & 0xFFFFFFFFu);
+      heap.pop_back();
+
+      // The pair may have changed since it was put on the heap.  What counts is that the symbols here still
+      // make this product, by whichever rule: as PyPI `tokenizers` decides.
+      workspace::symbol& left = at(i);
+      if (left.id < 0 || left.right < 0) continue;
+      workspace::symbol& right = at(left.right);
+      const std::uint32_t now = find(left.id, right.id).rank;
+      if (now == no_rank || products_[now] != product) continue;
+
+      left.id = product;
+      right.id = -1;
+      left.right = right.right;
+      if (left.right >= 0) at(left.right).left = i;
+      if (left.left >= 0) push(left.left);
+      if (left.right >= 0) push(i);
+    }
+    for (std::int32_t i = 0; i >= 0 && n > 0; i = at(i).right) out.push_back(at(i).id);
+  }
+
+  std::array<token_id, 256> byte_ids_{};
+  std::vector<slot> slots_{1};
+  std::vector<token_id> products_;  ///< [rank]
+  std::unordered_map<std::string, token_id> whole_words_;
+};
+
+}  // namespace dsv4::text

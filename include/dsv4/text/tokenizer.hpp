@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Text to token ids and back, as PyPI `tokenizers` does it from the same tokenizer.json.
+/// encode: any bytes -> UTF-8 -> added tokens | words -> BPE.   decode: ids -> bytes -> UTF-8.
+/// Two readings of a text: `as_text`, the default, never makes an added token, whatever the text spells,
+/// and is for everything a user wrote; `allowed` recognises them, and is for what the program wrote.
+///
+///   const auto tokenizer = text::tokenizer::load("DeepSeek-V4-Flash");
+///   auto ids = tokenizer.encode("<｜User｜>", text::special_tokens::allowed);
+///   tokenizer.encode(question, text::special_tokens::as_text, ids);
+///
+/// Every function is const and may be called from several threads at once.
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "../core/view.hpp"
+#include "../io/mapped_file.hpp"
+#include "added_tokens.hpp"
+#include "bpe.hpp"
+#include "pre_tokenizer.hpp"
+#include "tokenizer_json.hpp"
+
+namespace dsv4::text {
+
+enum class special_tokens {
+  as_text,  ///< no added token is recognised: <｜User｜> is nine characters
+  allowed,  ///< every added token is, special or not
+};
+
+/// A part of a prompt and how it is read.
+struct segment {
+  std::string_view text;
+  special_tokens special = special_tokens::as_text;
+};
+
+class tokenizer {
+ public:
+  /// `path`: a tokenizer.json, or the directory it is in.  tokenizer_config.json beside it, if there is one,
+  /// names the begin, end and padding tokens.
+  /// @throws format_error, unsupported: tokenizer_json.hpp
+  static tokenizer load(const std::filesystem::path& path) {
+    std::error_code none;
+    const bool folder = std::filesystem::is_directory(path, none);
+    const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
+    tokenizer t = parse(io::mapped_file(file).text(), file);
+    const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
+    if (std::filesystem::exists(config, none)) t.read_names(io::mapped_file(config).text(), config);
+    return t;
+  }
+  /// From the text of a tokenizer.json; `file` is for the messages.
+  static tokenizer parse(std::string_view json, const std::filesystem::path& file = "tokenizer.json") {
+    return tokenizer(read_tokenizer_json(file, json));
+  }
+
+  /// The tokens of `text` at the end of `out`.  Bytes that are not UTF-8 count as U+FFFD.
+  /// @throws unsupported a pattern of the file backtracks without end on this text
+  void encode(std::string_view text, special_tokens special, std::vector<token_id>& out) const {
+    std::string valid;
+    if (valid_prefix(text) != text.size()) text = valid = repaired(text);
+    const lease w(*pool_);
+    const auto plain = [&](std::string_view part) {
+      pre_tokenizer_.split(part, w->matching, w->shadow, [&](std::size_t begin, std::size_t end) {
+        bpe_.encode(part.substr(begin, end - begin), w->merging, out);
+      });
+    };
+    if (special == special_tokens::allowed) {
+      added_.split(text, w->matching, plain, [&](token_id id) { out.push_back(id); });
+    } else {
+      const std::size_t before = out.size();
+      plain(text);
+      if (!undo_.empty()) undo_added(before, out);
+    }
+  }
+  std::vector<token_id> encode(std::string_view text,
+                               special_tokens special = special_tokens::as_text) const {
+    std::vector<token_id> out;
+    encode(text, special, out);
+    return out;
+  }
+  /// Each segment for itself: no token crosses from one into the next.
+  std::vector<token_id> encode(std::span<const segment> segments) const {
+    std::vector<token_id> out;
+    for (const segment& s : segments) encode(s.text, s.special, out);
+    return out;
+  }
+  /// `ids` between the tokens that the file's TemplateProcessing puts around a text; DeepSeek's has none.
+  std::vector<token_id> with_template(std::vector<token_id> ids) const {
+    ids.insert(ids.begin(), before_.begin(), before_.end());
+    ids.insert(ids.end(), after_.begin(), after_.end());
+    return ids;
+  }
+
+  /// The text of `ids`, always UTF-8: bytes that form no character become U+FFFD.  Ids without a token
+  /// (rows that only pad the model's embedding) have no text.
+  std::string decode(std::span<const token_id> ids, bool skip_special = false) const {
+    std::string bytes;
+    for (const token_id id : ids)
+      if (!(skip_special && is_special(id))) bytes += bytes_of(id);
+    return repaired(bytes);
+  }
+
+  /// The bytes that an id stands for, often a part of a character; empty if it has no token.
+  std::string_view bytes_of(token_id id) const {
+    return knows(id) ? std::string_view(bytes_[static_cast<std::size_t>(id)]) : std::string_view();
+  }
+  /// The token as the file writes it: Ġthe for " the".
+  std::optional<std::string_view> id_to_token(token_id id) const { return tokens_.token(id); }
+  std::optional<token_id> token_to_id(std::string_view token) const { return tokens_.id(token); }
+  bool is_special(token_id id) const { return knows(id) && special_[static_cast<std::size_t>(id)]; }
+  /// Ids are below this.
+  index vocab_size() const { return static_cast<index>(tokens_.size()); }
+
+  /// Of tokenizer_config.json; without one, DeepSeek's <｜begin▁of▁sentence｜> and <｜end▁of▁sentence｜>.
+  std::optional<token_id> bos() const { return bos_; }
+  std::optional<token_id> eos() const { return eos_; }
+  std::optional<token_id> pad() const { return pad_; }
+
+ private:
+  struct workspace {
+    regex_workspace matching;
+    bpe::workspace merging;
+    std::string shadow;
+  };
+  /// Workspaces that wait for a caller, as many as ever ran at once.
+  struct workspaces {
+    std::mutex mutex;
+    std::vector<std::unique_ptr<workspace>> free;
+  };
+  class lease {
+   public:
+    explicit lease(workspaces& pool) : pool_(pool) {
+      {
+        const std::lock_guard lock(pool_.mutex);
+        if (!pool_.free.empty()) {
+          mine_ = std::move(pool_.free.back());
+          pool_.free.pop_back();
+        }
+      }
+      if (!mine_) mine_ = std::make_unique<workspace>();
+    }
+    ~lease() {
+      const std::lock_guard lock(pool_.mutex);
+      try {
+        pool_.free.push_back(std::move(mine_));
+      } catch (const std::bad_alloc&) {  // then this workspace is simply gone
+      }
+    }
+    lease(const lease&) = delete;
+    lease& operator=(const lease&) = delete;
+    workspace* operator->() const { return mine_.get(); }
+
+   private:
+    workspaces& pool_;
+    std::unique_ptr<workspace> mine_;
+  };
+
+  explicit tokenizer(tokenizer_parts parts)
+      : tokens_(std::move(parts.tokens)),
+        added_(parts.added),
+        pre_tokenizer_(std::move(parts.stages)),
+        bpe_(parts.byte_ids, parts.merges),
+        before_(std::move(parts.before)),
+        after_(std::move(parts.after)),
+        special_(tokens_.size()),
+        pool_(std::make_unique<workspaces>()) {
+    std::vector<bool> is_added(tokens_.size());
+    for (const added_token& a : parts.added) {
+      is_added[static_cast<std::size_t>(a.id)] = true;
+      special_[static_cast<std::size_t>(a.id)] = a.special;
+    }
+    bytes_.reserve(tokens_.size());
+    std::unordered_map<std::string, token_id> whole_words;
+    for (std::size_t i = 0; i < tokens_.size(); ++i) {
+      const auto id = static_cast<token_id>(i);
+      bytes_.push_back(detail::bytes_of_token(tokens_.token(id).value_or("")));
+      if (parts.ignore_merges && !is_added[i] && tokens_.token(id)) whole_words.emplace(bytes_.back(), id);
+    }
+    bpe_.set_whole_words(std::move(whole_words));
+    for (const merge_rule& r : parts.merges)
+      if (is_added[static_cast<std::size_t>(r.product)])
+        undo_.insert_or_assign(r.product, std::pair(r.left, r.right));
+    bos_ = token_to_id("<｜begin▁of▁sentence｜>");
+    eos_ = token_to_id("<｜end▁of▁sentence｜>");
+  }
+
+  bool knows(token_id id) const { return id >= 0 && static_cast<std::size_t>(id) < bytes_.size(); }
+
+  /// Takes merges back that made an added token, in out[from..].
+  void undo_added(std::size_t from, std::vector<token_id>& out) const {
+    std::vector<token_id> todo(out.rbegin(), out.rend() - static_cast<std::ptrdiff_t>(from));
+    out.resize(from);
+    while (!todo.empty()) {
+      const token_id id = todo.back();
+      todo.pop_back();
+      if (const auto made = undo_.find(id); made != undo_.end()) {
+        todo.push_back(made->second.second);
+        todo.push_back(made->second.first);
+      } else {
+        out.push_back(id);
+      }
+    }
+  }
+
+  /// bos_token, eos_token and pad_token: a string, or an object whose "content" is one.
+  void read_names(std::string_view text, const std::filesystem::path& file) {
+    const auto json = nlohmann::json::parse(text, nullptr, false);
+    if (!json.is_object()) io::fail_format(file, "is not a JSON object");
+    const auto read = [&](const char* name, std::optional<token_id>& id) {
+      const auto at = json.find(name);
+      if (at == json.end() || at->is_null()) return;
+      const nlohmann::json& token = at->is_object() && at->contains("content") ? (*at)["content"] : *at;
+      if (!token.is_string())
+        io::fail_format(
+            file, io::in_quotes(name) + ": expected a token, found " + io::detail::json_fields::shown(*at));
+      id = token_to_id(token.get_ref<const std::string&>());
+      if (!id)
+        io::fail_format(file, io::in_quotes(name) + ": " +
+                                  io::in_quotes(token.get_ref<const std::string&>()) +
+                                  " is no token of tokenizer.json");
+    };
+    read("bos_token", bos_);
+    read("eos_token", eos_);
+    read("pad_token", pad_);
+  }
+
+  token_list tokens_;
+  added_tokens added_;
+  pre_tokenizer pre_tokenizer_;
+  bpe bpe_;
+  std::vector<token_id> before_, after_;
+  std::vector<std::string> bytes_;                                    ///< [id]
+  std::vector<bool> special_;                                         ///< [id]
+  std::unordered_map<token_id, std::pair<token_id, token_id>> undo_;  ///< added tokens that merges can make
+  std::optional<token_id> bos_, eos_, pad_;
+  std::unique_ptr<workspaces> pool_;
+};
+
+/// Text of tokens as they come: a character that spans tokens appears when it is whole.
+/// @post the texts of all `push` and of `finish` together are `decode` of all ids.
+class stream_decoder {
+ public:
+  /// @pre the tokenizer outlives this
+  explicit stream_decoder(const tokenizer& t, bool skip_special = false)
+      : tokenizer_(&t), skip_special_(skip_special) {}
+  std::string push(token_id id) {
+    return skip_special_ && tokenizer_->is_special(id) ? std::string()
+                                                       : stream_.push(tokenizer_->bytes_of(id));
+  }
+  /// The end: what is left of an unfinished character, as U+FFFD.
+  std::string finish() { return stream_.finish(); }
+
+ private:
+  const tokenizer* tokenizer_;
+  bool skip_special_;
+  utf8_stream stream_;
+};
+
+}  // namespace dsv4::text
