@@ -15,6 +15,7 @@
 #include <dsv4/core/error.hpp>
 
 #include "commands.hpp"
+#include "encode.hpp"
 #include "golden.hpp"
 #include "golden_convert.hpp"
 #include "input.hpp"
@@ -207,6 +208,8 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   add_forward(app, run);
   add_generate(app, run);
   add_tokenize(app, run);
+  cli::add_encode(app, run);
+  cli::add_parse(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
   cli::add_verify(app, run);

@@ -114,6 +114,13 @@ inline const json& need(const place& at, const json& object, std::string_view na
   return *v;
 }
 
+/// A name to compare: "" if absent or false.
+inline std::string read_name(const place& at, const json* value) {
+  if (value && (value->is<json::array>() || value->is<json::object>())) at.expected("TypeError", "a string", *value);
+  if (!value || !truthy(*value)) return "";
+  return value->text() ? *value->text() : python::shown(*value);
+}
+
 /// The functions of a list of tools; absent, null and empty are none.
 inline json::array read_tools(const place& at, const json* tools) {
   json::array out;
@@ -132,7 +139,7 @@ inline std::vector<tool_call> read_tool_calls(const place& at, const json* calls
     tool_call c{python_str(inside / "name", need(inside, function, "name")), need(inside, function, "arguments")};
     const json* id = call.find("id");
     if (!id || !truthy(*id)) id = function.find("id");
-    if (id && truthy(*id)) c.id = id->text() ? *id->text() : python::dumps(*id);
+    c.id = read_name(here / "id", id);
     out.push_back(std::move(c));
   }
   return out;
@@ -169,10 +176,10 @@ inline chat_message read_message(const place& at, const json& in) {
   if (!in.is<json::object>()) at.expected("AttributeError", "an object", in);
   const json *role = in.find("role"), *content = in.find("content"), *task = in.find("task"), *wo_eos = in.find("wo_eos");
   chat_message m;
-  m.role = role && role->text() ? *role->text() : python::shown(role ? *role : json());
+  m.role = read_name(at / "role", role);
   if (m.role == "tool") {
     m.content = read_tool_content(at / "content", content);
-    if (const json* id = in.find("tool_call_id")) m.tool_call_id = id->text() ? *id->text() : python::dumps(*id);
+    m.tool_call_id = read_name(at / "tool_call_id", in.find("tool_call_id"));
     return m;
   }
   if (task && !task->is_null()) m.task = task->text() ? *task->text() : python::shown(*task);

@@ -117,6 +117,7 @@ TEST_CASE("every refusal says where, what was expected and what was found", "[ch
       {R"({})", "KeyError", "input: field 'messages' is missing"},
       {R"({"messages":{}})", "TypeError", "messages: expected a list, found an object: {}"},
       {R"([1])", "AttributeError", "messages[0]: expected an object, found a number: 1"},
+      {R"([{"role":["user"]}])", "TypeError", "messages[0].role: expected a string, found a list: [\"user\"]"},
       {R"([{"role":"user","content":[{"type":"text","text":"u"}]}])", "TypeError", "messages[0].content: expected a string, found a list"},
       {R"([{"role":"user","content":null}])", "TypeError", "messages[0].content: expected a string, found null"},
       {R"([{"role":"developer","content":1}])", "TypeError", "messages[0].content: expected a string, found a number: 1"},

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""dsv4 encode and dsv4 parse: the 304 cases of the released encoder, line by line; single inputs; exit codes.
+
+  check_encoding.py --dsv4 build/dsv4        needs the program zstd to unpack reference_tests/data/encoding"""
+import argparse
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--dsv4", required=True)
+arguments = arguments.parse_args()
+data = pathlib.Path(__file__).resolve().parents[1] / "data/encoding/cases.jsonl.zst"
+failures = 0
+
+
+def expect(ok, what):
+    global failures
+    if not ok:
+        failures += 1
+        print("FAILED:", what)
+
+
+def dsv4(*args, given, code=0):
+    done = subprocess.run([arguments.dsv4, *args], input=given, capture_output=True)
+    expect(done.returncode == code, f"dsv4 {' '.join(args)}: exit code {done.returncode}, expected {code}\n{done.stderr.decode()}")
+    return done.stdout.decode("ascii").splitlines(), done.stderr.decode()
+
+
+if shutil.which("zstd"):
+    cases = [json.loads(line) for line in subprocess.run(["zstd", "-dc", data], capture_output=True, check=True).stdout.splitlines()]
+    expect(len(cases) == 304, f"{len(cases)} cases")
+    for kind in ("encode", "parse"):
+        mine = [c for c in cases if c["kind"] == kind]
+        # As ASCII and as UTF-8: the same answers.
+        for ascii_input in (True, False):
+            lines = "".join(json.dumps(c["input"], ensure_ascii=ascii_input) + "\n" for c in mine)
+            out, err = dsv4(kind, "--lines", given=lines.encode())
+            expect(len(out) == len(mine), f"{kind}: {len(out)} answers to {len(mine)} inputs")
+            for c, line in zip(mine, out):
+                want = {k: c[k] for k in ("expected", "error") if k in c}
+                expect(line == json.dumps(want), f"{c['name']}: {line[:300]}\nexpected {json.dumps(want)[:300]}")
+            expect(err.count("\n") == sum("error" in c for c in mine), f"{kind}: a reason for every refusal\n{err}")
+            numbers = [f"dsv4: line {i}: " for i, c in enumerate(mine, 1) if "error" in c]
+            expect(all(e.startswith(n) for e, n in zip(err.splitlines(), numbers)), f"{kind}: reasons name their lines\n{err}")
+        print(f"{kind}: {len(mine)} cases, {len(numbers)} of them refused")
+else:
+    print("note: no zstd program, the cases are left out")
+
+# One input, over several lines; a bare list; no end of line.
+out, _ = dsv4("encode", given=b'{"messages":\n [{"role":"user","content":"Hi"}],\n "thinking_mode":"chat"}\n')
+expect([json.loads(line) for line in out] == [{"expected": "<｜begin▁of▁sentence｜><｜User｜>Hi<｜Assistant｜></think>"}], out)
+out, _ = dsv4("encode", given=b'[{"role":"user","content":"\\ud83d"}]')
+expect(out == ['{"expected": "<\\uff5cbegin\\u2581of\\u2581sentence\\uff5c><\\uff5cUser\\uff5c>\\ud83d<\\uff5cAssistant\\uff5c><think>"}'], out)
+out, _ = dsv4("parse", given='{"text":"r</think>a<｜end▁of▁sentence｜>"}'.encode())
+expect(json.loads(out[0])["expected"] == {"role": "assistant", "content": "a", "reasoning_content": "r", "tool_calls": []}, out)
+
+# A refusal is an answer, a reason, and an exit code.
+for given, code, name, reason in (
+        (b'{"messages":[{"role":"developer","content":""}]}', 3, "AssertionError", "messages[0]: a developer message needs content"),
+        (b'[{"role":"robot"}]', 4, "NotImplementedError", 'role "robot"'),
+        (b'{"messages":[', 3, "JSONDecodeError", "JSON, byte 13: expected a value, found the end"),
+        (b'[{"role":"user","content":"\xff"}]', 3, "JSONDecodeError", "not UTF-8"),
+        (b"[" * 100000, 3, "JSONDecodeError", "nested deeper"),
+        (b"", 3, "JSONDecodeError", "the end")):
+    out, err = dsv4("encode", given=given, code=code)
+    expect(out == [json.dumps({"error": name})] and err.startswith("dsv4: ") and reason in err, f"{given[:60]}: {out} {err}")
+
+# Lines that are no JSON are answered too, and told by the exit code.
+out, err = dsv4("encode", "--lines", given=b'[]\n\nx\n[{"role":"user"}]', code=3)
+expect([json.loads(line).get("error") for line in out] == [None, "JSONDecodeError", "JSONDecodeError", None], out)
+expect("2 of 4 lines are no JSON" in err, err)
+expect(dsv4("parse", "--lines", given=b"")[0] == [], "no lines, no answers")
+
+for verb in ("encode", "parse"):
+    text = subprocess.run([arguments.dsv4, verb, "--help"], capture_output=True, text=True, check=True).stdout
+    expect("Examples" in text and f"dsv4 {verb} --lines" in text and "Exit codes" in text, text)
+    expect(subprocess.run([arguments.dsv4, verb, "--no-such"], capture_output=True).returncode == 2, "usage")
+
+print("FAILED" if failures else "encode, parse: all right")
+sys.exit(bool(failures))
