@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
     const text::prompt p = text::encode(text::read_request(input));
     std::string joined;
-    for (const text::segment& s : p.segments) {
+    for (const text::prompt_segment& s : p.segments) {
       const bool first = &s == p.segments.data();
       require(!s.text.empty() && (first || s.control || (&s)[-1].control), "text segments touch");
       const auto is_token = [&](std::string_view t) { return t == s.text; };

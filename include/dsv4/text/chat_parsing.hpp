@@ -25,16 +25,14 @@
 #include "chat_message.hpp"
 #include "prompt.hpp"
 #include "python_json.hpp"
+#include "unicode.hpp"
 
 namespace dsv4::text {
 
 namespace detail {
 
 /// Python's \s: white space of Unicode, and the separators 1C to 1F.
-constexpr bool is_python_space(char32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
+inline bool is_python_space(char32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
 
 class completion_parser {
  public:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// A prompt as text, and the same text in segments that tell the special tokens of the template from everything else.
+/// prompt_ids.hpp makes token ids of it.
 ///
 /// The released encoder joins strings and lets the tokenizer look for special tokens in the result, so that a user who
 /// types `<｜User｜>` speaks as the template.  Here a control segment is exactly one special token, and there are no
@@ -36,16 +37,16 @@ inline constexpr std::array<quick_task, 6> quick_tasks{{{"action", "<｜action�
                                                         {"read_url", "<｜read_url｜>"}}};
 
 /// Part of a prompt: exactly one special token (control), or text in which none may be recognised.
-struct segment {
+struct prompt_segment {
   std::string text;
   bool control = false;
-  bool operator==(const segment&) const = default;
+  bool operator==(const prompt_segment&) const = default;
 };
 
 /// A prompt.  `text` is the segments' texts in order; of two neighbours at least one is control.
 struct prompt {
   std::string text;
-  std::vector<segment> segments;
+  std::vector<prompt_segment> segments;
 
   void add_control(std::string_view token) {
     text += token;

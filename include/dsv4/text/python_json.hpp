@@ -315,10 +315,10 @@ class reader {
       // Two escapes in a row make one character; a low half that is missing leaves the high one alone.
       const std::size_t after = at_;
       if (is_high_surrogate(c) && take("\\") && peek() == 'u') {
-        if (const char32_t low = unit(); is_low_surrogate(low)) return append_wtf8(out, join_surrogates(c, low));
+        if (const char32_t low = unit(); is_low_surrogate(low)) return append_utf8(out, join_surrogates(c, low));
       }
       at_ = after;
-      return append_wtf8(out, c);
+      return append_utf8(out, c);
     }
     const std::size_t i = at_ < text_.size() ? letters.find(letter) : letters.npos;
     if (i == letters.npos) fail("no such escape in a string: \\ and " + found());

@@ -4,8 +4,9 @@
 /// code point is written in three bytes like any other of its size (Python: s.encode("utf-8", "surrogatepass")),
 /// so that nothing is lost between reading and writing.  Text that came as bytes never holds one: it is refused.
 #include <cstddef>
-#include <string>
 #include <string_view>
+
+#include "unicode.hpp"
 
 namespace dsv4::text {
 
@@ -20,42 +21,23 @@ constexpr char32_t join_surrogates(char32_t high, char32_t low) {
   return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
 }
 
-/// A code point and the bytes it takes; 0 bytes: there is no whole, shortest-form character.
+/// A code point and the bytes it takes; 0 bytes: there is no character.
 struct code_point {
   char32_t value = 0;
   std::size_t bytes = 0;
 };
 
-/// The character at `at`, which is inside `text`.
-constexpr code_point decode_wtf8(std::string_view text, std::size_t at, surrogates lone) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return {lead, 1};
-  const std::size_t n = lead >= 0xF0 && lead <= 0xF4 ? 4 : lead >= 0xE0 && lead < 0xF0 ? 3 : lead >= 0xC2 && lead < 0xE0 ? 2 : 0;
-  if (n == 0 || text.size() - at < n) return {};
-  char32_t c = lead & (0xFFu >> (n + 1));
-  for (std::size_t i = 1; i < n; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return {};
-    c = c << 6 | (byte(i) & 0x3F);
-  }
-  constexpr char32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  if (c < smallest[n] || c > 0x10FFFF) return {};
-  if (lone == surrogates::refused && (is_high_surrogate(c) || is_low_surrogate(c))) return {};
-  return {c, n};
-}
-
-/// Appends a code point, surrogates included.
-inline void append_wtf8(std::string& out, char32_t c) {
-  const auto put = [&](char32_t byte) { out += static_cast<char>(byte); };
-  if (c < 0x80) {
-    put(c);
-  } else if (c < 0x800) {
-    put(0xC0 | c >> 6), put(0x80 | (c & 0x3F));
-  } else if (c < 0x10000) {
-    put(0xE0 | c >> 12), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-  } else {
-    put(0xF0 | c >> 18), put(0x80 | (c >> 12 & 0x3F)), put(0x80 | (c >> 6 & 0x3F)), put(0x80 | (c & 0x3F));
-  }
+/// The character at `at`.  @pre at < text.size()
+inline code_point decode_wtf8(std::string_view text, std::size_t at, surrogates lone) {
+  const utf8_step s = step_at(text, at);
+  if (s.valid) return {code_point_at(text, at), static_cast<std::size_t>(s.length)};
+  const auto in = [&](std::size_t k, unsigned char low) {
+    const auto b = static_cast<unsigned char>(text[at + k]);
+    return b >= low && b <= 0xBF;
+  };
+  if (lone == surrogates::allowed && text.size() - at >= 3 && text[at] == '\xED' && in(1, 0xA0) && in(2, 0x80))
+    return {code_point_at(text, at), 3};
+  return {};
 }
 
 }  // namespace dsv4::text

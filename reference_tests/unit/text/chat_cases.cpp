@@ -93,7 +93,7 @@ TEST_CASE("segments: they join to the prompt, controls are special tokens, and m
     const prompt p = encode(request);
     std::string joined;
     bool text_before = false;
-    for (const segment& s : p.segments) {
+    for (const prompt_segment& s : p.segments) {
       CHECK_FALSE(s.text.empty());
       CHECK_FALSE((text_before && !s.control));
       text_before = !s.control;

@@ -37,7 +37,7 @@ inline prompt encode_text(std::string_view input) { return encode(read_request(p
 /// The texts of the control segments.
 inline std::vector<std::string> controls(const prompt& p) {
   std::vector<std::string> out;
-  for (const segment& s : p.segments)
+  for (const prompt_segment& s : p.segments)
     if (s.control) out.push_back(s.text);
   return out;
 }
