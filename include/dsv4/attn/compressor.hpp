@@ -106,8 +106,9 @@ void compress(E& e, workspace& scratch, const tapper<Tap>& tap, index sequence, 
   state.kv.write(start, new_kv);
   state.score.write(start, new_score);
 
-  const index from = start / ratio, to = (start + t) / ratio;  // entries that close in this call
-  if (from == to) return;
+  // Entries that close in this call and are not there already.
+  const index from = std::max(start / ratio, state.given), to = (start + t) / ratio;
+  if (from >= to) return;
   expects(to <= state.entries.extent(0), "compress: more tokens than the sequence was made for");
   const bool main = use == compressor_use::attention;
   auto entry = state.entries.all().rows(from, to);  // [c, d]

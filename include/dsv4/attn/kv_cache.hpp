@@ -52,6 +52,7 @@ template <numerics_policy P, execution E>
 struct compressor_state {
   history<wide_t<E>> kv, score;  // [2 ratio or ratio, + max_rewind; c d]
   tensor<act_t<P>, 2> entries;   // [max tokens / ratio, d]
+  index given = 0;               // entries below this were put there (gen/prefix_cache.hpp): not pooled again
 
   compressor_state() = default;
   compressor_state(index ratio, index d, index max_tokens, index max_rewind)

@@ -7,7 +7,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +33,11 @@ class safetensors_writer {
     e.owned = std::move(data);
     e.data = e.owned.data();
   }
+  /// A tensor that `write` asks for piece by piece, so that it is never in memory: make(at, out) writes bytes
+  /// [at, at + out.size()) into `out`.  Pieces are whole rows of the first axis.
+  void add(std::string name, dtype type, std::vector<index> shape, std::function<void(index, std::span<std::byte>)> make) {
+    put(std::move(name), type, std::move(shape)).make = std::move(make);
+  }
   /// A view of float, double, bf16, int32 or int64, or of FP8 codes.
   template <class T, int R>
   void add(std::string name, view<T, R> v) {
@@ -42,12 +49,26 @@ class safetensors_writer {
 
   /// @throws error when the file cannot be written
   void write(const std::filesystem::path& path) const {
-    const std::string head = header();
     std::ofstream file(path, std::ios::binary);
-    file.write(head.data(), static_cast<std::streamsize>(head.size()));
-    for (const auto& [name, e] : entries_)
-      if (e.bytes) file.write(reinterpret_cast<const char*>(e.data), static_cast<std::streamsize>(e.bytes));
-    if (!file.flush()) throw error(path.string() + ": cannot be written");
+    const auto check = [&](bool good) {
+      if (!good) throw error(path.string() + ": cannot be written");
+    };
+    write_to([&](const void* data, std::size_t bytes) {
+      check(bool(file.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes))));
+    });
+    check(bool(file.flush()));
+  }
+  /// The file's bytes in order, piece by piece: sink(data, bytes).
+  void write_to(const std::function<void(const void*, std::size_t)>& sink) const {
+    const std::string head = header();
+    sink(head.data(), head.size());
+    std::vector<std::byte> piece;
+    for (const auto& [name, e] : entries_) {
+      if (e.make)
+        write_pieces(sink, e, piece);
+      else if (e.bytes)
+        sink(e.data, static_cast<std::size_t>(e.bytes));
+    }
   }
 
  private:
@@ -57,7 +78,19 @@ class safetensors_writer {
     index bytes;
     const std::byte* data = nullptr;
     std::vector<std::byte> owned;
+    std::function<void(index, std::span<std::byte>)> make;
   };
+
+  static void write_pieces(const std::function<void(const void*, std::size_t)>& sink, const entry& e, std::vector<std::byte>& piece) {
+    constexpr index about = index{1} << 20;
+    const index row = e.shape.empty() || e.shape[0] == 0 ? e.bytes : e.bytes / e.shape[0];
+    const index step = std::max(row, row ? about / row * row : about);
+    for (index at = 0; at < e.bytes; at += step) {
+      piece.resize(static_cast<std::size_t>(std::min(step, e.bytes - at)));
+      e.make(at, piece);
+      sink(piece.data(), piece.size());
+    }
+  }
 
   template <class T>
   static constexpr dtype type_of() {
@@ -89,7 +122,7 @@ class safetensors_writer {
     const std::optional<index> elements = detail::checked_elements(shape, each);
     expects(elements.has_value(), "safetensors_writer: shape " + shape_text(shape));
     const auto [at, is_new] =
-        entries_.try_emplace(name, entry{type, std::move(shape), *elements * each, nullptr, {}});
+        entries_.try_emplace(name, entry{type, std::move(shape), *elements * each, nullptr, {}, {}});
     expects(is_new, "safetensors_writer: " + in_quotes(name) + " was added twice");
     return at->second;
   }

@@ -39,18 +39,22 @@ class sequence {
   index mtp_length() const { return mtp_length_; }
   index max_tokens() const { return max_tokens_; }
   index max_rewind() const { return max_rewind_; }
+  /// The earliest position that rewind() and rewind_mtp() can reach, besides 0.  A sequence that was loaded
+  /// (gen/state_file.hpp) or begins with a reused prefix (gen/prefix_cache.hpp) has no rows before its floor.
+  index rewind_limit() const { return std::max(floor_, high_water_ - max_rewind_); }
+  index mtp_rewind_limit() const { return std::max(mtp_floor_, mtp_high_water_ - max_rewind_ - 1); }
 
   /// Forget everything; the next token has position 0.
-  void reset() { length_ = mtp_length_ = high_water_ = mtp_high_water_ = 0; }
+  void reset() { length_ = mtp_length_ = high_water_ = mtp_high_water_ = floor_ = mtp_floor_ = 0; }
 
   /// Take tokens back: the sequence is as it was after its first `position` tokens.  MTP pairs that saw a
   /// token taken back go too: pair i holds token i+1, so at most position - 1 pairs stay.
-  /// @throws contract_violation if more than max_rewind tokens would have to be taken back.
+  /// @throws contract_violation if position is below rewind_limit(): more than max_rewind tokens back.
   void rewind(index position) {
     expects_in(position, 0, length_ + 1, "sequence::rewind: position");
     if (position == length_) return;
     if (position == 0) return reset();
-    expects(high_water_ - position <= max_rewind_,
+    expects(position >= rewind_limit(),
             "sequence::rewind: that many tokens cannot be taken back; make the sequence with a larger max_rewind");
     if (mtp_length_ >= position) rewind_mtp(position - 1);
     length_ = position;
@@ -58,9 +62,10 @@ class sequence {
   /// The same for the MTP module alone; it can go one pair further (a ring has one row more than a window needs).
   void rewind_mtp(index position) {
     expects_in(position, 0, mtp_length_ + 1, "sequence::rewind_mtp: position");
-    expects(position == 0 || mtp_high_water_ - position <= max_rewind_ + 1,
+    expects(position == 0 || position >= mtp_rewind_limit(),
             "sequence::rewind_mtp: that many tokens cannot be taken back; make the sequence with a larger max_rewind");
     mtp_length_ = position;
+    if (position == 0) mtp_high_water_ = mtp_floor_ = 0;
   }
 
   /// What layer l remembers (MTP blocks come after the layers).
@@ -69,6 +74,8 @@ class sequence {
  private:
   template <numerics_policy, execution>
   friend class transformer;
+  template <numerics_policy, execution>
+  friend struct sequence_access;  // gen/state.hpp: writes a sequence down and makes it again
 
   /// Was this sequence made for such a model?
   bool fits(const config& c) const {
@@ -91,6 +98,7 @@ class sequence {
   index length_ = 0, mtp_length_ = 0, max_tokens_ = 0, max_rewind_ = 0;
   // Rings hold rows up to the longest length reached: what a rewind may still find.
   index high_water_ = 0, mtp_high_water_ = 0;
+  index floor_ = 0, mtp_floor_ = 0;  // rows from before these were never there
 };
 
 /// Policy: num/policy.hpp.  Exec: core/exec.hpp.  The weights must outlive the transformer.
@@ -131,6 +139,7 @@ class transformer {
   }
 
   const config& configuration() const { return config_; }
+  const model_weights& weights() const { return *weights_; }
   E& executor() { return exec_; }
   bool has_mtp() const { return !weights_->mtp.empty(); }
 
