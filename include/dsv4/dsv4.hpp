@@ -60,8 +60,12 @@
 
 // With dsv4::dsv4: files, and the fast kernels.
 #if defined(DSV4_HAS_CPU)
-#include "cpu/cpu.hpp"        // every kernel of exec::cpu
-#include "io/checkpoint.hpp"  // hub directories, mapped
-#include "gen/sampler.hpp"    // logits -> token
-#include "gen/generate.hpp"   // prompt -> tokens
+#include "cpu/cpu.hpp"              // every kernel of exec::cpu
+#include "io/checkpoint.hpp"        // hub directories, mapped
+#include "text/chat_encoding.hpp"   // messages -> prompt
+#include "text/chat_parsing.hpp"    // completion -> message
+#include "gen/sampler.hpp"          // logits -> distribution -> token
+#include "gen/log_probability.hpp"  // what the model itself thinks of the tokens
+#include "gen/generate.hpp"         // prompt -> tokens
+#include "gen/speculative.hpp"      // the same with drafts, several tokens a call
 #endif

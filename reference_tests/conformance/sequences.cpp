@@ -480,7 +480,7 @@ TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on a
   }
   // MTP
   const pair short_pair[] = {{&s, ids, streams}}, few_pair[] = {{&s, next, few}}, thin_pair[] = {{&s, next, thin}};
-  CHECK_THROWS_AS(m.forward_mtp(short_pair, {}), contract_violation);
+  CHECK_THROWS_AS(m.forward_mtp(short_pair, typename model_type::output{}), contract_violation);
   CHECK_THROWS_AS(m.forward_mtp(few_pair, one), contract_violation);
   CHECK_THROWS_AS(m.forward_mtp(thin_pair, one), contract_violation);
   CHECK(s.mtp_length() == 0);

@@ -2,11 +2,13 @@
 #pragma once
 /// Autoregressive generation of one sequence: prefill in chunks, then one token per call.
 /// Chunks bound the scratch memory of long prompts and change no bit (model/transformer.hpp).
+/// gen/speculative.hpp gives the same tokens with fewer calls.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "../model/transformer.hpp"
@@ -34,54 +36,89 @@ struct generation {
   double prefill_seconds = 0, decode_seconds = 0;
 };
 
+namespace detail {
+
+class stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(clock::now() - begin_).count(); }
+
+ private:
+  using clock = std::chrono::steady_clock;
+  clock::time_point begin_ = clock::now();
+};
+
+/// What every way to generate asks of its arguments.
+template <class Sequence>
+void check_generate(const Sequence& s, std::span<const std::int32_t> prompt, const generate_options& o) {
+  const auto n = static_cast<index>(prompt.size());
+  expects(n > 0, "generate: the prompt is empty");
+  expects(o.max_new >= 0, "generate: max_new is negative");
+  const index longest = s.length() + n + std::max(o.max_new - 1, index{0});
+  expects_in(longest, 0, s.max_tokens() + 1,
+             "generate: tokens of prompt and answer against the sequence's max_tokens");
+}
+
+/// read(ids, last) for each chunk of the prompt.
+template <class Read>
+double prefill(std::span<const std::int32_t> prompt, const generate_options& o, Read&& read) {
+  const stopwatch time;
+  const auto n = static_cast<index>(prompt.size());
+  for (index at = 0; at < n; at += prefill_chunk) {
+    const index end = std::min(at + prefill_chunk, n);
+    read(prompt.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(end - at)), end == n);
+    if (o.on_prefill) o.on_prefill(end, n);
+  }
+  return time.seconds();
+}
+
+/// Counts a made token and tells the caller.  Is another one wanted?
+template <class T, class OnToken>
+bool tell(generation& r, const generate_options& o, std::int32_t id, view<const T, 1> logits, OnToken& on_token) {
+  ++r.tokens;
+  bool more;
+  if constexpr (std::is_invocable_v<OnToken&, std::int32_t, view<const T, 1>>)
+    more = on_token(id, logits);
+  else
+    more = on_token(id);
+  if (!more) r.stop = stop_reason::caller;
+  if (std::find(o.stop_ids.begin(), o.stop_ids.end(), id) != o.stop_ids.end()) r.stop = stop_reason::stop_id;
+  return r.stop == stop_reason::length && r.tokens < o.max_new;
+}
+
+}  // namespace detail
+
 /// Feeds `prompt` to the sequence (which may already hold tokens) and makes up to max_new more.
-///   choose(view<const wide, 1> logits) -> token id   a sampler, for example
-///   on_token(token id) -> bool                       false ends the generation
+///   choose(view<const wide, 1> logits) -> token id   a sampler, for example; if it has begin(length, prompt),
+///                                                    as a sampler has, that is called first
+///   on_token(token id [, logits it was chosen from]) -> bool      false ends the generation
 /// The sequence then holds the prompt and all made tokens but the last, which no call has read yet.
 /// @throws contract_violation: an empty prompt, ids outside the vocabulary, a sequence too short
 template <numerics_policy P, execution E, class Choose, class OnToken>
 generation generate(transformer<P, E>& model, sequence<P, E>& s, std::span<const std::int32_t> prompt,
                     const generate_options& options, Choose&& choose, OnToken&& on_token) {
   // contract
-  const auto n = static_cast<index>(prompt.size());
-  expects(n > 0, "generate: the prompt is empty");
-  expects(options.max_new >= 0, "generate: max_new is negative");
-  const index longest = s.length() + n + std::max(options.max_new - 1, index{0});
-  expects_in(longest, 0, s.max_tokens() + 1,
-             "generate: tokens of prompt and answer against the sequence's max_tokens");
+  detail::check_generate(s, prompt, options);
+  if constexpr (requires { choose.begin(s.length(), prompt); }) choose.begin(s.length(), prompt);
 
-  using clock = std::chrono::steady_clock;
-  const auto seconds_since = [](clock::time_point t) {
-    return std::chrono::duration<double>(clock::now() - t).count();
-  };
   generation r;
   tensor<wide_t<E>, 2> logits(1, model.configuration().vocab_size);
-  const auto run = [&](std::span<const std::int32_t> ids, bool read_out) {
+  const auto read = [&](std::span<const std::int32_t> ids, bool last) {
     const typename transformer<P, E>::input one{&s, ids};
-    model.forward(std::span(&one, 1), {{}, read_out ? logits.all() : view<wide_t<E>, 2>{}});
+    model.forward(std::span(&one, 1), {{}, last ? logits.all() : view<wide_t<E>, 2>{}});
   };
 
   // Prefill; only its last token needs logits.
-  auto begin = clock::now();
-  for (index at = 0; at < n; at += prefill_chunk) {
-    const index end = std::min(at + prefill_chunk, n);
-    run(prompt.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(end - at)), end == n);
-    if (options.on_prefill) options.on_prefill(end, n);
-  }
-  r.prefill_seconds = seconds_since(begin);
+  r.prefill_seconds = detail::prefill(prompt, options, read);
 
   // Decode.
-  begin = clock::now();
+  const detail::stopwatch time;
   while (r.tokens < options.max_new) {
-    const std::int32_t id = choose(view<const wide_t<E>, 1>(logits[0]));
-    ++r.tokens;
-    if (!on_token(id)) r.stop = stop_reason::caller;
-    if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end())
-      r.stop = stop_reason::stop_id;
-    if (r.stop != stop_reason::length || r.tokens == options.max_new) break;
-    run(std::span(&id, 1), true);
+    const view<const wide_t<E>, 1> row = logits[0];
+    const std::int32_t id = choose(row);
+    if (!detail::tell(r, options, id, row, on_token)) break;
+    read(std::span(&id, 1), true);
   }
-  r.decode_seconds = seconds_since(begin);
+  r.decode_seconds = time.seconds();
   return r;
 }
 

@@ -1,117 +1,127 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// From logits to a token: greedy, or temperature and top-p with a seed.
+/// From logits to a token: processors, an explicit distribution, a draw.  gen/sampling.hpp has the settings
+/// and the order in which they work, gen/distribution.hpp the distribution.
+/// axes     v vocabulary
 ///
-/// The same seed gives the same tokens everywhere: the random number of draw i is a function of
-/// (seed, i) alone (splitmix64), probabilities are double, and tokens of equal logits are ordered by
-/// id.  What remains of the platform is the last bit of std::exp.
-/// @post (1) temperature 0 takes the largest logit, the lowest id among equals; draws nothing
-///       (2) top_p keeps the shortest run of tokens, by falling logit, whose mass reaches top_p of the
-///           whole, at least one; what is kept is drawn in proportion to its mass
-///       (3) nothing is allocated after construction
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <limits>
-#include <vector>
-
-#include "../core/contract.hpp"
-#include "../core/view.hpp"
+/// The same seed gives the same tokens for the same logits, whatever the threads: the random number of draw i
+/// is a function of (seed, i) alone, and all arithmetic is double in a fixed order.  What remains of the
+/// platform is the last bit of std::exp.
+/// @post (1) temperature 0 takes the largest processed logit, the lowest id among equals; draws nothing
+///       (2) a token is drawn with the probability that next() gives it
+///       (3) penalties and constrain see exactly the remembered ids; forget() undoes remember()
+///       (4) a sampler restored from state() goes on with the same tokens
+///       (5) nothing is allocated after construction, for up to max_tokens remembered ids
+#include "distribution.hpp"
+#include "token_history.hpp"
 
 namespace dsv4 {
 
-struct sampling {
-  double temperature = 0;  ///< 0: greedy
-  double top_p = 1;        ///< 1: all tokens
-  std::uint64_t seed = 0;
+/// What a sampler knows beyond its settings: enough to go on later, elsewhere.
+struct sampler_state {
+  std::uint64_t draws = 0;        ///< random numbers used
+  std::vector<std::int32_t> ids;  ///< remembered; empty if the settings look at none
 };
-
-/// Output `n` (from 0) of the generator splitmix64 with this seed.
-/// Steele, Lea, Flood: Fast splittable pseudorandom number generators (OOPSLA 2014).
-constexpr std::uint64_t splitmix64(std::uint64_t seed, std::uint64_t n) {
-  std::uint64_t z = seed + (n + 1) * 0x9e3779b97f4a7c15;  // 2^64 / golden ratio, odd
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
-}
-/// The same in [0, 1), from its 53 high bits.
-constexpr double uniform(std::uint64_t seed, std::uint64_t n) {
-  return static_cast<double>(splitmix64(seed, n) >> 11) * 0x1p-53;
-}
 
 class sampler {
  public:
-  /// @throws contract_violation: temperature negative or not finite, top_p outside (0, 1]
-  sampler(const sampling& s, index vocabulary) : s_(s) {
-    expects(s.temperature >= 0 && std::isfinite(s.temperature), "sampler: temperature must be 0 or more");
-    expects(s.top_p > 0 && s.top_p <= 1, "sampler: top_p must be above 0 and at most 1");
-    heap_.reserve(static_cast<std::size_t>(vocabulary));
+  /// max_tokens: the longest conversation without allocation.
+  /// @throws contract_violation for impossible settings
+  sampler(const sampling& s, index vocabulary, index max_tokens = 0)
+      : s_((check_sampling(s, vocabulary), s)),
+        history_(vocabulary, s.penalty_window, remembers() ? max_tokens : 0),
+        x_(static_cast<std::size_t>(vocabulary)),
+        order_(vocabulary),
+        own_(vocabulary) {}
+
+  const sampling& settings() const { return s_; }
+
+  // ---- which ids have been said
+
+  /// Does any setting look at earlier ids?  If not, none are kept.
+  bool remembers() const { return s_.penalises() || s_.constrain; }
+  void remember(std::int32_t id) {
+    if (remembers()) history_.push(id);
+  }
+  /// Take the last id back.
+  void forget() {
+    if (remembers()) history_.pop();
+  }
+  /// A sequence that holds `length` tokens is about to read `prompt`: ids beyond `length` are taken back
+  /// (an answer's last token, which nothing has read yet; a conversation that was cut), the prompt is remembered.
+  /// @throws contract_violation if earlier ids matter and this sampler has not seen them
+  void begin(index length, std::span<const std::int32_t> prompt) {
+    if (!remembers()) return;
+    expects(history_.size() >= length,
+            "sampler: penalties and constraints look at earlier ids; begin(0, ids) with those that the sequence holds");
+    history_.truncate(length);
+    for (const std::int32_t id : prompt) history_.push(id);
   }
 
-  /// The next token.  NaN counts as minus infinity.  @throws error if no logit is above that
+  // ---- the next token
+
+  /// The distribution of the token after the remembered ids.
+  /// @throws error if no token is possible
+  template <class T>
+  void next(view<const T, 1> logits /*[v]*/, distribution& p) {
+    expects_equal(logits.extent(0), static_cast<index>(x_.size()), "sampler: logits against the vocabulary");
+    std::transform(logits.begin(), logits.end(), x_.begin(), [](T x) { return static_cast<double>(x); });
+    if (s_.constrain) s_.constrain(history_.ids(), x_);
+    if (s_.penalises()) penalise();
+    for (const logit_bias& b : s_.bias) x_[static_cast<std::size_t>(b.id)] += b.added;
+    p.assign(x_, s_, order_);
+  }
+  /// A token of p.  Draws a random number unless p is certain.
+  std::int32_t pick(const distribution& p) { return p.certain() ? p.draw(0) : p.draw(random()); }
+  /// True with this probability.  Draws a random number unless that is 0 or 1 (or beyond).
+  bool chance(double probability) {
+    if (probability <= 0 || probability >= 1) return probability >= 1;
+    return random() < probability;
+  }
+  /// The next token, remembered.
   template <class T>
   std::int32_t operator()(view<const T, 1> logits) {
-    const index best = greedy(logits);
-    if (s_.temperature == 0) return static_cast<std::int32_t>(best);
-    const double largest = static_cast<double>(logits[best]);
-
-    // Masses relative to the largest, and their sum in the order of the ids.
-    heap_.clear();
-    double total = 0;
-    for (index i = 0; i < logits.extent(0); ++i) {
-      const auto x = static_cast<double>(logits[i]);
-      const double mass = x == largest ? 1 : std::exp((x - largest) / s_.temperature);
-      if (!(mass > 0)) continue;
-      heap_.push_back({x, mass, static_cast<std::int32_t>(i)});
-      total += mass;
-    }
-
-    // The k-th candidate by falling logit: only as much of the order is made as is asked for.
-    std::make_heap(heap_.begin(), heap_.end(), after);
-    std::size_t ordered = 0;
-    const auto ranked = [&](std::size_t k) -> const candidate& {
-      for (; ordered <= k; ++ordered)
-        std::pop_heap(heap_.begin(), heap_.end() - static_cast<std::ptrdiff_t>(ordered), after);
-      return heap_[heap_.size() - 1 - k];
-    };
-    std::size_t kept = heap_.size();
-    double mass = total;
-    if (s_.top_p < 1)
-      for (mass = 0, kept = 0; kept < heap_.size() && mass < s_.top_p * total;) mass += ranked(kept++).mass;
-
-    // Walk the kept candidates until their mass passes the draw.
-    const double draw = uniform(s_.seed, draws_++) * mass;
-    double sum = 0;
-    for (std::size_t k = 0; k + 1 < kept; ++k)
-      if ((sum += ranked(k).mass) > draw) return ranked(k).id;
-    return ranked(kept - 1).id;
+    next(logits, own_);
+    const std::int32_t id = pick(own_);
+    remember(id);
+    return id;
   }
 
-  /// Random numbers used so far.
+  // ---- going on later
+
   std::uint64_t draws() const { return draws_; }
+  sampler_state state() const { return {draws_, {history_.ids().begin(), history_.ids().end()}}; }
+  /// @throws contract_violation for ids outside the vocabulary
+  void restore(const sampler_state& state) {
+    draws_ = state.draws;
+    history_.truncate(0);
+    for (const std::int32_t id : state.ids) remember(id);
+  }
 
   /// The largest logit's id, the lowest among equals.
   template <class T>
-  static index greedy(view<const T, 1> logits) {
-    index best = -1;
-    for (index i = 0; i < logits.extent(0); ++i)
-      if (logits[i] > (best < 0 ? -std::numeric_limits<T>::infinity() : logits[best])) best = i;
-    if (best < 0) throw error("sampler: no logit is a number above minus infinity");
-    return best;
+  static std::int32_t greedy(view<const T, 1> logits) {
+    return argmax(std::span<const T>(logits.begin(), logits.end()));
   }
 
  private:
-  struct candidate {
-    double logit, mass;
-    std::int32_t id;
-  };
-  static bool after(const candidate& a, const candidate& b) {
-    return a.logit != b.logit ? a.logit < b.logit : a.id > b.id;
+  double random() { return uniform(s_.seed, draws_++); }
+
+  void penalise() {
+    for (std::size_t i = 0; i < x_.size(); ++i) {
+      const auto n = static_cast<double>(history_.count(static_cast<index>(i)));
+      if (n == 0) continue;
+      x_[i] = x_[i] > 0 ? x_[i] / s_.repetition_penalty : x_[i] * s_.repetition_penalty;
+      x_[i] -= n * s_.frequency_penalty + s_.presence_penalty;
+    }
   }
 
   sampling s_;
   std::uint64_t draws_ = 0;
-  std::vector<candidate> heap_;
+  token_history history_;
+  std::vector<double> x_;  // [v] logits under way
+  ranking order_;
+  distribution own_;
 };
 
 }  // namespace dsv4

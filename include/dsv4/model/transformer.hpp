@@ -172,15 +172,18 @@ class transformer {
   }
 
   /// Run MTP block 0 on pairs (streams of position i, token i+1).  Pairs must follow each other as the
-  /// tokens did: a sequence's first pair has position mtp_length().
+  /// tokens did: a sequence's first pair has position mtp_length().  out.streams are the block's own: an
+  /// estimate of the main model's at position i+1, the input of a second draft (gen/mtp_drafter.hpp);
+  /// for a batch of one sequence they may be written over the input.
   /// @throws unsupported if the checkpoint has no MTP module; contract_violation as forward().
   template <observer Tap = no_tap>
-  void forward_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits /*[t,v]*/, Tap&& tap = Tap{}) {
+  void forward_mtp(std::span<const mtp_input_rows> batch, const output& out, Tap&& tap = Tap{}) {
     if (!has_mtp()) throw unsupported("forward_mtp: this checkpoint has no MTP module (mtp.0.*)");
     const auto next = [](const mtp_input_rows& i) { return i.next; };
     const index rows = check(batch, "forward_mtp", next, &sequence_type::mtp_length_);
-    check_rows({logits, {}}, rows, static_cast<index>(batch.size()));
+    check_rows(out, rows, static_cast<index>(batch.size()));
     for (const mtp_input_rows& i : batch) {
+      expects(!out.last_logits.data() || !i.next.empty(), "forward_mtp: last_logits of a sequence without new pairs");
       expects_equal(i.streams.extent(0), static_cast<index>(i.next.size()), "forward_mtp: rows of streams against tokens");
       expects(i.streams.extent(1) == config_.hc_mult && i.streams.extent(2) == config_.hidden_size,
               "forward_mtp: streams must be [t, hc_mult, hidden_size]");
@@ -188,10 +191,16 @@ class transformer {
     kernel::scope<E>::run(exec_, [&] {
       for (index row = 0; row < rows; row += tokens_per_pass_) {
         collect(batch, row, next, &sequence_type::mtp_length_);
-        run_mtp(batch, logits, row, tap);
+        run_mtp(batch, out, row, tap);
         for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->advance_mtp(g.tokens());
       }
     });
+  }
+
+  /// The same, logits of every pair.
+  template <observer Tap = no_tap>
+  void forward_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits /*[t,v]*/, Tap&& tap = Tap{}) {
+    forward_mtp(batch, output{logits, {}}, tap);
   }
 
  private:
@@ -291,23 +300,11 @@ class transformer {
       block<P>(exec_, scratch_, at, c, c.ratio(l), ids_, c.ratio(l) ? compressed : plain,
                weights_->layers[static_cast<std::size_t>(l)], states_of(l), h);
     }
-    if (out.streams.data()) std::copy(h.begin(), h.end(), out.streams.rows(row, row + t).begin());
-
-    // Head: all rows, or the last one of each sequence.
-    const tapper<Tap> at{tap, segments_, {tap_scope::part::head, 0}};
-    const head_weights w{&weights_->hc_head, weights_->norm, &weights_->head};
-    if (out.logits.data()) head(exec_, scratch_, at, c, h, w, out.logits.rows(row, row + t));
-    if (out.last_logits.data())
-      for (const segment& g : segments_)
-        if (g.last) {
-          no_tap none;
-          const tapper<no_tap> quiet{none, {}, {tap_scope::part::head, 0}};
-          head(exec_, scratch_, quiet, c, h.rows(g.end - 1, g.end), w, out.last_logits.rows(g.sequence, g.sequence + 1));
-        }
+    read_out(out, row, h, tap_scope::part::head, {&weights_->hc_head, weights_->norm, &weights_->head}, tap);
   }
 
   template <class Tap>
-  void run_mtp(std::span<const mtp_input_rows> batch, view<wide, 2> logits, index row, Tap& tap) {
+  void run_mtp(std::span<const mtp_input_rows> batch, const output& out, index row, Tap& tap) {
     workspace::scope here(scratch_);
     const config& c = config_;
     const auto t = static_cast<index>(ids_.size());
@@ -322,9 +319,25 @@ class transformer {
     const rotary_context rotary = rotary_of(ratio ? compressed_ : plain_);
     const tapper<Tap> at{tap, segments_, {tap_scope::part::mtp, 0}};
     block<P>(exec_, scratch_, at, c, ratio, ids_, rotary, w.block, states_of(c.num_hidden_layers), x);
-    const tapper<Tap> at_head{tap, segments_, {tap_scope::part::mtp_head, 0}};
-    head(exec_, scratch_, at_head, c, x, {&w.hc_head, w.norm, &weights_->head},
-         logits.rows(row, row + t));
+    read_out(out, row, x, tap_scope::part::mtp_head, {&w.hc_head, w.norm, &weights_->head}, tap);
+  }
+
+  /// Streams h [t, n, d] of this pass, which begins at `row` of the call, to what the caller asked for.
+  template <class Tap>
+  void read_out(const output& out, index row, view<activation, 3> h, tap_scope::part part, const head_weights& w, Tap& tap) {
+    const index t = h.extent(0);
+    if (out.streams.data()) std::copy(h.begin(), h.end(), out.streams.rows(row, row + t).begin());
+
+    // Head: all rows, or the last one of each sequence.
+    const tapper<Tap> at{tap, segments_, {part, 0}};
+    if (out.logits.data()) head(exec_, scratch_, at, config_, h, w, out.logits.rows(row, row + t));
+    if (out.last_logits.data())
+      for (const segment& g : segments_)
+        if (g.last) {
+          no_tap none;
+          const tapper<no_tap> quiet{none, {}, {part, 0}};
+          head(exec_, scratch_, quiet, config_, h.rows(g.end - 1, g.end), w, out.last_logits.rows(g.sequence, g.sequence + 1));
+        }
   }
 
   config config_;

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Drafted tokens and the rule that judges them.
+/// @paper{DSV4, section 2.1 (as DeepSeek-V3, section 5.4.3); the rule: Leviathan, Kalman, Matias, ICML 2023, Algorithm 1}
+/// axes     v vocabulary
+///
+/// A draft x was drawn from q, the model says p.  Keep x with probability min(1, p[x] / q[x]), else take a
+/// token from max(p - q, 0) / its sum.  Then token y comes with probability
+///   min(q[y], p[y]) + (1 - sum_x min(q[x], p[x])) max(p[y] - q[y], 0) / sum_x max(p[x] - q[x], 0) = p[y],
+/// because the two sums over x add up to 1: whatever the drafter does, only speed depends on it.
+/// Greedy is the case where p is one token: the draft is kept if it is that one.
+#include "sampler.hpp"
+
+namespace dsv4 {
+
+/// The drafts of one call: up to `depth` ids, each with the distribution it was drawn from.
+class draft_list {
+ public:
+  draft_list(index depth, index vocabulary)
+      : ids_(static_cast<std::size_t>(depth)), q_(static_cast<std::size_t>(depth), distribution(vocabulary)) {}
+
+  void clear() { size_ = 0; }
+  index size() const { return static_cast<index>(size_); }
+  index capacity() const { return static_cast<index>(ids_.size()); }
+  std::span<const std::int32_t> ids() const { return std::span<const std::int32_t>(ids_).first(size_); }
+  const distribution& q(index i) const { return q_[static_cast<std::size_t>(i)]; }
+
+  /// The distribution of the next draft, to be filled before add().
+  distribution& next() { return q_[size_]; }
+  /// A token that was drawn from next().
+  void add(std::int32_t id) { ids_[size_++] = id; }
+
+ private:
+  std::vector<std::int32_t> ids_;
+  std::vector<distribution> q_;
+  std::size_t size_ = 0;
+};
+
+/// What a judged draft becomes.
+struct verdict {
+  std::int32_t id;
+  bool accepted;
+};
+
+/// Keep x, which was drawn from q, or replace it by a token of what q left of p.
+/// choose: chance(probability) -> bool, pick(distribution) -> id, as a sampler.  Spoils p.
+template <class Choose>
+verdict judge(Choose& choose, distribution& p, std::int32_t x, const distribution& q) {
+  if (choose.chance(p[x] / q[x])) return {x, true};
+  p.subtract(q);
+  return {choose.pick(p), false};
+}
+
+}  // namespace dsv4
