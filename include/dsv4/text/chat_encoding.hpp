@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -71,14 +72,14 @@ inline std::vector<turn> merge_users(std::span<const chat_message> messages, con
       continue;
     }
     if (!after_user || (!tool && out.back().message.task))
-      out.push_back({tool ? chat_message{"user"} : chat_message{"user", m.content, "", {}, {}, nullptr, "", m.task, m.wo_eos}, {}, here});
+      out.push_back({chat_message{.role = "user", .task = tool ? std::nullopt : m.task}, {}, here});
     out.back().blocks.push_back({m.content, tool, m.tool_call_id});
   }
   return out;
 }
 
-/// Puts the tool results of a turn in the order of the calls before; texts stay where they are, and so do results that
-/// answer no call: they count as answers to the first.
+/// Puts the tool results of a turn in the order of the calls before.  Texts stay where they are; a result that answers
+/// no call counts as an answer to the first.
 inline void sort_tool_results(std::span<turn> turns) {
   std::unordered_map<std::string, std::size_t> order;
   for (turn& t : turns) {
@@ -116,9 +117,9 @@ inline std::vector<turn> drop_thinking(std::vector<turn> turns) {
   for (std::ptrdiff_t i = 0; i < std::ssize(turns); ++i) {
     turn& t = turns[static_cast<std::size_t>(i)];
     const std::string& role = t.message.role;
-    constexpr std::array kept{"user", "system", "latest_reminder", "direct_search_results"};  // the last one is refused later
     if (i < last && role == "assistant") t.message.reasoning_content.clear();
-    if (i >= last || role == "assistant" || std::find(kept.begin(), kept.end(), role) != kept.end()) out.push_back(std::move(t));
+    constexpr std::array kept{"assistant", "user", "system", "latest_reminder", "direct_search_results"};  // the last: refused later
+    if (i >= last || std::find(kept.begin(), kept.end(), role) != kept.end()) out.push_back(std::move(t));
   }
   return out;
 }
@@ -151,8 +152,8 @@ class turn_writer {
       throw unsupported(t.name + ": role " + python::shown(json(m.role)) +
                         ", expected system, developer, user, latest_reminder, assistant or tool");
     }
-    if (i + 1 == turns_.size() || turns_[i + 1].message.role == "assistant" || turns_[i + 1].message.role == "latest_reminder")
-      write_question(i);
+    const std::string* next = i + 1 < turns_.size() ? &turns_[i + 1].message.role : nullptr;
+    if (!next || *next == "assistant" || *next == "latest_reminder") write_question(i);
   }
 
  private:
@@ -206,7 +207,8 @@ class turn_writer {
       if (t.asks()) ask(thinking_ && keeps_thinking(static_cast<std::ptrdiff_t>(i)));
       return;
     }
-    const auto task = std::find_if(quick_tasks.begin(), quick_tasks.end(), [&](const quick_task& q) { return q.name == *t.message.task; });
+    const auto task = std::find_if(quick_tasks.begin(), quick_tasks.end(),
+                                   [&](const quick_task& q) { return q.name == *t.message.task; });
     if (task == quick_tasks.end())
       throw refused("AssertionError", t.name + ": task " + python::shown(json(*t.message.task)) +
                                           ", expected action, query, authority, domain, title or read_url");
@@ -249,6 +251,8 @@ inline prompt encode_messages(std::span<const chat_message> messages, const enco
   return out;
 }
 
-inline prompt encode(const chat_request& request) { return encode_messages(request.messages, request.options, request.context); }
+inline prompt encode(const chat_request& request) {
+  return encode_messages(request.messages, request.options, request.context);
+}
 
 }  // namespace dsv4::text

@@ -14,12 +14,11 @@
 /// oracle    the released parser: reference_tests/data/encoding
 /// deviates  nothing
 /// @throws refused  byte, what was expected, what was found; kind AssertionError or ValueError
-#include <algorithm>
-#include <array>
 #include <initializer_list>
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "chat_message.hpp"
@@ -190,7 +189,10 @@ inline json to_json(const chat_message& m) {
   for (const tool_call& c : m.tool_calls)
     calls.push_back(json::object{{"type", "function"},
                                  {"function", json::object{{"name", c.name}, {"arguments", c.arguments}}}});
-  return json::object{{"role", m.role}, {"content", m.content}, {"reasoning_content", m.reasoning_content}, {"tool_calls", calls}};
+  return json::object{{"role", m.role},
+                      {"content", m.content},
+                      {"reasoning_content", m.reasoning_content},
+                      {"tool_calls", std::move(calls)}};
 }
 
 }  // namespace dsv4::text

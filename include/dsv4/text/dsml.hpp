@@ -66,8 +66,9 @@ inline json::object arguments_of(const tool_call& call) {
   }
   const auto* object = value.get_if<json::object>();
   if (!object)
-    throw refused("AttributeError", "arguments of tool call " + python::shown(json(call.name)) + ": expected a JSON object, found " +
-                                        type_name(value) + ": " + python::shown(value));
+    throw refused("AttributeError", "arguments of tool call " + python::shown(json(call.name)) +
+                                        ": expected a JSON object, found " + type_name(value) + ": " +
+                                        python::shown(value));
   return *object;
 }
 

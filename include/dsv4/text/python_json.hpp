@@ -13,6 +13,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -78,7 +79,8 @@ inline double to_double(std::string_view number) {
     if (std::from_chars(digits.data(), digits.data() + digits.size(), power).ec != std::errc())
       power = digits[0] == '-' ? std::numeric_limits<std::int32_t>::min() : std::numeric_limits<std::int32_t>::max();
   }
-  const bool large = first != std::string_view::npos && power > static_cast<std::int64_t>(first) - static_cast<std::int64_t>(point);
+  const bool large = first != mantissa.npos &&
+                     power > static_cast<std::int64_t>(first) - static_cast<std::int64_t>(point);
   const double size = large ? std::numeric_limits<double>::infinity() : 0.0;
   return negative ? -size : size;
 }
