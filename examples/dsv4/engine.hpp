@@ -11,6 +11,7 @@
 
 #include "commands.hpp"
 #include "recorder.hpp"
+#include "session.hpp"
 
 namespace cli {
 
@@ -53,6 +54,7 @@ struct generate_result {
 struct engine {
   forward_result (*forward)(const forward_job&);
   generate_result (*generate)(const generate_job&);
+  std::unique_ptr<session> (*open)(const session_job&);
   bool wide_is_double;  ///< what is wide is written as F64
 };
 

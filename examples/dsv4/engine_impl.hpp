@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "engine.hpp"
+#include "session_impl.hpp"
 
 namespace cli {
 
@@ -90,7 +91,12 @@ generate_result run_generate(const generate_job& job) {
 }
 
 template <dsv4::numerics_policy P, dsv4::execution E>
-inline constexpr engine engine_of{run_forward<P, E>, run_generate<P, E>,
+std::unique_ptr<session> open_session(const session_job& job) {
+  return std::make_unique<model_session<P, E>>(job, make_executor<E>(job.threads));
+}
+
+template <dsv4::numerics_policy P, dsv4::execution E>
+inline constexpr engine engine_of{run_forward<P, E>, run_generate<P, E>, open_session<P, E>,
                                   std::is_same_v<written_t<E>, double>};
 
 }  // namespace cli

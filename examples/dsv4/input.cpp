@@ -15,6 +15,8 @@
 namespace cli {
 namespace {
 
+namespace fs = std::filesystem;
+
 /// What is wrong with a text, and where; the caller knows whether it came from a file.
 struct bad_text {
   std::size_t offset;
@@ -71,6 +73,21 @@ std::string read_text(const std::filesystem::path& path) {
   if (file) text << file.rdbuf();
   if (!file) dsv4::io::fail_format(path, "cannot be read");
   return std::move(text).str();
+}
+
+/// Where the small files of a checkpoint are.
+fs::path folder_of(const fs::path& model) {
+  std::error_code none;
+  return fs::is_directory(model, none) ? model : model.parent_path();
+}
+
+/// A field of a JSON file; null if there is no such file or field.
+nlohmann::json field_of(const fs::path& path, const char* name) {
+  std::error_code none;
+  if (!fs::exists(path, none)) return nullptr;
+  const auto json = nlohmann::json::parse(read_text(path), nullptr, false);
+  if (!json.is_object()) dsv4::io::fail_format(path, "is not a JSON object");
+  return json.value(name, nlohmann::json());
 }
 
 }  // namespace
@@ -131,27 +148,29 @@ std::vector<index> parse_chunks(const std::string& text) {
   }
 }
 
-std::vector<std::int32_t> end_of_text_ids(const std::filesystem::path& model) {
-  namespace fs = std::filesystem;
-  std::error_code none;
-  const fs::path dir = fs::is_directory(model, none) ? model : model.parent_path();
+std::vector<std::int32_t> end_of_text_ids(const fs::path& model) {
   for (const char* name : {"generation_config.json", "config.json"}) {
-    const fs::path path = dir / name;
-    if (!fs::exists(path, none)) continue;
-    const auto json = nlohmann::json::parse(read_text(path), nullptr, false);
-    if (!json.is_object()) dsv4::io::fail_format(path, "is not a JSON object");
-    const auto at = json.find("eos_token_id");
-    if (at == json.end() || at->is_null()) continue;
+    const fs::path path = folder_of(model) / name;
+    const nlohmann::json value = field_of(path, "eos_token_id");
+    if (value.is_null()) continue;
     std::vector<std::int32_t> ids;
-    for (const auto& id : at->is_array() ? *at : nlohmann::json::array({*at})) {
+    for (const auto& id : value.is_array() ? value : nlohmann::json::array({value})) {
       if (!id.is_number_integer() || id < 0 || id > std::numeric_limits<std::int32_t>::max())
         dsv4::io::fail_format(
-            path, "field 'eos_token_id': expected a token id or a list of them, found " + at->dump());
+            path, "field 'eos_token_id': expected a token id or a list of them, found " + value.dump());
       ids.push_back(id.get<std::int32_t>());
     }
     return ids;
   }
   return {};
+}
+
+std::string note_of(const fs::path& model) {
+  const nlohmann::json value = field_of(folder_of(model) / "config.json", "dsv4_note");
+  std::string note = value.is_string() ? value.get<std::string>() : "";
+  for (char& c : note)
+    if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = ' ';  // it goes to a terminal
+  return note;
 }
 
 }  // namespace cli

@@ -29,4 +29,7 @@ std::vector<index> parse_chunks(const std::string& text);
 /// number or a list; empty if neither names one.  @throws dsv4::format_error
 std::vector<std::int32_t> end_of_text_ids(const std::filesystem::path& model);
 
+/// "dsv4_note" of config.json: what whoever talks to this model should know.  @throws dsv4::format_error
+std::string note_of(const std::filesystem::path& model);
+
 }  // namespace cli

@@ -14,10 +14,13 @@
 
 #include <dsv4/core/error.hpp>
 
+#include "arguments.hpp"
+#include "chat.hpp"
 #include "commands.hpp"
 #include "encode.hpp"
 #include "golden.hpp"
 #include "golden_convert.hpp"
+#include "golden_weights.hpp"
 #include "input.hpp"
 #include "verify.hpp"
 
@@ -27,23 +30,6 @@ constexpr int exit_other = 1, exit_usage = 2, exit_bad_file = 3, exit_unsupporte
 
 /// The verb that the arguments name, with its options filled in.
 using program = std::function<void()>;
-
-void add_engine(CLI::App& verb, cli::engine_options& o) {
-  verb.add_option("--model", o.model, "checkpoint directory, or one .safetensors file beside its config.json")
-      ->required()
-      ->type_name("DIR");
-  verb.add_option("--numerics", o.numerics,
-                  "official: bf16 with FP8/FP4 activations; float32: plain mathematics")
-      ->check(CLI::IsMember({"official", "float32"}))
-      ->capture_default_str();
-  verb.add_option("--exec", o.exec, "ref: the readable specification, one thread; cpu: threads and SIMD")
-      ->check(CLI::IsMember({"ref", "cpu"}))
-      ->capture_default_str();
-  verb.add_flag("--fast", o.fast, "cpu with float sums: faster, not bit-equal to ref");
-  verb.add_option("--threads", o.threads, "threads of cpu; 0: all of the machine's")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
-}
 
 void add_ids(CLI::App& verb, std::string& ids) {
   verb.add_option("--ids", ids, "token ids: 1,5,9 or [1,5,9] or a file that holds such a list")
@@ -76,7 +62,7 @@ void add_forward(CLI::App& app, program& run) {
   CLI::App& verb = *app.add_subcommand("forward", "logits, and any intermediate value, of given tokens");
   auto o = std::make_shared<cli::forward_options>();
   auto chunks = std::make_shared<std::string>();
-  add_engine(verb, o->engine);
+  cli::add_engine(verb, o->engine);
   add_ids(verb, o->ids);
   verb.add_option("--chunks", *chunks, "lengths of the calls, the last one repeats (default: one call)")
       ->type_name("5,1,9");
@@ -117,7 +103,7 @@ Chunks change no bit.  Two sites are rewritten so that the file does not show th
 void add_generate(CLI::App& app, program& run) {
   CLI::App& verb = *app.add_subcommand("generate", "continue a prompt of token ids");
   auto o = std::make_shared<cli::generate_options>();
-  add_engine(verb, o->engine);
+  cli::add_engine(verb, o->engine);
   add_ids(verb, o->ids);
   verb.add_option("--max-new", o->max_new, "tokens to make at most")
       ->required()
@@ -207,11 +193,14 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   add_inspect(app, run);
   add_forward(app, run);
   add_generate(app, run);
+  cli::add_chat(app, run);
   add_tokenize(app, run);
   cli::add_encode(app, run);
   cli::add_parse(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
+  cli::add_golden_weights(*app.get_subcommand("golden"), run);
+  cli::add_golden_micro(*app.get_subcommand("golden"), run);
   cli::add_verify(app, run);
   try {
     app.parse(argc, argv);

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Options that several verbs have.
+#include <CLI/CLI.hpp>
+
+#include <dsv4/gen/sampling.hpp>
+
+#include "commands.hpp"
+
+namespace cli {
+
+/// --model --numerics --exec --fast --threads
+void add_engine(CLI::App& verb, engine_options& o);
+
+/// --temperature --top-k --top-p --min-p --seed and penalties
+void add_sampling(CLI::App& verb, dsv4::sampling& s);
+
+}  // namespace cli

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: MIT
+// dsv4 chat: questions from a terminal or a pipe, answers as they come.
+#include "chat.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include <dsv4/io/checkpoint.hpp>
+#include <dsv4/text/chat_encoding.hpp>
+#include <dsv4/text/chat_parsing.hpp>
+#include <dsv4/text/prompt_ids.hpp>
+
+#include "arguments.hpp"
+#include "engine.hpp"
+#include "input.hpp"
+#include "interrupt.hpp"
+#include "progress.hpp"
+#include "session.hpp"
+
+namespace cli {
+namespace {
+
+namespace fs = std::filesystem;
+namespace text = dsv4::text;
+
+struct chat_options {
+  engine_options engine;
+  fs::path tokenizer, load;
+  std::string system, think = "high";
+  dsv4::sampling sampling{.temperature = 1};
+  index max_new = 4096, context = 0, draft = 0;
+  bool stats = false;
+};
+
+constexpr index default_context = 8192;  // a choice: 8192 tokens of Flash are 30 MB of cache
+
+constexpr const char* help_text = R"(/think high|max|off   whether the next answers begin with reasoning
+/system TEXT          the instruction before the conversation; without TEXT: none
+/history              the conversation so far
+/reset                forget the conversation, keep the instruction
+/save FILE            write the conversation and the model's state
+/load FILE            go on with a saved one
+/stats                after each answer, tokens and speed: on or off
+/quit                 or Ctrl-D
+A line that ends in \ goes on in the next one.  Ctrl-C stops the answer.
+)";
+
+/// Thrown out of a prefill.
+struct interrupted {};
+
+class chat {
+ public:
+  explicit chat(const chat_options& o)
+      : o_(o),
+        checkpoint_(dsv4::io::checkpoint::open(o.engine.model)),
+        tokenizer_(text::tokenizer::load(o.tokenizer.empty() ? o.engine.model : o.tokenizer)),
+        context_(o.context > 0 ? o.context : std::min(default_context, config().max_position_embeddings)),
+        session_(open()),
+        stop_(stop_ids()),
+        think_end_(tokenizer_.token_to_id(text::end_think_token)) {
+    if (tokenizer_.vocab_size() > config().vocab_size)
+      throw dsv4::format_error(o.tokenizer.string() + ": the tokenizer has " + std::to_string(tokenizer_.vocab_size()) +
+                               " tokens, the model only " + std::to_string(config().vocab_size));
+    set_thinking(o.think);
+    if (!o.system.empty()) system_ = o.system;
+    if (!o.load.empty()) load(o.load);
+  }
+
+  void run() {
+    greet();
+    std::string line;
+    while (read(line)) try {
+        if (line.empty()) continue;
+        if (line[0] == '/') {
+          if (!command(line)) return;
+        } else {
+          ask(line);
+        }
+      } catch (const dsv4::error& e) {  // a wrong file, a full context: the conversation goes on
+        if (!terminal_in_) throw;
+        std::fprintf(stderr, "%s\n", e.what());
+      }
+  }
+
+ private:
+  const dsv4::config& config() const { return checkpoint_.configuration(); }
+
+  std::unique_ptr<session> open() {
+    if (context_ > config().max_position_embeddings)
+      throw usage_error("--context: " + std::to_string(context_) + " tokens, but the model's context ends at " +
+                        std::to_string(config().max_position_embeddings));
+    return find_engine(o_.engine).open({config(), checkpoint_.weights(), o_.sampling, context_, o_.draft, o_.engine.threads});
+  }
+  std::vector<std::int32_t> stop_ids() {
+    std::vector<std::int32_t> ids = end_of_text_ids(o_.engine.model);
+    if (ids.empty() && tokenizer_.eos()) ids.push_back(*tokenizer_.eos());
+    return ids;
+  }
+
+  void greet() const {
+    if (!terminal_in_) return;
+    std::printf("%s: %lld layers, context %lld tokens.  /help shows the commands, Ctrl-D leaves.\n",
+                o_.engine.model.string().c_str(), static_cast<long long>(config().num_hidden_layers),
+                static_cast<long long>(context_));
+    if (const std::string note = note_of(o_.engine.model); !note.empty()) std::printf("Note: %s\n", note.c_str());
+  }
+
+  // ---- lines
+
+  /// One question: a line and those it goes on in.  False at the end of the input.
+  bool read(std::string& line) {
+    line.clear();
+    for (const char* sign = "> ";; sign = ". ") {
+      std::string part;
+      if (!read_line(sign, part)) return !line.empty();
+      line += part;
+      if (line.empty() || line.back() != '\\') return true;
+      line.back() = '\n';
+    }
+  }
+  bool read_line(const char* sign, std::string& line) {
+    while (true) {
+      if (terminal_in_) {
+        std::fputs(sign, stdout);
+        std::fflush(stdout);
+      }
+      char* buffer = nullptr;
+      std::size_t room = 0;
+      errno = 0;
+      const ssize_t n = ::getline(&buffer, &room, stdin);
+      const std::unique_ptr<char, void (*)(void*)> free_it(buffer, std::free);
+      if (n >= 0) {
+        line.assign(buffer, static_cast<std::size_t>(n));
+        while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
+        return true;
+      }
+      if (!ctrl_c_.take() || errno != EINTR) {
+        if (terminal_in_) std::fputs("\n", stdout);
+        return false;
+      }
+      std::clearerr(stdin);
+      std::fputs("\n(Ctrl-D or /quit leaves)\n", stdout);
+      if (!terminal_in_) return false;
+    }
+  }
+
+  // ---- commands
+
+  /// False: the end.  @throws usage_error, dsv4::error
+  bool command(const std::string& line) {
+    const std::size_t space = line.find(' ');
+    const std::string verb = line.substr(0, space), rest = space == std::string::npos ? "" : line.substr(space + 1);
+    if (verb == "/quit" || verb == "/exit") return false;
+    if (verb == "/help") {
+      std::fputs(help_text, stdout);
+    } else if (verb == "/think") {
+      if (rest != "high" && rest != "max" && rest != "off") return say("/think high, /think max or /think off");
+      set_thinking(rest);
+    } else if (verb == "/system") {
+      system_ = rest;
+    } else if (verb == "/history") {
+      for (const text::chat_message& m : messages_) std::printf("[%s] %s\n", m.role.c_str(), m.content.c_str());
+    } else if (verb == "/reset") {
+      messages_.clear();
+      session_->reset();
+    } else if (verb == "/stats") {
+      o_.stats = !o_.stats;
+    } else if (verb == "/save" || verb == "/load") {
+      if (rest.empty()) return say(verb + " needs the name of a file");
+      verb == "/save" ? save(rest) : load(rest);
+      std::printf("%s: %zu messages, %lld tokens\n", rest.c_str(), messages_.size(), static_cast<long long>(session_->length()));
+    } else {
+      return say("no command " + verb + "; /help shows them");
+    }
+    return true;
+  }
+  static bool say(const std::string& what) {
+    std::fprintf(stderr, "%s\n", what.c_str());
+    return true;
+  }
+  void set_thinking(const std::string& how) {
+    think_ = how;
+    encoding_.mode = how == "off" ? text::thinking_mode::chat : text::thinking_mode::thinking;
+    encoding_.effort = how == "max" ? text::reasoning_effort::max : text::reasoning_effort::high;
+  }
+
+  // ---- a question and its answer
+
+  void ask(const std::string& question) {
+    messages_.push_back({"user", text::repaired(question)});
+    const std::vector<std::int32_t> ids = text::prompt_ids(tokenizer_, prompt());
+    const auto n = static_cast<index>(ids.size());
+    if (n >= context_) {
+      messages_.pop_back();
+      throw dsv4::error("the conversation would have " + std::to_string(n) + " tokens, the context has room for " +
+                        std::to_string(context_ - 1) + ": /reset forgets it, --context makes room");
+    }
+
+    progress bar;
+    text::stream_decoder words(tokenizer_);
+    std::string answer;
+    bool thinking = encoding_.mode == text::thinking_mode::thinking;
+    shade(thinking);
+    const auto on_prefill = [&](index done, index total) {
+      bar("reading", done, total);
+      if (ctrl_c_.pressed()) throw interrupted();
+    };
+    const auto on_token = [&](std::int32_t id) {
+      bar.clear();
+      const bool end = std::find(stop_.begin(), stop_.end(), id) != stop_.end();
+      std::string part = end ? words.finish() : words.push(id);
+      answer += part;
+      if (thinking && id == think_end_) {
+        thinking = false;
+        if (terminal_out_) part = "\n";
+        shade(false);
+      }
+      std::fwrite(part.data(), 1, part.size(), stdout);
+      std::fflush(stdout);
+      return !ctrl_c_.pressed();
+    };
+    std::optional<session_answer> r;
+    try {
+      r = session_->answer(ids, {.max_new = std::min(o_.max_new, context_ - n), .stop_ids = stop_, .on_prefill = on_prefill}, on_token);
+    } catch (const interrupted&) {
+    } catch (...) {
+      messages_.pop_back();
+      shade(false);
+      throw;
+    }
+    bar.clear();
+    shade(false);
+    const bool stopped = ctrl_c_.take();
+    if (!r) {  // before the first word: as if it had not been asked
+      messages_.pop_back();
+      std::fputs("(stopped while reading; the question is forgotten)\n", stdout);
+      return;
+    }
+    if (r->told.stop != dsv4::stop_reason::stop_id) {
+      const std::string rest = words.finish();
+      answer += rest;
+      std::fwrite(rest.data(), 1, rest.size(), stdout);
+    }
+    messages_.push_back(message_of(answer));
+    std::fputs(stopped ? "\n(stopped)\n" : "\n", stdout);
+    if (o_.stats) show(*r, n);
+    std::fflush(stdout);
+  }
+
+  text::prompt prompt() const {
+    std::vector<text::chat_message> all;
+    if (!system_.empty()) all.push_back({"system", system_});
+    all.insert(all.end(), messages_.begin(), messages_.end());
+    return text::encode_messages(all, encoding_);
+  }
+  /// What was said, as a message; an answer that was stopped in its reasoning has no content.
+  text::chat_message message_of(const std::string& answer) const {
+    text::chat_message m{"assistant"};
+    const std::size_t end = encoding_.mode == text::thinking_mode::thinking ? answer.find(text::end_think_token) : std::string::npos;
+    if (encoding_.mode == text::thinking_mode::chat) {
+      m.content = answer;
+    } else if (end == std::string::npos) {
+      m.reasoning_content = answer;
+    } else {
+      m.reasoning_content = answer.substr(0, end);
+      m.content = answer.substr(end + text::end_think_token.size());
+    }
+    return m;
+  }
+  void shade(bool on) const {
+    if (terminal_out_) std::fputs(on ? "\x1b[2m" : "\x1b[0m", stdout);
+  }
+  static void show(const session_answer& r, index prompt) {
+    const auto rate = [](index n, double s) { return s > 0 ? static_cast<double>(n) / s : 0; };
+    const index read = prompt - r.reused, decoded = std::max(r.told.tokens - 1, index{0});
+    std::fprintf(stderr, "read %lld of %lld tokens (%.1f/s), answered %lld (%.1f/s)", static_cast<long long>(read),
+                 static_cast<long long>(prompt), rate(read, r.told.prefill_seconds), static_cast<long long>(r.told.tokens),
+                 rate(decoded, r.told.decode_seconds));
+    if (r.drafted > 0)
+      std::fprintf(stderr, ", %lld of %lld drafts accepted", static_cast<long long>(r.accepted), static_cast<long long>(r.drafted));
+    std::fputs("\n", stderr);
+  }
+
+  // ---- files: the application's bytes are {"messages": [...], "system": "...", "think": "high"}
+
+  void save(const fs::path& path) {
+    text::json::array list;
+    for (const text::chat_message& m : messages_) {
+      text::json::object one{{"role", m.role}, {"content", m.content}};
+      if (!m.reasoning_content.empty()) one.emplace_back("reasoning_content", m.reasoning_content);
+      list.emplace_back(std::move(one));
+    }
+    session_->save(path, text::python::dumps(text::json::object{{"messages", list}, {"system", system_}, {"think", think_}}, true));
+  }
+  void load(const fs::path& path) {
+    const text::json saved = text::python::loads(session_->load(path));
+    const auto field = [&](const char* name) -> const text::json& {
+      if (const text::json* f = saved.find(name)) return *f;
+      throw dsv4::format_error(path.string() + ": no " + name + "; not a conversation of dsv4 chat");
+    };
+    const auto string = [&](const char* name) {
+      const std::string* s = field(name).text();
+      return s ? *s : throw dsv4::format_error(path.string() + ": " + name + " is no string; not a conversation of dsv4 chat");
+    };
+    messages_ = text::read_messages(field("messages"));
+    system_ = string("system");
+    set_thinking(string("think"));
+  }
+
+  chat_options o_;
+  interrupt_guard ctrl_c_;
+  bool terminal_in_ = isatty(STDIN_FILENO) != 0, terminal_out_ = isatty(STDOUT_FILENO) != 0;
+  dsv4::io::checkpoint checkpoint_;
+  text::tokenizer tokenizer_;
+  index context_;
+  std::unique_ptr<session> session_;
+  std::vector<std::int32_t> stop_;
+  std::optional<std::int32_t> think_end_;
+  text::encode_options encoding_;
+  std::string system_, think_;
+  std::vector<text::chat_message> messages_;
+};
+
+}  // namespace
+
+void add_chat(CLI::App& app, std::function<void()>& run) {
+  CLI::App& verb = *app.add_subcommand("chat", "a conversation on the terminal");
+  auto o = std::make_shared<chat_options>();
+  add_engine(verb, o->engine);
+  verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")->type_name("FILE");
+  verb.add_option("--system", o->system, "instruction before the conversation")->type_name("TEXT");
+  verb.add_option("--think", o->think, "reasoning before answers")->check(CLI::IsMember({"high", "max", "off"}))->capture_default_str();
+  verb.add_option("--context", o->context, "tokens of the conversation at most (default: 8192, or the model's context)")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--max-new", o->max_new, "tokens of an answer at most")->check(CLI::PositiveNumber)->capture_default_str();
+  verb.add_option("--draft", o->draft, "drafts per call by the MTP block; 0: none")->check(CLI::Range(0, 16))->capture_default_str();
+  verb.add_option("--load", o->load, "go on with a conversation that /save wrote")->type_name("FILE");
+  verb.add_flag("--stats", o->stats, "tokens and speed after each answer");
+  add_sampling(verb, o->sampling);
+  verb.footer(R"(
+Examples
+  dsv4 chat --model DeepSeek-V4-Flash
+  dsv4 chat --model DeepSeek-V4-Flash --think off --temperature 0 --draft 1
+  echo 'What is a mixture of experts?' | dsv4 chat --model DeepSeek-V4-Flash --think off
+
+On a terminal:
+)" + std::string(help_text) + R"(
+In a pipe every line is a question, answers alone go to standard output, and an error ends the program.
+What a user types is never read as a special token.  The same seed gives the same answers.)");
+  verb.callback([o, &run] { run = [o] { chat(*o).run(); }; });
+}
+
+}  // namespace cli

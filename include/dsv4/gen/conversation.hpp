@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// A conversation: every answer is asked for with the ids of all that was said, only what is new is read.
+///
+/// Prompts of a chat are not append-only: the next question drops the reasoning of the answer before, so the
+/// ids that agree end where that answer began (text/chat_encoding.hpp).  Hence two memories are kept: the live
+/// sequence, and a mark, its copy from before the last token of the last prompt.  The one that agrees with
+/// more of the new ids goes on; if neither does, everything is read again.
+/// @post (1) answer() gives the tokens that generate() would give a fresh sequence
+///       (2) if a callback throws, the conversation holds what was read until then, and can go on
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "speculative.hpp"
+#include "state_file.hpp"
+
+namespace dsv4 {
+
+template <numerics_policy P, execution E>
+class conversation {
+ public:
+  /// max_tokens: of questions and answers together.  depth: drafts per call (gen/speculative.hpp), 0: none.
+  /// @throws contract_violation max_tokens beyond the model's context; unsupported: depth without an MTP module
+  conversation(transformer<P, E>& model, index max_tokens, index depth = 0)
+      : model_(&model), max_tokens_(max_tokens), depth_(depth), live_{model.new_sequence(max_tokens, depth), {}} {
+    expects(depth >= 0, "conversation: depth must be 0 (no drafts) or more");
+    if (depth > 0) drafter_.emplace(model, depth, depth);
+  }
+
+  /// Tokens that have been read; the last token of an answer has not been.
+  std::span<const std::int32_t> ids() const { return live_.ids; }
+  index max_tokens() const { return max_tokens_; }
+  index depth() const { return depth_; }
+  /// Tokens of the last answer()'s ids that did not have to be read.
+  index reused() const { return reused_; }
+
+  void reset() {
+    live_.sequence.reset();
+    live_.ids.clear();
+    mark_.reset();
+  }
+
+  /// Reads `ids`, everything that was said so far, and answers.  choose: a sampler.
+  /// on_prefill counts the ids, those that were read before included.
+  /// @throws contract_violation as generate()
+  template <class Choose, class OnToken>
+  speculative_generation answer(std::span<const std::int32_t> ids, const generate_options& options, Choose& choose,
+                                OnToken&& on_token) {
+    const auto n = static_cast<index>(ids.size());
+    expects(n > 0, "conversation::answer: no ids");
+    go_back_to(ids);
+    reused_ = live_.sequence.length();
+    if constexpr (requires { choose.begin(index{0}, ids); }) choose.begin(0, ids.first(static_cast<std::size_t>(reused_)));
+    generate_options shown = options;
+    if (options.on_prefill)
+      shown.on_prefill = [&](index done, index) { options.on_prefill(reused_ + done, n); };
+
+    // All but the last token, which says how the answer begins; then the mark.
+    std::vector<std::int32_t> made;
+    speculative_generation r;
+    const follow_up keep_ids(*this, ids, made);
+    if (const index rest = n - 1 - reused_; rest > 0) {
+      generate_options read_only = shown;
+      read_only.max_new = 0;
+      r = run(ids.subspan(static_cast<std::size_t>(reused_), static_cast<std::size_t>(rest)), read_only, choose, on_token);
+      mark_ = live_;
+      mark_->ids.assign(ids.begin(), ids.end() - 1);
+    }
+    const double before = r.prefill_seconds;
+    shown.on_prefill = {};
+    r = run(ids.last(1), shown, choose, [&](std::int32_t id, const auto& logits) {
+      made.push_back(id);
+      if constexpr (std::is_invocable_v<OnToken&, std::int32_t, decltype(logits)>)
+        return on_token(id, logits);
+      else
+        return on_token(id);
+    });
+    r.prefill_seconds += before;
+    return r;
+  }
+
+  /// The whole conversation as a file (gen/state_file.hpp).  application: the program's own bytes.
+  void save(const std::filesystem::path& path, const state_identity& identity, const sampler& choose, std::string application) {
+    state_extras<P, E> extras;
+    extras.ids = live_.ids;
+    extras.seed = choose.settings().seed;
+    extras.sampler = choose.state();
+    extras.application = std::move(application);
+    if (drafter_ && !live_.ids.empty() && drafter_->follows(live_.sequence)) {
+      drafter_->catch_up(live_.sequence);
+      const auto last = drafter_->last_streams(live_.sequence);  // [n, d]
+      extras.streams = tensor<act_t<P>, 3>(1, last.extent(0), last.extent(1));
+      std::copy(last.begin(), last.end(), extras.streams.all().begin());
+    }
+    save_state(path, identity, *model_, live_.sequence, extras);
+  }
+  /// Returns the program's bytes.  @throws format_error; nothing has changed when it throws
+  std::string load(const std::filesystem::path& path, const state_identity& identity, sampler& choose) {
+    auto loaded = load_state(path, identity, *model_, {max_tokens_, depth_});
+    state_extras<P, E>& extras = loaded.extras;
+    choose.restore(extras.sampler);
+    live_ = {std::move(loaded.sequence), std::move(extras.ids)};
+    live_.ids.resize(static_cast<std::size_t>(live_.sequence.length()));
+    mark_.reset();
+    if (drafter_ && extras.streams.size() > 0) drafter_->restore(live_.sequence, view<const act_t<P>, 3>(extras.streams.all())[0]);
+    return std::move(extras.application);
+  }
+
+ private:
+  /// A sequence and the tokens that it has read.
+  struct memory {
+    dsv4::sequence<P, E> sequence;
+    std::vector<std::int32_t> ids;
+
+    /// How many of `wanted` it can stand behind; the last one is always read again.
+    index agrees_with(std::span<const std::int32_t> wanted) const {
+      const auto differ = std::mismatch(ids.begin(), ids.end(), wanted.begin(), wanted.end()).first;
+      const index n = std::min(static_cast<index>(differ - ids.begin()), static_cast<index>(wanted.size()) - 1);
+      return n == sequence.length() || n >= sequence.rewind_limit() ? n : 0;
+    }
+  };
+
+  /// At the end of answer(), however it ends: ids of the live sequence.
+  class follow_up {
+   public:
+    follow_up(conversation& c, std::span<const std::int32_t> ids, const std::vector<std::int32_t>& made)
+        : c_(c), ids_(ids), made_(made) {}
+    follow_up(const follow_up&) = delete;
+    follow_up& operator=(const follow_up&) = delete;
+    ~follow_up() {
+      std::vector<std::int32_t>& all = c_.live_.ids;
+      all.assign(ids_.begin(), ids_.end());
+      all.insert(all.end(), made_.begin(), made_.end());
+      all.resize(std::min(all.size(), static_cast<std::size_t>(c_.live_.sequence.length())));
+    }
+
+   private:
+    conversation& c_;
+    std::span<const std::int32_t> ids_;
+    const std::vector<std::int32_t>& made_;
+  };
+
+  /// The live sequence holds a prefix of ids, the longest that one of the memories has.
+  void go_back_to(std::span<const std::int32_t> ids) {
+    index n = live_.agrees_with(ids);
+    if (mark_ && mark_->agrees_with(ids) > n) {
+      live_ = *mark_;
+      n = live_.agrees_with(ids);
+    }
+    live_.sequence.rewind(n);
+    if (drafter_ && !drafter_->follows(live_.sequence)) live_.sequence.reset();
+    live_.ids.resize(static_cast<std::size_t>(live_.sequence.length()));
+  }
+
+  template <class Choose, class OnToken>
+  speculative_generation run(std::span<const std::int32_t> ids, const generate_options& options, Choose& choose, OnToken&& on_token) {
+    if (drafter_) return generate_speculative(*model_, live_.sequence, ids, options, choose, *drafter_, depth_, on_token);
+    return {generate(*model_, live_.sequence, ids, options, choose, on_token), {}};
+  }
+
+  transformer<P, E>* model_;
+  index max_tokens_, depth_, reused_ = 0;
+  memory live_;
+  std::optional<memory> mark_;
+  std::optional<mtp_drafter<P, E>> drafter_;
+};
+
+}  // namespace dsv4
