@@ -5,9 +5,12 @@ import array, hashlib, json, pathlib, struct, subprocess, sys
 
 FORMATS = {"U8": "B", "BOOL": "B", "I32": "i", "F32": "f", "F64": "d", "BF16": "H"}
 
+def read_file(path):
+    return subprocess.check_output(["zstd", "-dc", path]) if path.suffix == ".zst" else path.read_bytes()
+
 def read_safetensors(path):
     """{key: (type, shape, bytes)} of a file."""
-    raw = subprocess.check_output(["zstd", "-dc", path]) if path.suffix == ".zst" else path.read_bytes()
+    raw = read_file(path)
     end = 8 + struct.unpack("<Q", raw[:8])[0]
     header = {k: t for k, t in json.loads(raw[8:end]).items() if k != "__metadata__"}
     return {k: (t["dtype"], t["shape"], raw[end + t["data_offsets"][0]:end + t["data_offsets"][1]]) for k, t in header.items()}
@@ -25,7 +28,7 @@ def values(carrier, shape, raw):
 
 def read_bundle(path):
     """(entry, values) of every tensor in the order of execution; hashes are checked."""
-    manifest, shard, name = json.loads((pathlib.Path(path) / "manifest.json").read_text()), {}, None
+    manifest, shard, name = json.loads(read_file(next(pathlib.Path(path).glob("manifest.json*")))), {}, None
     assert manifest["schema"] == "v4gold/1", manifest["schema"]
     for t in manifest["tensors"]:
         if t["file"] != name:  # one shard in memory

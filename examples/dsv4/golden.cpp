@@ -11,6 +11,7 @@
 
 #include <dsv4/golden/check.hpp>
 #include <dsv4/golden/ladder.hpp>
+#include <dsv4/golden/recipe_checkpoint.hpp>
 #include <dsv4/io/checkpoint.hpp>
 
 #include "golden_engine.hpp"
@@ -51,19 +52,6 @@ namespace {
 
 namespace golden = dsv4::golden;
 namespace fs = std::filesystem;
-
-struct make_options {
-  engine_options engine;
-  std::vector<std::string> ids{"auto"};
-  std::uint64_t seed = 1;
-  index max_tokens = 4096;
-  index decode = -1;
-  std::string chunks, equal_chunks = "5,1,9,64";
-  std::string sites, name;
-  bool mtp = false, zstd = false, json = false, no_weight_hash = false;
-  index noise = 0;
-  fs::path out;
-};
 
 struct check_options {
   fs::path path;
@@ -114,6 +102,7 @@ golden::run_plan plan_of(const make_options& o, const dsv4::config& c, std::stri
 }
 
 golden::weights_identity identity_of(const dsv4::io::checkpoint& model, bool hash) {
+  if (auto recipe = golden::recipe_of(model)) return std::move(*recipe);
   golden::weights_identity w;
   w.kind = "files";
   for (const auto& f : model.files()) {
@@ -123,14 +112,27 @@ golden::weights_identity identity_of(const dsv4::io::checkpoint& model, bool has
   return w;
 }
 
-void make(const make_options& o) {
+}  // namespace
+
+void make_bundle(const make_options& o) {
   std::error_code none;
   if (!fs::exists(o.engine.model, none)) throw exit_with(exit_no_input, o.engine.model.string() + ": does not exist");
   if (fs::exists(o.out, none) && !(fs::is_directory(o.out, none) && fs::is_empty(o.out, none)))
     throw usage_error("--out: " + o.out.string() + " is there already; a bundle is written into a new directory");
   golden::record_options what;
-  what.wanted = compile_sites(o.sites);
+  const auto of_prompt = compile_sites(o.sites), of_decode = o.decode_sites.empty() ? of_prompt : compile_sites(o.decode_sites);
+  auto now = golden::call_kind::prefill;
+  if (of_prompt || of_decode)
+    what.wanted = [&](const std::string& name) {
+      const auto& f = now == golden::call_kind::decode ? of_decode : of_prompt;
+      return !f || f(name);
+    };
   if (o.equal_chunks != "none") what.equal_chunks = parse_chunks(o.equal_chunks);
+  if (o.equal_rewind != "none") {
+    const auto r = parse_chunks(o.equal_rewind);
+    if (r.size() != 2) throw usage_error("--equal-rewind: expected two numbers, tokens of a call and tokens taken back after it");
+    what.equal_rewind = {r[0], r[1]};
+  }
 
   const auto model = dsv4::io::checkpoint::open(o.engine.model);
   const dsv4::config& c = model.configuration();
@@ -142,16 +144,19 @@ void make(const make_options& o) {
   about.name = o.name.empty() ? o.out.stem().string() : o.name;
   about.created_by = {{"program", "dsv4 golden make"},
                       {"version", DSV4_VERSION},
-                      {"options", {{"ids", o.ids}, {"seed", o.seed}, {"chunks", o.chunks}, {"sites", o.sites}, {"noise", o.noise}}}};
+                      {"options", {{"ids", o.ids}, {"seed", o.seed}, {"chunks", o.chunks}, {"sites", o.sites}, {"decode_sites", o.decode_sites}, {"noise", o.noise}}}};
   about.oracle = {{"kind", "dsv4"}, {"exec", o.engine.exec}, {"source", "dsv4 " DSV4_VERSION ", include/dsv4"}};
   about.numerics = golden::numerics_json(official, ref ? "f64" : "exact: narrow stores have the bits of f64");
   about.model = c;
   about.weights = identity_of(model, !o.no_weight_hash);
 
   progress bar;
-  what.progress = [&](const golden::call_info& call, index count) { bar("golden make", call.step, count); };
+  what.progress = [&](const golden::call_info& call, index count) {
+    now = call.kind;
+    bar("golden make", call.step, count, "calls");
+  };
   golden::writer_options options;
-  options.zstd = o.zstd;
+  options.zstd = o.zstd, options.small = o.small;
   golden::bundle_writer to(o.out, std::move(about), options);
   golden_record* const record = official ? ref ? record_official_ref : record_official_cpu : ref ? record_float32_ref : record_float32_cpu;
   const index recorded = record({c, model.weights(), plan, to, what, o.engine.threads});
@@ -176,6 +181,8 @@ void make(const make_options& o) {
                 b.about().calls.size(), plan.ids.size(), static_cast<long long>(tokens), static_cast<double>(bytes) / 1e6);
   }
 }
+
+namespace {
 
 void check(const check_options& o) {
   const golden::check_report r = golden::check(o.path);
@@ -218,11 +225,15 @@ void add_golden(CLI::App& app, std::function<void()>& run) {
     sub.add_option("--decode", o->decode, "single-token calls at the end (default: auto: by the ladder; else 0)")->check(CLI::NonNegativeNumber);
     sub.add_option("--chunks", o->chunks, "split the prompt into calls of these lengths, the last repeats")->type_name("5,1,9");
     sub.add_option("--equal-chunks", o->equal_chunks, "a second run in these lengths must give the same logits; none: no such run")->capture_default_str();
+    sub.add_option("--equal-rewind", o->equal_rewind, "a third run in calls of A tokens, B others run and taken back after each, must give the same values; none: no such run")
+        ->type_name("A,B")->capture_default_str();
     sub.add_option("--sites", o->sites, "record only names that match (ECMAScript, searched anywhere)")->type_name("REGEX");
+    sub.add_option("--decode-sites", o->decode_sites, "the same for the single-token calls (default: as --sites; . is all)")->type_name("REGEX");
     sub.add_option("--name", o->name, "of the bundle, in its manifest (default: as the directory)");
     sub.add_option("--noise", o->noise, "measure noise by so many runs with other sums (models that fit memory twice)")->check(CLI::Range(0, 100))->capture_default_str();
     sub.add_flag("--mtp", o->mtp, "also the MTP module, on every pair before the decode steps");
     sub.add_flag("--zstd", o->zstd, "compress the shards");
+    sub.add_flag("--small", o->small, "compress everything as far as it goes, the manifest too: bundles for a repository");
     sub.add_flag("--no-weight-hash", o->no_weight_hash, "do not read the whole checkpoint for its SHA-256");
     sub.add_flag("--json", o->json, "tell what was done as one JSON object");
     sub.footer(R"(
@@ -235,7 +246,7 @@ auto chooses as many tokens as cross every boundary of the configuration: compre
 the indexer's choice.  docs/bundle-format.md describes what is written.
 Exit codes: 0 done, 2 a bad input file, 4 not implemented, 64 usage, 66 no input, 74 cannot write.)");
     sub.callback([o, &run] {
-      run = [o] { with_golden_codes([&] { make(*o); }); };
+      run = [o] { with_golden_codes([&] { make_bundle(*o); }); };
     });
   }
   {

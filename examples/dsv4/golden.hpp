@@ -10,6 +10,9 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
+
+#include "commands.hpp"
 
 namespace CLI {
 class App;
@@ -28,6 +31,22 @@ inline constexpr int exit_structure = 2, exit_not_comparable = 4, exit_golden_us
 
 /// f(), its errors as exit_with and the codes above.
 void with_golden_codes(const std::function<void()>& f);
+
+/// What `golden make` is asked for.
+struct make_options {
+  engine_options engine;
+  std::vector<std::string> ids{"auto"};
+  std::uint64_t seed = 1;
+  index max_tokens = 4096;
+  index decode = -1;
+  std::string chunks, equal_chunks = "5,1,9,64", equal_rewind = "none";
+  std::string sites, decode_sites, name;  ///< decode_sites: of calls after the prompt, as `sites` if empty
+  bool mtp = false, zstd = false, small = false, json = false, no_weight_hash = false;
+  index noise = 0;
+  std::filesystem::path out;
+};
+/// Records a bundle and tells about it on standard output.
+void make_bundle(const make_options&);
 
 /// The verb `golden` with make and check; `run` becomes what the arguments ask for.
 void add_golden(CLI::App& app, std::function<void()>& run);

@@ -201,6 +201,8 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
   cli::add_golden_weights(*app.get_subcommand("golden"), run);
   cli::add_golden_micro(*app.get_subcommand("golden"), run);
+  cli::add_golden_weights(*app.get_subcommand("golden"), run);
+  cli::add_golden_micro(*app.get_subcommand("golden"), run);
   cli::add_verify(app, run);
   try {
     app.parse(argc, argv);

@@ -16,7 +16,7 @@ class progress {
   progress(const progress&) = delete;
   progress& operator=(const progress&) = delete;
 
-  void operator()(const char* what, dsv4::index done, dsv4::index total) {
+  void operator()(const char* what, dsv4::index done, dsv4::index total, const char* unit = "tokens") {
     using namespace std::chrono_literals;
     const auto now = clock::now();
     // Quiet for the first second, then ten times a second.
@@ -24,9 +24,9 @@ class progress {
     last_ = now;
     constexpr dsv4::index width = 30;
     const auto filled = static_cast<int>(total > 0 ? width * done / total : 0);
-    std::fprintf(stderr, "\r%s [%.*s%*s] %lld of %lld tokens \x1b[K", what, filled,
+    std::fprintf(stderr, "\r%s [%.*s%*s] %lld of %lld %s \x1b[K", what, filled,
                  "##############################", static_cast<int>(width) - filled, "",
-                 static_cast<long long>(done), static_cast<long long>(total));
+                 static_cast<long long>(done), static_cast<long long>(total), unit);
     drawn_ = true;
   }
   void clear() {

@@ -18,6 +18,7 @@
 #include "commands.hpp"
 #include "golden.hpp"
 #include "golden_convert.hpp"
+#include "golden_weights.hpp"
 #include "input.hpp"
 
 namespace cli {
@@ -69,7 +70,7 @@ struct scratch_bundle {
 /// The one place where another engine's dump becomes a bundle.
 golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, scratch_bundle& scratch, std::vector<std::string>& left_out) {
   std::error_code none;
-  if (o.map.empty() && (fs::exists(o.test / "manifest.json", none) || !fs::exists(o.test, none))) return golden::bundle::open(o.test);
+  if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none))) return golden::bundle::open(o.test);
   if (o.map.empty()) throw usage_error("TEST is not a bundle; --map says what engine it is a dump of (transformers, official, llamacpp, ds4, or a file)");
   const dsv4::config& c = reference.model();
   golden::dump source = golden::dump::open(o.test);
@@ -89,11 +90,11 @@ golden::bundle open_test(const verify_arguments& o, const golden::bundle& refere
 
 void verify(const verify_arguments& o) {
   if (o.mutate) {
-    if (!o.test.empty()) throw usage_error("--mutate takes the golden alone");
     if (const int code = run_mutations(o)) throw exit_with(code, "");
     return;
   }
   if (o.test.empty()) throw usage_error("TEST is missing");
+  if (!o.more.empty()) throw usage_error("one GOLDEN and one TEST, found also " + o.more[0].string());
   golden::verify_options options;
   if (o.mode != "auto") options.mode = o.mode == "forced" ? golden::verify_mode::forced : golden::verify_mode::free_running;
   for (std::size_t p = 0; p < std::size(golden::tolerance_policy_names); ++p)
@@ -102,17 +103,14 @@ void verify(const verify_arguments& o) {
   options.only = o.only, options.allow_skip = o.allow_skip;
   options.layers = parse_range("--layers", o.layers), options.positions = parse_range("--pos", o.positions);
   options.werror = o.werror, options.hints = !o.no_hints;
-  if (o.mode == "forced" && o.model.empty()) throw usage_error("--mode forced recomputes the test's operators and needs --model");
 
   const golden::bundle reference = golden::bundle::open(o.golden);
   scratch_bundle scratch;
   std::vector<std::string> left_out;
   const golden::bundle test = open_test(o, reference, scratch, left_out);
   std::optional<dsv4::io::checkpoint> model;
-  if (!o.model.empty()) {
-    model.emplace(dsv4::io::checkpoint::open(o.model));
-    if (golden::sha256_of(model->configuration()) != reference.about().config_sha256)
-      throw exit_with(exit_not_comparable, "--model: " + o.model.string() + " is not the model of the golden: its configuration is another");
+  if (!o.model.empty() || o.mode == "forced" || reference.about().weights.kind == "recipe") {
+    model.emplace(weights_of(reference, o.model));
     options.weights = &model->weights();
   }
   golden::verify_result r = golden::verify(reference, test, options);
@@ -132,7 +130,8 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
   auto o = std::make_shared<verify_arguments>();
   verb.add_option("GOLDEN", o->golden, "a .v4gold bundle")->required();
   verb.add_option("TEST", o->test, "a bundle, or with --map a dump of another engine");
-  verb.add_option("--model", o->model, "the checkpoint: forced mode and the hints recompute operators with it")->type_name("DIR");
+  verb.add_option("MORE", o->more, "with --mutate, as TEST: further goldens");
+  verb.add_option("--model", o->model, "the checkpoint: forced mode and the hints recompute operators with it (default: what the golden's recipe makes)")->type_name("DIR");
   verb.add_option("--mode", o->mode, "forced: each operator on the test's own inputs; free: value against value")
       ->check(CLI::IsMember({"auto", "free", "forced"}))->capture_default_str();
   verb.add_option("--policy", o->policy, "strict: bits; faithful: another order of summation; quant: other weights' formats")
@@ -151,7 +150,7 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
   verb.add_option("--json", o->json, "everything as JSON; - is standard output")->type_name("FILE|-");
   verb.add_option("--junit", o->junit, "a test case per class of tensors")->type_name("FILE");
   verb.add_option("--html", o->html, "one self-contained page")->type_name("FILE");
-  verb.add_flag("--mutate", o->mutate, "plant every known bug in our own model and prove that GOLDEN catches it (needs --model)");
+  verb.add_flag("--mutate", o->mutate, "plant every known bug in our own model and prove that GOLDEN, or one of several, catches it");
   verb.add_option("--bugs", o->bugs, "with --mutate: only these numbers")->delimiter(',');
   verb.footer(R"(
 Examples
@@ -159,6 +158,7 @@ Examples
   dsv4 verify flash-mini.v4gold mine.v4gold --policy strict
   dsv4 verify hf.v4gold hf.safetensors --map transformers --model tiny --html report.html
   dsv4 verify --mutate flash-mini.v4gold --model flash-mini
+  dsv4 verify --mutate reference_tests/data/bundles/{tiny,block-*}.v4gold
 
 auto is forced for official numerics (with --model), else free: with quantised activations two runs that are not
 bit-identical drift apart, so that only operators can be compared.  Forced mode recomputes every operator of the

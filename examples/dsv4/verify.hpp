@@ -18,6 +18,7 @@ struct verify_arguments {
   double k_noise = 8;
   bool all = false, werror = false, no_hints = false, mutate = false;
   std::vector<int> bugs;
+  std::vector<std::filesystem::path> more;  ///< with mutate: bundles after `test`
 };
 
 /// The verb; `run` becomes what the arguments ask for.  Exit codes: golden.hpp.

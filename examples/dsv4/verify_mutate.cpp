@@ -2,21 +2,31 @@
 // dsv4 verify --mutate.
 #include <unistd.h>
 #include <cstdio>
+#include <deque>
 
 #include <dsv4/golden/report_json.hpp>
 #include <dsv4/golden/report_text.hpp>
 #include <dsv4/io/checkpoint.hpp>
 
 #include "commands.hpp"
+#include "golden_weights.hpp"
 #include "verify.hpp"
 
 namespace cli {
 
 int run_mutations(const verify_arguments& o) {
   namespace golden = dsv4::golden;
-  if (o.model.empty()) throw usage_error("--mutate needs --model: the checkpoint that the golden is a run of");
-  const auto bundle = golden::bundle::open(o.golden);
-  const auto checkpoint = dsv4::io::checkpoint::open(o.model);
+  std::vector<std::filesystem::path> paths{o.golden};
+  if (!o.test.empty()) paths.push_back(o.test);
+  paths.insert(paths.end(), o.more.begin(), o.more.end());
+  std::deque<golden::bundle> bundles;
+  std::deque<dsv4::io::checkpoint> checkpoints;
+  std::vector<golden::mutation_subject> subjects;
+  for (const auto& path : paths) {
+    bundles.push_back(golden::bundle::open(path));
+    checkpoints.push_back(weights_of(bundles.back(), o.model));
+    subjects.push_back({&bundles.back(), &checkpoints.back().weights()});
+  }
   golden::mutate_options options;
   options.bugs = o.bugs;
   options.scratch = std::filesystem::temp_directory_path() / ("dsv4-mutate-" + std::to_string(::getpid()));
@@ -31,7 +41,7 @@ int run_mutations(const verify_arguments& o) {
       std::filesystem::remove_all(dir, none);
     }
   } cleanup{options.scratch};
-  const golden::power_matrix p = golden::mutate(bundle, checkpoint.weights(), options);
+  const golden::power_matrix p = golden::mutate(subjects, options);
   if (terminal) std::fputs("\r\x1b[K", stderr);
   if (!o.json.empty()) write_report(o.json, golden::report_json(p).dump(1) + "\n");
   if (o.json != "-") std::fputs(golden::report_text(p).c_str(), stdout);

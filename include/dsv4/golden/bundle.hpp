@@ -96,7 +96,7 @@ class bundle {
     b.path_ = path;
     b.options_ = options;
     std::error_code none;
-    const auto file = path / "manifest.json";
+    const auto file = manifest_file(path);
     if (!std::filesystem::is_directory(path, none)) throw missing_input(path.string() + ": no such directory (a bundle is a directory)");
     if (!std::filesystem::exists(file, none)) throw missing_input(file.string() + ": is not there; a bundle has one");
     parsed_manifest m = read_manifest(file, options.max_manifest_bytes);
@@ -175,7 +175,7 @@ class bundle {
       }
     while (!shards_.empty() && shards_.size() >= options_.open_shards) shards_.pop_back();
     const file_info* info = find_file(name);
-    if (!info) throw format_error((path_ / "manifest.json").string() + ": no file " + io::in_quotes(name) + " in 'files'");
+    if (!info) throw format_error(manifest_file(path_).string() + ": no file " + io::in_quotes(name) + " in 'files'");
     shards_.emplace_front(name, std::make_shared<const shard>(path_, *info, options_.shards));
     return shards_.front().second;
   }

@@ -25,9 +25,12 @@ struct writer_options {
   bool zstd = false;
   int zstd_level = 9;
   std::size_t shard_bytes = std::size_t{1} << 26;  ///< 64 MiB before compression
+  bool small = false;  ///< everything compressed as far as it goes, the manifest too
 };
 
 namespace detail {
+
+inline constexpr int smallest_level = 19;  // of zstd without --ultra
 
 /// Compress a file into another, piece by piece.
 inline void compress_file(const std::filesystem::path& from, const std::filesystem::path& to, int level) {
@@ -62,11 +65,19 @@ inline void write_text(const std::filesystem::path& path, const std::string& tex
 
 }  // namespace detail
 
-/// Replace a bundle's manifest (to add measured noise, say); checked before it is written.
-inline void write_manifest(const std::filesystem::path& dir, const manifest& about, const std::vector<tensor_entry>& tensors) {
-  const auto file = dir / "manifest.json";
+/// A bundle's manifest, new or in the place of another (to add measured noise, say); checked before it is written.
+inline void write_manifest(const std::filesystem::path& dir, const manifest& about, const std::vector<tensor_entry>& tensors, bool compressed) {
+  const auto file = dir / (compressed ? compressed_manifest : plain_manifest);
   validate(file, about, tensors);
-  detail::write_text(file, manifest_text(about, tensors));
+  const std::string text = manifest_text(about, tensors);
+  if (!compressed) return detail::write_text(file, text);
+  const std::filesystem::path part = file.string() + ".part";
+  io::write_zstd(part, text.data(), text.size(), detail::smallest_level);
+  std::filesystem::rename(part, file);
+}
+/// In the form that the bundle has.
+inline void write_manifest(const std::filesystem::path& dir, const manifest& about, const std::vector<tensor_entry>& tensors) {
+  write_manifest(dir, about, tensors, manifest_file(dir).filename() == compressed_manifest);
 }
 
 class bundle_writer {
@@ -74,6 +85,7 @@ class bundle_writer {
   /// `about`: name, created_by, oracle, numerics, model, weights, input.{prefill,…}; the rest is filled in.
   bundle_writer(std::filesystem::path dir, manifest about, const writer_options& options = {})
       : dir_(std::move(dir)), about_(std::move(about)), options_(options) {
+    if (options_.small) options_.zstd = true, options_.zstd_level = detail::smallest_level;
     std::error_code none;
     expects(!std::filesystem::exists(dir_, none) || std::filesystem::is_empty(dir_, none),
             dir_.string() + ": is there already; a bundle is written into a new directory");
@@ -147,7 +159,7 @@ class bundle_writer {
     list("inputs.safetensors", std::filesystem::file_size(dir_ / "inputs.safetensors"));
     inputs_ = {};
     about_.config_sha256 = sha256_of(about_.model);
-    write_manifest(dir_, about_, entries_);
+    write_manifest(dir_, about_, entries_, options_.small);
   }
 
  private:

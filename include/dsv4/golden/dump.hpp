@@ -86,7 +86,8 @@ class dump {
     if (!fs::is_directory(path, none)) {
       if (!d.add(path, path.filename().string())) io::fail_format(path, "expected .safetensors, .safetensors.zst, .npy, .npz, .bin or .i32, or a directory of them");
     } else {
-      if (fs::exists(path / "manifest.json", none)) io::fail_format(path, "is a bundle already (it has a manifest.json)");
+      if (fs::exists(path / "manifest.json", none) || fs::exists(path / "manifest.json.zst", none))
+        io::fail_format(path, "is a bundle already (it has a manifest.json)");
       constexpr std::size_t most_files = 50'000;  // each is a mapping
       std::vector<fs::path> files;
       for (const auto& e : fs::recursive_directory_iterator(path))

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "../io/config_json.hpp"
+#include "../io/zstd_stream.hpp"
 #include "config_out.hpp"
 #include "manifest.hpp"
 #include "validate.hpp"
@@ -286,7 +287,29 @@ inline parsed_manifest parse_manifest(const std::filesystem::path& file, std::st
   return r;
 }
 
+inline constexpr const char *plain_manifest = "manifest.json", *compressed_manifest = "manifest.json.zst";
+
+/// The manifest of a bundle's directory: plain, compressed if only that is there.  It need not exist.
+inline std::filesystem::path manifest_file(const std::filesystem::path& dir) {
+  std::error_code none;
+  const bool compressed = !std::filesystem::exists(dir / plain_manifest, none) && std::filesystem::exists(dir / compressed_manifest, none);
+  return dir / (compressed ? compressed_manifest : plain_manifest);
+}
+inline bool is_bundle(const std::filesystem::path& dir) {
+  std::error_code none;
+  return std::filesystem::exists(manifest_file(dir), none);
+}
+
 inline parsed_manifest read_manifest(const std::filesystem::path& file, std::size_t max_bytes) {
+  if (file.extension() == ".zst") {
+    io::owned_bytes text;
+    try {
+      text = io::read_zstd(file, max_bytes);
+    } catch (const format_error& e) {
+      throw damaged(e.what());
+    }
+    return parse_manifest(file, {reinterpret_cast<const char*>(text.data()), text.size});
+  }
   const io::mapped_file map(file);
   if (map.size() > max_bytes)
     io::fail_format(file, "found " + std::to_string(map.size()) + " bytes, expected a manifest of at most " + std::to_string(max_bytes));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// `dsv4 verify --mutate GOLDEN`: plants every bug of the catalogue (mutation_list.hpp) in our own model, dumps
+/// `dsv4 verify --mutate GOLDEN...`: plants every bug of the catalogue (mutation_list.hpp) in our own model, dumps
 /// the run, verifies the dump, and says whether the bundle and the verifier catch the bug and name it.
-/// A bug that a bundle cannot catch is a defect of the bundle.
+/// A bug that no bundle of a set can catch is a defect of the set.
 #include <algorithm>
 #include <filesystem>
 
@@ -64,6 +64,8 @@ struct mutation_outcome {
   mutation_verdict forced, free;
   std::string hint;             ///< the hint that explains best
   bool hint_right = false;
+  std::string bundle;           ///< whose verdict this is
+  bool right() const { return exercised && forced.caught && forced.named; }
 };
 struct power_matrix {
   std::vector<mutation_outcome> rows;
@@ -73,7 +75,7 @@ struct power_matrix {
     for (int bug = 1; bug <= static_cast<int>(bug_names.size()); ++bug) {
       bool planted = false, ok = false;
       for (const mutation_outcome& o : rows)
-        if (o.bug == bug) planted = true, ok = ok || (o.forced.caught && o.forced.named);
+        if (o.bug == bug) planted = true, ok = ok || o.right();
       if (planted && !ok) out.push_back(bug);
     }
     return out;
@@ -82,7 +84,7 @@ struct power_matrix {
   std::vector<const mutation_outcome*> missed() const {
     std::vector<const mutation_outcome*> out;
     for (const mutation_outcome& o : rows)
-      if (o.exercised && !(o.forced.caught && o.forced.named)) out.push_back(&o);
+      if (o.exercised && !o.right()) out.push_back(&o);
     return out;
   }
   int exit_code() const { return escaped().empty() && missed().empty() ? 0 : 1; }
@@ -152,19 +154,37 @@ mutation_outcome mutate_once(const bundle& golden, const model_weights& weights,
 
 }  // namespace detail
 
-/// Runs the mutations on the golden's own calls.  The golden must be a run of `weights` by this library's bits.
+/// A golden, and the weights that it is a run of by this library's bits.
+struct mutation_subject {
+  const bundle* golden;
+  const model_weights* weights;
+};
+
+/// Runs each mutation on the goldens' own calls, one golden after the other until one of them catches and names it.
 template <execution E = exec::ref>
-power_matrix mutate(const bundle& golden, const model_weights& weights, const mutate_options& options) {
+power_matrix mutate(std::span<const mutation_subject> subjects, const mutate_options& options) {
   power_matrix matrix;
-  const bool official_numerics = golden.about().policy() != "float32";
   for (const mutation& m : all_mutations()) {
     if (!options.bugs.empty() && std::find(options.bugs.begin(), options.bugs.end(), m.bug) == options.bugs.end()) continue;
     const auto dir = options.scratch / ("mutation-" + std::to_string(m.bug) + "-" + std::to_string(matrix.rows.size()));
-    matrix.rows.push_back(official_numerics ? detail::mutate_once<official, E>(golden, weights, m, dir)
-                                            : detail::mutate_once<float32<>, E>(golden, weights, m, dir));
+    mutation_outcome best;
+    for (const mutation_subject& s : subjects) {
+      mutation_outcome o = s.golden->about().policy() != "float32" ? detail::mutate_once<official, E>(*s.golden, *s.weights, m, dir)
+                                                                   : detail::mutate_once<float32<>, E>(*s.golden, *s.weights, m, dir);
+      o.bundle = s.golden->about().name;
+      // A golden that does not reach the code says nothing; one that does and misses is told, unless another catches.
+      if (best.bug == 0 || o.right() || (o.exercised && !best.exercised)) best = std::move(o);
+      if (best.right()) break;
+    }
+    matrix.rows.push_back(std::move(best));
     if (options.progress) options.progress(matrix.rows.back());
   }
   return matrix;
+}
+template <execution E = exec::ref>
+power_matrix mutate(const bundle& golden, const model_weights& weights, const mutate_options& options) {
+  const mutation_subject one{&golden, &weights};
+  return mutate<E>(std::span(&one, 1), options);
 }
 
 }  // namespace dsv4::golden

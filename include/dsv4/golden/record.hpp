@@ -88,9 +88,43 @@ class stored_row_hashes {
   std::map<std::tuple<std::string, index, index>, sha256_digest> rows;
 };
 
+/// Tokens that are run and taken back, as speculation does, must leave nothing behind.
+struct rewind_plan {
+  index accepted = 0;  ///< tokens of each call
+  index rejected = 0;  ///< other tokens run after it, then taken back; 0: no such run
+};
+
+/// The run again, without MTP, with rejected tokens after every call.
+template <numerics_policy P, execution E>
+void run_with_rewinds(const config& c, const model_weights& weights, const std::vector<std::vector<std::int32_t>>& ids, const rewind_plan& plan,
+                      stored_row_hashes& rows, E e = {}) {
+  expects(plan.accepted > 0 && plan.rejected > 0, "run_with_rewinds: positive numbers of tokens");
+  const index most = std::max(plan.accepted, plan.rejected);
+  transformer<P, E> m(c, weights, e, most);
+  tensor<wide_t<E>, 2> logits(most, c.vocab_size);
+  for (std::size_t s = 0; s < ids.size(); ++s) {
+    const auto n = static_cast<index>(ids[s].size());
+    const call_info own{0, call_kind::chunk, {{static_cast<index>(s), 0, n}}};
+    renumbered<stored_row_hashes> tap{rows, &own};
+    no_tap nobody;
+    auto sequence = m.new_sequence(n + plan.rejected, plan.rejected);
+    for (index at = 0; at < n;) {
+      const index t = std::min(plan.accepted, n - at);
+      m.forward(sequence, std::span(ids[s]).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(t)), logits.all().rows(0, t), tap);
+      at += t;
+      std::vector<std::int32_t> wrong;
+      for (index i = 0; i < plan.rejected; ++i)
+        wrong.push_back(static_cast<std::int32_t>((ids[s][static_cast<std::size_t>((at + i) % n)] + 1) % c.vocab_size));
+      m.forward(sequence, wrong, logits.all().rows(0, plan.rejected), nobody);
+      sequence.rewind(at);
+    }
+  }
+}
+
 struct record_options {
   std::function<bool(const std::string&)> wanted;  ///< which names; empty: all
   std::vector<index> equal_chunks;                 ///< a second run in these lengths must store the same bits; empty: none
+  rewind_plan equal_rewind = {};                   ///< and one with tokens taken back
   std::function<void(const call_info&, index)> progress = {};  ///< before each call, with their number
 };
 
@@ -128,6 +162,14 @@ index record(const config& c, const model_weights& weights, const run_plan& plan
     const bool equal = again.rows == rows.rows;
     to.about().equal_runs.push_back({"chunks", o.equal_chunks, equal});
     if (!equal) throw internal_error("golden make: the same tokens in chunks give other stored values; a bug of this executor");
+  }
+  if (promised && o.equal_rewind.rejected > 0) {
+    stored_row_hashes again;
+    run_with_rewinds<P>(c, weights, plan.ids, o.equal_rewind, again, e);
+    std::erase_if(rows.rows, [](const auto& row) { return std::get<0>(row.first) != "head"; });  // that run has no MTP
+    const bool equal = again.rows == rows.rows;
+    to.about().equal_runs.push_back({"rewind", {o.equal_rewind.accepted, o.equal_rewind.rejected}, equal});
+    if (!equal) throw internal_error("golden make: tokens that were taken back leave something behind; a bug of this executor");
   }
   return values.recorded();
 }

@@ -81,7 +81,7 @@ inline nlohmann::ordered_json report_json(const power_matrix& p) {
   for (const mutation_outcome& m : p.rows)
     rows.push_back({{"bug", m.bug}, {"title", bug_names[static_cast<std::size_t>(m.bug - 1)]}, {"planted", m.name}, {"says", m.says},
                     {"exercised", m.exercised}, {"expected", m.expected}, {"forced", v(m.forced)}, {"free", v(m.free)}, {"hint", m.hint},
-                    {"hint_right", m.hint_right}});
+                    {"hint_right", m.hint_right}, {"bundle", m.bundle}});
   return {{"schema", "dsv4-power/1"}, {"exit_code", p.exit_code()}, {"escaped", p.escaped()}, {"mutations", std::move(rows)}};
 }
 

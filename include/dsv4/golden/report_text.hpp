@@ -126,22 +126,24 @@ inline std::string report_text(const power_matrix& p) {
     return v.named ? "named" : "as " + v.culprit;
   };
   char text[320];
-  std::snprintf(text, sizeof text, "%2s %-40s %-25s %-38s %-8s %-8s %s\n", "#", "bug", "planted", "first wrong tensor", "forced", "free", "hint");
+  const bool several = std::any_of(p.rows.begin(), p.rows.end(), [&](const mutation_outcome& m) { return m.bundle != p.rows[0].bundle; });
+  std::snprintf(text, sizeof text, "%2s %-40s %-25s %-38s %-8s %-8s %s%s\n", "#", "bug", "planted", "first wrong tensor", "forced", "free", "hint",
+                several ? "    by" : "");
   o << text;
   int last = 0;
   for (const mutation_outcome& m : p.rows) {
     const std::string bug = m.bug == last ? "" : std::string(bug_names[static_cast<std::size_t>(m.bug - 1)]);
-    std::snprintf(text, sizeof text, "%2d %-40s %-25s %-38s %-8s %-8s %s\n", m.bug, bug.c_str(), m.name.c_str(),
-                  m.exercised ? m.expected.c_str() : "(this bundle does not reach it)", cell(m, m.forced).c_str(), cell(m, m.free).c_str(),
-                  m.hint.empty() ? "-" : m.hint_right ? "right" : m.hint.c_str());
+    std::snprintf(text, sizeof text, "%2d %-40s %-25s %-38s %-8s %-8s %-7s %s\n", m.bug, bug.c_str(), m.name.c_str(),
+                  m.exercised ? m.expected.c_str() : "(not reached)", cell(m, m.forced).c_str(), cell(m, m.free).c_str(),
+                  m.hint.empty() ? "-" : m.hint_right ? "right" : m.hint.c_str(), several && m.exercised ? m.bundle.c_str() : "");
     o << text;
     last = m.bug;
   }
   const auto escaped = p.escaped();
   index right = 0, exercised = 0;
-  for (const mutation_outcome& m : p.rows) exercised += m.exercised, right += m.exercised && m.forced.caught && m.forced.named;
+  for (const mutation_outcome& m : p.rows) exercised += m.exercised, right += m.right();
   o << right << " of " << exercised << " exercised variants caught and named; " << p.rows.size() - static_cast<std::size_t>(exercised)
-    << " not reached by this bundle";
+    << " not reached";
   if (!escaped.empty()) {
     o << "; bugs without any that is:";
     for (const int b : escaped) o << ' ' << b;
