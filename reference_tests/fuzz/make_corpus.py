@@ -137,6 +137,71 @@ seed("name_map", "states", compact({"schema": "v4map/1", "engine": "x", "rules":
 seed("name_map", "deep-pattern", compact({"schema": "v4map/1", "engine": "x", "rules": [{"match": "(" * 250 + ")" * 250, "to": "head.norm"}]}) + "\0a")
 
 
+# ---- tokenizer.json, then a text (the target adds the tokens of the 256 bytes)
+def tokenizer(pre=(), **more):
+    model = {"type": "BPE", "vocab": {"th": 0, "the": 1, "<s>": 2, "ab": 3}, "merges": ["t h", "th e", "a b"]}
+    return {"added_tokens": [{"id": 2, "content": "<s>", "special": True}], "model": model | more.pop("model", {}), "decoder": {"type": "ByteLevel"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*pre, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": not pre}]}} | more
+
+
+def split(pattern, behavior="Isolated", invert=False, kind="Regex"):
+    return {"type": "Split", "pattern": {kind: pattern}, "behavior": behavior, "invert": invert}
+
+
+words_pattern = "[!-/:-~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+deepseek = tokenizer([split("\\p{N}{1,3}"), split("[\\u4e00-\\u9fa5]+"), split(words_pattern)])
+every_flag = [{"id": 10 + i, "content": c, "special": i % 2 == 0, "normalized": i % 3 == 0, "single_word": i == 2, "lstrip": i == 3, "rstrip": i == 4}
+              for i, c in enumerate(["<a>", "<a>b", "word", " x", "y ", "<s"])]
+template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [2], "tokens": ["<s>"]}}}
+ugly = "the <s>ab 1234\u9053\u53ef\U0001f600\n\n  e\u0301".encode() + b"\xff\xe9\x81"
+for name, value in {"deepseek": deepseek, "gpt2": tokenizer(), "flags": tokenizer(added_tokens=every_flag),
+                    "pairs": tokenizer(model={"merges": [["t", "h"], ["th", "e"]], "ignore_merges": True}), "template": tokenizer(post_processor=template),
+                    "made-by-merges": tokenizer(added_tokens=[{"id": 1, "content": "the", "special": True}]),
+                    "behaviours": tokenizer([split(" ", "MergedWithPrevious"), split("\\S", "MergedWithNext", True), split("a", "Contiguous", kind="String")]),
+                    "removed": tokenizer([split("x*", "Removed")]), "look": tokenizer([split("(?<=a)b|(?<!a)c(?i:d)|(?>e+)|^.|.$")]),
+                    "exponential": tokenizer([split("(a|a)*(a|a)*\\d")]), "refused": tokenizer([split("\\w[[:alpha:]]{2}+")])}.items():
+    seed("tokenizer_json", name, compact(value).encode() + b"\0" + (b"a" * 40 if name == "exponential" else ugly))
+
+
+# ---- saved states: of the model in state_file.cpp (window 4, ratios 0, 4, 8, MTP), at lengths around every block
+def state(length, floor, mtp_length=0, ids=None, application=b"{}", more=()):
+    window = lambda n, f: (n - max(0, f - 3), 4)
+    rows = lambda ratio, n, f: n - max(0, f // ratio * ratio - (4 if ratio == 4 else 0))
+    arrays = {"ids": ("I32", (length if ids is None else len(ids),)), "sampler_ids": ("I32", (3,)), "logits": ("F64", (16,)), "streams": ("BF16", (1, 2, 4)),
+              "application": ("U8", (len(application),)), "layers.0.window": ("BF16", window(length, floor)), "layers.1.window": ("BF16", window(length, floor)),
+              "layers.2.window": ("BF16", window(length, floor)), "mtp.0.window": ("BF16", window(mtp_length, max(0, mtp_length - 3)))}
+    for who, ratio, width in (("layers.1.compressor", 4, 8), ("layers.1.indexer", 4, 8), ("layers.2.compressor", 8, 4)):
+        arrays |= {f"{who}.kv": ("F64", (rows(ratio, length, floor), width)), f"{who}.score": ("F64", (rows(ratio, length, floor), width)),
+                   f"{who}.entries": ("BF16", (length // ratio, 4))}
+    arrays |= dict(more)
+    size = {"I32": 4, "F64": 8, "BF16": 2, "U8": 1}
+    header, data = {}, b""
+    for name, (kind, shape) in sorted(arrays.items()):
+        n = size[kind]
+        for axis in shape:
+            n *= axis
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [len(data), len(data) + n]}
+        data += application if name == "application" else struct.pack(f"<{n // 4}i", *(ids or [1] * (n // 4))) if name == "ids" else b"\1" * n if kind != "I32" else bytes(n)
+    numbers = {"length": length, "floor": floor, "mtp_length": mtp_length, "mtp_floor": max(0, mtp_length - 3), "seed": 2**64 - 1, "draws": 7}
+    meta = {"format": "dsv4-state/1", "config_sha256": "c", "weights_sha256": "w", "policy": "official/BF16", "executor": "ref"}
+    return safetensors({"__metadata__": meta | {k: str(v) for k, v in numbers.items()}} | header, data)
+
+
+for n, low, pairs in ((0, 0, 0), (1, 0, 0), (9, 7, 8), (16, 14, 16), (32, 0, 31)):
+    seed("state_file", f"length-{n}", b"c" + state(n, low, pairs))
+seed("state_file", "too-long", b"c" + state(33, 31))
+seed("state_file", "id-outside", b"c" + state(2, 0, ids=[1, 16]))
+seed("state_file", "array-too-many", b"c" + state(2, 0, more=[("more", ("U8", (0,)))]))
+whole = state(9, 7, 8)
+# A zstd frame by hand: magic, single segment with its size in two bytes (less 256), one raw block (the last).
+frame = b"\x28\xb5\x2f\xfd\x60" + (len(whole) - 256).to_bytes(2, "little") + ((len(whole) << 3) | 1).to_bytes(3, "little") + whole
+seed("state_file", "body", b"z" + frame)
+trailed = frame + b"\x5d\x2a\x4d\x18\x28\0\0\0dsv4st/1"
+seed("state_file", "file", b"f" + trailed + hashlib.sha256(trailed).digest())
+seed("state_file", "file-changed", b"f" + trailed + hashlib.sha256(frame).digest())
+
+
 # ---- words: keys, and short texts
 def words(target, value, more=()):
     found = set(more)
@@ -160,3 +225,7 @@ words("manifest", manifest, ("chunk", "mtp", "U8", "BOOL", "BF16", "922337203685
 words("config_json", config | {"rope_scaling": {"type": "yarn", "factor": 1, "beta_fast": 1, "beta_slow": 1}}, ("dim", "n_layers", "281474976710656", "-1", "1e308"))
 words("name_map", full, ("(?:", ".*", "{1000}", "|", "$1", "\\0", "picks", "sqrt_softplus", "hadamard"))
 words("safetensors", two, ("F64", "F16", "F8_E4M3", "F8_E8M0", "I64", "I32", "I16", "I8", "U8", "BOOL", "18446744073709551615", "-1"))
+words("tokenizer_json", [deepseek, template, every_flag, tokenizer([split("a", b, True, "String") for b in ("Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous")])],
+      ("\\p{Lu}", "\\s", "(?=", "(?!", "(?<=", "(?i:", "{2,}", "[^", "++", "*?", "processors", "merges", "ignore_merges", "<s>"))
+words("state_file", [], ("length", "floor", "mtp_length", "mtp_floor", "seed", "draws", "dsv4-state/1", "layers.1.indexer.kv", "layers.2.compressor.entries",
+                         "BF16", "F64", "I32", "U8", "shape", "data_offsets", "32", "18446744073709551615", "-1"))

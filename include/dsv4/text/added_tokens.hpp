@@ -63,14 +63,18 @@ class token_search {
         const added_token& t = tokens_[static_cast<std::size_t>(index)];
         std::size_t begin = at, end = at + length;
         at = end;
-        if (begin < done) continue;  // inside the white space that the last token took along
         if (t.single_word && (word_before(text, begin, w) || word_after(text, end, w))) continue;
-        if (t.lstrip)
+        if (t.lstrip) {
           while (begin > done && is_white_space(code_point_at(text, character_before(text, begin))))
             begin = character_before(text, begin);
-        if (t.rstrip)
+          begin = std::max(begin, done);  // what the last token took along is taken
+        }
+        if (t.rstrip) {
+          end = std::max(end, done);  // white space up to there: seen for the last token
           while (end < text.size() && is_white_space(code_point_at(text, end)))
             end += static_cast<std::size_t>(step_at(text, end).length);
+        }
+        if (begin >= end) continue;
         if (done < begin) plain(done, begin);
         token(t.id);
         done = end;

@@ -208,7 +208,7 @@ class regex {
   }
 
  private:
-  static constexpr std::uint64_t least_steps = 1000000, steps_per_byte = 64;
+  static constexpr std::uint64_t least_steps = 100000, steps_per_byte = 64;
   static constexpr std::size_t shown = 200;  // bytes of a pattern in a message
 
   regex(std::string pattern, std::uint32_t how) : pattern_(std::move(pattern)) {
