@@ -64,6 +64,7 @@
 #include "io/checkpoint.hpp"        // hub directories, mapped
 #include "text/chat_encoding.hpp"   // messages -> prompt
 #include "text/chat_parsing.hpp"    // completion -> message
+#include "text/tokenizer.hpp"       // text <-> token ids
 #include "gen/sampler.hpp"          // logits -> distribution -> token
 #include "gen/log_probability.hpp"  // what the model itself thinks of the tokens
 #include "gen/generate.hpp"         // prompt -> tokens

@@ -7,14 +7,18 @@
 /// each (\w \b \h \v, nested classes, {n,m}+, options, scripts, ...) is refused by name instead of matched
 /// differently.  Where only the version of Unicode differs: unicode.hpp, stand-ins.
 /// @throws unsupported a construct outside this dialect; a match that takes too many steps
+#if !defined(PCRE2_CODE_UNIT_WIDTH)
 #define PCRE2_CODE_UNIT_WIDTH 8
+#endif
 #include <pcre2.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "../core/error.hpp"
 #include "unicode.hpp"
@@ -120,10 +124,27 @@ class dialect {
   }
 
   void group() {
-    for (const std::string_view opening : {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"})
+    if (here("(?i:", at_)) return caseless_group();
+    for (const std::string_view opening : {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>"})
       if (here(opening, at_)) return copy(opening.size());
     if (here("(?", at_) || here("(*", at_)) refuse(at_, std::min<std::size_t>(in_.size() - at_, 4));
     copy(1);
+  }
+
+  /// (?i:'s|'t): words of ASCII letters.  Oniguruma folds some pairs of letters into one character (ß is
+  /// ss), and properties and classes differently.
+  void caseless_group() {
+    const std::size_t close = std::min(in_.find(')', at_), in_.size() - 1);
+    const std::string_view words = in_.substr(at_ + 4, close - at_ - 3);
+    std::string lower;
+    for (const char c : words) lower += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    bool plain =
+        lower.ends_with(')') && lower.find_first_not_of("abcdefghijklmnopqrstuvwxyz'|") == lower.size() - 1;
+    for (const std::string_view folded : {"ss", "ff", "fi", "fl", "st"})
+      plain = plain && lower.find(folded) == lower.npos;
+    if (!plain)
+      refuse(at_, close + 1 - at_, ": (?i: ) holds ASCII letters, ' and | only, and no ss ff fi fl st");
+    copy(close + 1 - at_);
   }
 
   /// {n} {n,} {n,m}, and ? after the last two.

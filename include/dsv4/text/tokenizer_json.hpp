@@ -9,6 +9,7 @@
 /// Anything else is refused by name.
 /// @throws format_error the file contradicts itself or is damaged: file, place, expected, found
 /// @throws unsupported  a valid file that needs what is not implemented
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <filesystem>

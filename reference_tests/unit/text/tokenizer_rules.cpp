@@ -66,7 +66,7 @@ TEST_CASE("a stage sees one piece alone", "[tokenizer][pre_tokenizer]") {
 TEST_CASE("patterns outside the common dialect are refused by name", "[tokenizer][regex]") {
   using Catch::Matchers::ContainsSubstring;
   for (const char* pattern : {"\\w", "\\b", "\\h", "\\v", "\\R", "\\X", "\\1", "\\k<a>", "(?m)a", "(?<name>a)", "(*COMMIT)", "[[a]b]", "[[:alpha:]]",
-                              "[a&&b]", "[]a]", "a{,3}", "a{2}+", "a{2}?", "a{x", "\\p{Han}", "\\pL", "\\p{^L}", "\\xFF", "\\x{1234567}", "[a"}) {
+                              "[a&&b]", "[]a]", "a{,3}", "a{2}+", "a{2}?", "a{x", "\\p{Han}", "\\pL", "\\p{^L}", "(?i:\\p{Lu})", "(?i:ss)", "(?i:a", "(?i:", "(?i:é)", "(?i:[a-z])", "\\xFF", "\\x{1234567}", "[a"}) {
     INFO(pattern);
     CHECK_THROWS_AS(regex::compile(pattern), unsupported);
   }
@@ -75,6 +75,7 @@ TEST_CASE("patterns outside the common dialect are refused by name", "[tokenizer
     INFO(pattern);
     CHECK_THROWS_AS(regex::compile(pattern), format_error);
   }
+  CHECK(cut("(?i:'s|'LL)|a", split_behavior::isolated, "x'Sa'll") == pieces{"x", "'S", "a", "'ll"});
   CHECK(cut("\\u9053|[\\x{4E00}-\\x{4E01}]|\\x41", split_behavior::isolated, "道A一b") == pieces{"道", "A", "一", "b"});
 }
 
