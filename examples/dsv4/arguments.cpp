@@ -3,8 +3,8 @@
 #include "arguments.hpp"
 
 #include <charconv>
-#include <cmath>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace cli {

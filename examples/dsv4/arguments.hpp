@@ -12,7 +12,7 @@ namespace cli {
 /// --model --numerics --exec --fast --threads
 void add_engine(CLI::App& verb, engine_options& o);
 
-/// --temperature --top-k --top-p --min-p --seed and penalties
+/// --temperature --top-k --top-p --min-p --seed, penalties and --logit-bias
 void add_sampling(CLI::App& verb, dsv4::sampling& s);
 
 }  // namespace cli

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <dsv4/core/view.hpp>
+#include <dsv4/gen/sampling.hpp>
 
 namespace cli {
 
@@ -47,8 +48,9 @@ struct generate_options {
   engine_options engine;
   std::string ids;
   index max_new = 0;
-  double temperature = 0, top_p = 1;
-  std::uint64_t seed = 0;
+  dsv4::sampling sampling;
+  std::optional<index> logprobs;  ///< so many of the likeliest tokens
+  index draft = 0;                ///< drafts per call
   bool ignore_eos = false;
 };
 

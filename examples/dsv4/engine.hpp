@@ -4,10 +4,12 @@
 /// its own (engine_*.cpp) and the verbs know none of them.
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include <dsv4/gen/generate.hpp>
+#include <dsv4/gen/log_probability.hpp>
+#include <dsv4/gen/speculative.hpp>
 
 #include "commands.hpp"
 #include "recorder.hpp"
@@ -43,12 +45,16 @@ struct generate_job {
   std::span<const std::int32_t> ids;
   dsv4::generate_options options;
   dsv4::sampling sampling;
+  index draft = 0;                ///< drafts per call; above 0 needs MTP
+  std::optional<index> logprobs;  ///< so many of the likeliest tokens at each place
   int threads = 0;
-  std::function<void(index)> on_token;  ///< (tokens made)
+  std::function<bool(std::int32_t)> on_token;  ///< as a token is made; false ends the generation
 };
 struct generate_result {
   std::vector<std::int32_t> tokens;
-  dsv4::generation told;
+  dsv4::speculative_generation told;
+  std::vector<double> log_probabilities;                  // [tokens], if asked for
+  std::vector<std::vector<dsv4::token_probability>> top;  // [tokens] the likeliest of each place
 };
 
 struct engine {

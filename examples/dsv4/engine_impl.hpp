@@ -78,15 +78,26 @@ template <dsv4::numerics_policy P, dsv4::execution E>
 generate_result run_generate(const generate_job& job) {
   const dsv4::config& c = job.config;
   dsv4::transformer<P, E> model(c, job.weights, make_executor<E>(job.threads));
-  auto s = model.new_sequence(static_cast<index>(job.ids.size()) + job.options.max_new);
-  dsv4::sampler choose(job.sampling, c.vocab_size);
+  const index longest = static_cast<index>(job.ids.size()) + job.options.max_new;
+  auto s = model.new_sequence(longest, job.draft);
+  dsv4::sampler choose(job.sampling, c.vocab_size, longest);
+  dsv4::log_probabilities scores(job.logprobs.value_or(0), c.vocab_size);
   generate_result r;
-  r.tokens.reserve(static_cast<std::size_t>(job.options.max_new));
-  r.told = dsv4::generate(model, s, job.ids, job.options, choose, [&](std::int32_t id) {
+  const auto keep = [&](std::int32_t id, dsv4::view<const dsv4::wide_t<E>, 1> logits) {
     r.tokens.push_back(id);
-    job.on_token(static_cast<index>(r.tokens.size()));
-    return true;
-  });
+    if (job.logprobs) {
+      scores.read(logits);
+      r.log_probabilities.push_back(scores[id]);
+      r.top.emplace_back(scores.top().begin(), scores.top().end());
+    }
+    return job.on_token(id);
+  };
+  if (job.draft > 0) {
+    dsv4::mtp_drafter<P, E> drafter(model, job.draft, job.draft);
+    r.told = dsv4::generate_speculative(model, s, job.ids, job.options, choose, drafter, job.draft, keep);
+  } else {
+    r.told = {dsv4::generate(model, s, job.ids, job.options, choose, keep), {}};
+  }
   return r;
 }
 

@@ -25,6 +25,34 @@ const char* name_of(dsv4::stop_reason r) {
 
 double rate(index tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 
+using json = nlohmann::ordered_json;
+
+/// One entry per token; minus infinity becomes null.
+json logprobs_of(const generate_result& r) {
+  json rows = json::array();
+  for (std::size_t i = 0; i < r.tokens.size(); ++i) {
+    json top = json::array();
+    for (const dsv4::token_probability& t : r.top[i]) top.push_back({{"id", t.id}, {"logprob", t.log_probability}});
+    rows.push_back({{"id", r.tokens[i]}, {"logprob", r.log_probabilities[i]}, {"top", std::move(top)}});
+  }
+  return rows;
+}
+
+json drafts_of(const dsv4::speculative_generation& g) {
+  return {{"calls", g.drafts.calls},
+          {"tokens_per_call", g.drafts.tokens_per_call(g)},
+          {"proposed", g.drafts.proposed},
+          {"accepted", g.drafts.accepted}};
+}
+
+void tell_drafts(const dsv4::speculative_generation& g) {
+  std::fprintf(stderr, "drafts: %.2f tokens per call; accepted", g.drafts.tokens_per_call(g));
+  for (std::size_t d = 0; d < g.drafts.proposed.size(); ++d)
+    std::fprintf(stderr, "%s %lld of %lld", d ? "," : "", static_cast<long long>(g.drafts.accepted[d]),
+                 static_cast<long long>(g.drafts.proposed[d]));
+  std::fputc('\n', stderr);
+}
+
 }  // namespace
 
 void generate(const generate_options& o) {
@@ -41,18 +69,25 @@ void generate(const generate_options& o) {
 
   progress bar;
   const auto on_prefill = [&](index done, index total) { bar("prefill", done, total); };
-  const auto on_token = [&](index made) { bar("decode", made, o.max_new); };
-  const generate_result r = e.generate({c,
-                                        model.weights(),
-                                        ids,
-                                        {.max_new = o.max_new, .stop_ids = stop, .on_prefill = on_prefill},
-                                        {.temperature = o.temperature, .top_p = o.top_p, .seed = o.seed},
-                                        o.engine.threads,
-                                        on_token});
+  index made = 0;
+  const auto on_token = [&](std::int32_t) {
+    bar("decode", ++made, o.max_new);
+    return true;
+  };
+  const generate_result r = e.generate({.config = c,
+                                        .weights = model.weights(),
+                                        .ids = ids,
+                                        .options = {.max_new = o.max_new, .stop_ids = stop, .on_prefill = on_prefill},
+                                        .sampling = o.sampling,
+                                        .draft = o.draft,
+                                        .logprobs = o.logprobs,
+                                        .threads = o.engine.threads,
+                                        .on_token = on_token});
   bar.clear();
 
-  const nlohmann::ordered_json told{
-      {"tokens", r.tokens}, {"prompt_tokens", n}, {"stop", name_of(r.told.stop)}};
+  json told{{"tokens", r.tokens}, {"prompt_tokens", n}, {"stop", name_of(r.told.stop)}};
+  if (o.logprobs) told["logprobs"] = logprobs_of(r);
+  if (o.draft > 0) told["drafts"] = drafts_of(r.told);
   std::cout << told.dump() << '\n';
   // The first new token comes out of the prefill.
   const index decoded = std::max(r.told.tokens - 1, index{0});
@@ -60,6 +95,7 @@ void generate(const generate_options& o) {
       stderr, "prefill %lld tokens in %.3f s (%.1f tokens/s), decode %lld tokens in %.3f s (%.1f tokens/s)\n",
       static_cast<long long>(n), r.told.prefill_seconds, rate(n, r.told.prefill_seconds),
       static_cast<long long>(decoded), r.told.decode_seconds, rate(decoded, r.told.decode_seconds));
+  if (o.draft > 0) tell_drafts(r.told);
 }
 
 }  // namespace cli

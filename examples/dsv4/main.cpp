@@ -108,24 +108,30 @@ void add_generate(CLI::App& app, program& run) {
   verb.add_option("--max-new", o->max_new, "tokens to make at most")
       ->required()
       ->check(CLI::NonNegativeNumber);
-  verb.add_option("--temperature", o->temperature, "0: greedy, ties to the lower id")
+  cli::add_sampling(verb, o->sampling);
+  verb.add_option("--logprobs", o->logprobs, "also tell each token's log-probability, and the likeliest N at its place")
       ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  verb.add_option("--top-p", o->top_p, "keep the likeliest tokens up to this mass, above 0")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
-  verb.add_option("--seed", o->seed, "of the random numbers; the same seed gives the same tokens")
-      ->capture_default_str();
+      ->type_name("N");
+  verb.add_option("--draft", o->draft, "drafts of the MTP block per call: the same text when greedy, the same distribution else")
+      ->check(CLI::Range(0, 16))
+      ->type_name("K");
   verb.add_flag("--ignore-eos", o->ignore_eos, "go on after the end-of-text token");
   verb.footer(R"(
 Examples
   dsv4 generate --model DeepSeek-V4-Flash --ids 0,671,6102,294 --max-new 32
   dsv4 generate --model mini --ids prompt.json --max-new 100 --temperature 1 --top-p 0.95 --seed 7
   dsv4 generate --model mini --ids 1,2,3 --max-new 8 2>/dev/null | jq -c .tokens
+  dsv4 generate --model DeepSeek-V4-Flash --ids prompt.json --max-new 200 --draft 2
+  dsv4 generate --model mini --ids 1,2,3 --max-new 8 --logit-bias 7=-inf,9=1.5 --repetition-penalty 1.1
+  dsv4 generate --model mini --ids 1,2,3 --max-new 1 --logprobs 5 | jq .logprobs
 
+Logits are changed in this order: penalties, bias, temperature, top-k, top-p, min-p (gen/sampling.hpp says why).
 Prints one line, {"tokens":[...],"prompt_tokens":4,"stop":"length"}, and on stderr the speed of prefill
-and decode.  It stops (stop: "eos") after eos_token_id of generation_config.json, else of config.json;
-that token is the last of the list.)");
+and decode.  --logprobs adds "logprobs":[{"id":..,"logprob":..,"top":[{"id":..,"logprob":..}]}], natural
+logarithms of the model's own distribution, null for minus infinity.  --draft adds "drafts":{"calls":..,
+"tokens_per_call":..,"proposed":[..],"accepted":[..]}, counts by depth, and a line on stderr.
+It stops (stop: "eos") after eos_token_id of generation_config.json, else of config.json; that token is the
+last of the list.)");
   verb.callback([o, &run] { run = [o] { cli::generate(*o); }; });
 }
 
@@ -199,8 +205,6 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   cli::add_parse(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
-  cli::add_golden_weights(*app.get_subcommand("golden"), run);
-  cli::add_golden_micro(*app.get_subcommand("golden"), run);
   cli::add_golden_weights(*app.get_subcommand("golden"), run);
   cli::add_golden_micro(*app.get_subcommand("golden"), run);
   cli::add_verify(app, run);

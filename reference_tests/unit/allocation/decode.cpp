@@ -48,6 +48,43 @@ long allocations_of_decode(E e) {
   run(32);
   return allocations - before;
 }
+
+/// Allocations between the first and the last token of the second of two equal generations, with and without
+/// drafts: penalties, every cut, and log-probabilities on the way.
+template <execution E>
+long allocations_of_sampling(index depth, double temperature) {
+  const auto checkpoint = io::checkpoint::open(test_data("official/flash-mini"));
+  transformer<official, E> model(checkpoint.configuration(), checkpoint.weights(), E{1});
+  const index v = model.configuration().vocab_size, made = 40;
+  const std::vector<std::int32_t> prompt{1, 5, 9, 100, 3, 77, 500, 12};
+  const sampling settings{.temperature = temperature,
+                          .top_p = 0.9,
+                          .top_k = 50,
+                          .min_p = 0.01,
+                          .repetition_penalty = 1.1,
+                          .penalty_window = 16,
+                          .bias = {{3, 1}}};
+  auto s = model.new_sequence(64, depth);
+  log_probabilities scores(5, v);
+  long first = -1, last = -1;
+  for (int run = 0; run < 2; ++run) {
+    s.reset();
+    sampler choose(settings, v, 64);
+    mtp_drafter<official, E> drafter(model, depth, depth);
+    first = -1;
+    const auto count = [&](std::int32_t, view<const wide_t<E>, 1> logits) {
+      scores.read(logits);
+      last = allocations;
+      if (first < 0) first = last;
+      return true;
+    };
+    if (depth > 0)
+      generate_speculative(model, s, prompt, {.max_new = made}, choose, drafter, depth, count);
+    else
+      generate(model, s, std::span<const std::int32_t>(prompt), {.max_new = made}, choose, count);
+  }
+  return last - first;
+}
 }  // namespace
 
 TEST_CASE("the counter counts", "[allocation]") {
@@ -59,6 +96,14 @@ TEST_CASE("the counter counts", "[allocation]") {
 TEST_CASE("a decode step of exec::cpu allocates nothing", "[allocation]") {
   CHECK(allocations_of_decode(exec::cpu{1}) == 0);
   CHECK(allocations_of_decode(exec::cpu_fast{1}) == 0);
+}
+TEST_CASE("sampling and speculative decoding allocate nothing after the first token", "[allocation]") {
+  for (const index depth : {0, 1, 4})
+    for (const double temperature : {0.0, 1.0}) {
+      INFO("depth " << depth << " temperature " << temperature);
+      CHECK(allocations_of_sampling<exec::cpu>(depth, temperature) == 0);
+      CHECK(allocations_of_sampling<exec::cpu_fast>(depth, temperature) == 0);
+    }
 }
 // With two threads oneTBB keeps pools of task objects per thread; a worker that joins late fills its own.
 TEST_CASE("with two threads nothing but oneTBB's own pools grows", "[allocation]") {
