@@ -65,8 +65,10 @@
 #include "text/chat_encoding.hpp"   // messages -> prompt
 #include "text/chat_parsing.hpp"    // completion -> message
 #include "text/tokenizer.hpp"       // text <-> token ids
+#include "text/prompt_ids.hpp"      // prompt -> token ids, no control token from a user's words
 #include "gen/sampler.hpp"          // logits -> distribution -> token
 #include "gen/log_probability.hpp"  // what the model itself thinks of the tokens
 #include "gen/generate.hpp"         // prompt -> tokens
 #include "gen/speculative.hpp"      // the same with drafts, several tokens a call
+#include "gen/conversation.hpp"     // a chat: reads only what is new; saved and loaded
 #endif
