@@ -5,6 +5,7 @@
                                                         else reference_tests/data"""
 import argparse
 import json
+import math
 import os
 import pathlib
 import re
@@ -102,7 +103,11 @@ class Usage(Case):
                 (["forward", "--model", m, "--ids", "1", "--out", self.tmp / "none/o"], "no directory"),
                 ([*generate, "-1"], ""), ([*generate, "4095"], "context of 4096"), ([*generate, "1", "--temperature", "-1"], ""),
                 ([*generate, "1", "--temperature", "nan"], "temperature"), ([*generate, "1", "--top-p", "0"], "top_p"),
-                ([*generate, "1", "--top-p", "1.5"], "")]:
+                ([*generate, "1", "--top-p", "1.5"], ""), ([*generate, "1", "--top-k", "-1"], ""), ([*generate, "1", "--min-p", "2"], ""),
+                ([*generate, "1", "--repetition-penalty", "0"], "repetition_penalty"), ([*generate, "1", "--draft", "17"], ""),
+                ([*generate, "1", "--presence-penalty", "inf"], "presence_penalty"), ([*generate, "1", "--logprobs", "-1"], ""),
+                ([*generate, "1", "--logit-bias", "5"], "ID=VALUE"), ([*generate, "1", "--logit-bias", "5=1,6=x"], "'6=x'"),
+                ([*generate, "1", "--logit-bias", "512=1"], "found 512"), ([*generate, "1", "--logit-bias", "5=inf"], "bias")]:
             with self.subTest(arguments=[str(a)[:60] for a in arguments]):
                 done = run(*arguments, code=2)
                 self.assertIn(said, done.stderr + done.stdout)
@@ -326,6 +331,52 @@ class Generate(Case):
         logits = self.forward("g", "--exec", "ref", ids=self.prompt[1])["logits"]
         last = list(st.numbers(logits.rows(7, 8)))
         self.assertEqual(last.index(max(last)), greedy[0])
+
+    def told(self, *arguments):
+        done = run("generate", "--model", self.model(), *self.prompt, *arguments)
+        return json.loads(done.stdout), done.stderr
+
+    def test_drafts(self):
+        for settings in ((), ("--repetition-penalty", "1.3", "--frequency-penalty", "0.1", "--logit-bias", "7=-inf,9=1.5", "--penalty-window", 12)):
+            plain, _ = self.told("--max-new", 20, *settings)
+            for depth in (1, 2, 4):
+                told, said = self.told("--max-new", 20, "--draft", depth, *settings)
+                self.assertEqual(told["tokens"], plain["tokens"])
+                drafts = told["drafts"]
+                self.assertEqual((len(drafts["proposed"]), len(drafts["accepted"])), (depth, depth))
+                self.assertEqual(1 + drafts["calls"] + sum(drafts["accepted"]), 20)
+                self.assertAlmostEqual(drafts["tokens_per_call"], 19 / drafts["calls"])
+                self.assertRegex(said, rf"\ndrafts: \d\.\d\d tokens per call; accepted \d+ of {drafts['proposed'][0]}[,\n]")
+        self.assertNotIn("drafts", plain)
+        seeded = ("--max-new", 12, "--temperature", 1, "--draft", 3, "--seed")
+        self.assertEqual(self.told(*seeded, 7)[0], self.told(*seeded, 7)[0])
+        self.assertNotEqual(self.told(*seeded, 7)[0]["tokens"], self.told(*seeded, 8)[0]["tokens"])
+
+    def test_sampling_settings(self):
+        greedy, _ = self.tokens("--max-new", 6)
+        for narrow in (("--top-k", 1), ("--min-p", 1), ("--top-p", "1e-9")):
+            self.assertEqual(self.tokens("--max-new", 6, "--temperature", 3, *narrow)[0], greedy)
+        self.assertEqual(self.tokens("--max-new", 4, "--logit-bias", "123=1e6")[0], [123] * 4)
+        self.assertNotEqual(self.tokens("--max-new", 1, "--logit-bias", f"{greedy[0]}=-inf")[0], greedy[:1])
+        once = self.tokens("--max-new", 40, "--presence-penalty", "1e6", "--ignore-eos")[0]
+        self.assertEqual(len(set(once) | {1, 5, 9, 100, 3, 77, 500, 12}), 48)  # nothing twice, nothing of the prompt
+
+    def test_logprobs(self):
+        for draft in ((), ("--draft", 2)):
+            told, _ = self.told("--max-new", 3, "--logprobs", 4, "--exec", "ref", "--logit-bias", "123=1e6", *draft)
+            rows = told["logprobs"]
+            self.assertEqual([row["id"] for row in rows], told["tokens"])
+            logits = self.forward("p", "--exec", "ref", ids=self.prompt[1] + ",123,123")["logits"]
+            for row, at in zip(rows, range(7, 10)):
+                x = list(st.numbers(logits.rows(at, at + 1)))
+                log_sum = math.log(math.fsum(math.exp(v - max(x)) for v in x)) + max(x)
+                self.assertAlmostEqual(row["logprob"], x[123] - log_sum, places=12)  # of the model, without the bias
+                best = sorted(range(512), key=lambda i: (-x[i], i))[:4]
+                self.assertEqual([t["id"] for t in row["top"]], best)
+                for t in row["top"]:
+                    self.assertAlmostEqual(t["logprob"], x[t["id"]] - log_sum, places=12)
+        self.assertEqual(self.told("--max-new", 1, "--logprobs", 0)[0]["logprobs"][0]["top"], [])
+        self.assertNotIn("logprobs", self.told("--max-new", 1)[0])
 
     def test_end_of_text(self):
         greedy, _ = self.tokens("--max-new", 6)
