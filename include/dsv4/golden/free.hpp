@@ -86,7 +86,7 @@ class row_reader {
 
 /// Whether a row of the test can be held against one of the golden; false after a structural problem.
 inline bool comparable_rows(verify_walk& w, const tensor_entry& g, const tensor_entry& t) {
-  const bool integer = g.cls == tolerance_class::choice;
+  const bool integer = g.cls == tolerance_class::choice || g.carrier == dtype::u8 || g.carrier == dtype::i32;
   const bool integer_test = t.carrier == dtype::i32 || t.carrier == dtype::u8 || t.carrier == dtype::i64;
   if (integer != integer_test) {
     w.structure(2, verify_walk::where(t) + ": " + std::string(name_of(t.carrier)) + " in the test, " + std::string(name_of(g.carrier)) +

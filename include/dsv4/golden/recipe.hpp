@@ -88,7 +88,7 @@ class weight_recipe {
         return each_draw<std::uint8_t>(start, first, n, [&](index i, std::uint8_t u) { out[static_cast<std::size_t>(i)] = std::byte{u}; });
       case dtype::f8_e8m0:
         return each_draw<std::uint8_t>(start, first, n, [&](index i, std::uint8_t u) {
-          constexpr int bias = 127;  // check: 127 == 2^7 - 1
+          constexpr int bias = 127;  // check: 127 == 2**7 - 1
           out[static_cast<std::size_t>(i)] = static_cast<std::byte>(bias + e + (u & 1));
         });
       case dtype::i64: return expert_rows(t, start, first, n, out);
