@@ -58,6 +58,12 @@ golden::index_range parse_range(const std::string& option, const std::string& te
   return r;
 }
 
+golden::open_options options_of(const verify_arguments& o) {
+  golden::open_options options;
+  options.check_hashes = !o.no_hash;
+  return options;
+}
+
 /// A converted dump, removed at the end.
 struct scratch_bundle {
   fs::path dir;
@@ -70,7 +76,7 @@ struct scratch_bundle {
 /// The one place where another engine's dump becomes a bundle.
 golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, scratch_bundle& scratch, std::vector<std::string>& left_out) {
   std::error_code none;
-  if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none))) return golden::bundle::open(o.test);
+  if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none))) return golden::bundle::open(o.test, options_of(o));
   if (o.map.empty()) throw usage_error("TEST is not a bundle; --map says what engine it is a dump of (transformers, official, llamacpp, ds4, or a file)");
   const dsv4::config& c = reference.model();
   golden::dump source = golden::dump::open(o.test);
@@ -85,7 +91,7 @@ golden::bundle open_test(const verify_arguments& o, const golden::bundle& refere
   about.created_by = {{"program", "dsv4 verify"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
   if (!o.numerics.empty()) about.numerics = {{"policy", o.numerics}};
   left_out = golden::convert(m, ids, scratch.dir, std::move(about), {});
-  return golden::bundle::open(scratch.dir);
+  return golden::bundle::open(scratch.dir, options_of(o));
 }
 
 void verify(const verify_arguments& o) {
@@ -104,7 +110,7 @@ void verify(const verify_arguments& o) {
   options.layers = parse_range("--layers", o.layers), options.positions = parse_range("--pos", o.positions);
   options.werror = o.werror, options.hints = !o.no_hints;
 
-  const golden::bundle reference = golden::bundle::open(o.golden);
+  const golden::bundle reference = golden::bundle::open(o.golden, options_of(o));
   scratch_bundle scratch;
   std::vector<std::string> left_out;
   const golden::bundle test = open_test(o, reference, scratch, left_out);
@@ -147,6 +153,7 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
   verb.add_flag("--all", o->all, "also list every failing tensor");
   verb.add_flag("--werror", o->werror, "warnings give exit code 6");
   verb.add_flag("--no-hints", o->no_hints, "do not try the known mistakes");
+  verb.add_flag("--no-hash", o->no_hash, "do not check the SHA-256 of the tensors that are read");
   verb.add_option("--json", o->json, "everything as JSON; - is standard output")->type_name("FILE|-");
   verb.add_option("--junit", o->junit, "a test case per class of tensors")->type_name("FILE");
   verb.add_option("--html", o->html, "one self-contained page")->type_name("FILE");

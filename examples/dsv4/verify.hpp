@@ -16,7 +16,7 @@ struct verify_arguments {
   std::filesystem::path golden, test, model, junit, html;
   std::string mode = "auto", policy = "faithful", map, ids, numerics, only, layers, positions, allow_skip = "^$", json;
   double k_noise = 8;
-  bool all = false, werror = false, no_hints = false, mutate = false;
+  bool all = false, werror = false, no_hints = false, no_hash = false, mutate = false;
   std::vector<int> bugs;
   std::vector<std::filesystem::path> more;  ///< with mutate: bundles after `test`
 };

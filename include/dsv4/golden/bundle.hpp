@@ -10,15 +10,17 @@
 ///
 /// `open` reads the manifest only, and checks everything that it says by itself: fields, names, shapes,
 /// order, dependencies, calls.  A shard is opened, and its header compared with the manifest, when one of
-/// its tensors is read.  Hashes and statistics are `check`'s (check.hpp).  Memory: the manifest's
-/// entries, and the pages of what is being read; a bundle of gigabytes takes no more.
-/// One thread at a time (each may open its own).
+/// its tensors is read, and the tensor's hash when it is read first; statistics are `check`'s (check.hpp).
+/// Memory: the manifest's entries, and the pages of what is being read; a bundle of gigabytes takes no more.
+/// Several threads may read; what reading opens and remembers is behind a lock.
 /// @throws missing_input, damaged, format_error (error.hpp)
 #include <cstring>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "../num/round.hpp"
 #include "manifest_json.hpp"
@@ -28,6 +30,7 @@ namespace dsv4::golden {
 
 struct open_options {
   std::size_t max_manifest_bytes = std::size_t{1} << 28;
+  bool check_hashes = true;     ///< of every tensor, when it is read for the first time
   std::size_t open_shards = 2;  ///< kept open; each costs address space, and its raw size on disk if compressed
   shard_options shards;
 };
@@ -88,6 +91,19 @@ class tensor_data {
   const std::byte* data_;
 };
 
+namespace detail {
+/// A tensor in a message.
+inline std::string who(const std::filesystem::path& file, const tensor_entry& t) {
+  return file.string() + ": " + t.name + " (step " + std::to_string(t.step) + ", sequence " + std::to_string(t.sequence) + "): ";
+}
+/// @throws damaged these are not the bytes that were written
+inline void expect_hash(const std::filesystem::path& file, const tensor_entry& t, const sha256_digest& found) {
+  constexpr std::size_t shown = 16;
+  if (found != t.sha256)
+    throw damaged(who(file, t) + "SHA-256 found " + hex(found).substr(0, shown) + "…, expected " + hex(t.sha256).substr(0, shown) + "…");
+}
+}  // namespace detail
+
 class bundle {
  public:
   /// `path`: the directory.
@@ -99,6 +115,7 @@ class bundle {
     const auto file = manifest_file(path);
     if (!std::filesystem::is_directory(path, none)) throw missing_input(path.string() + ": no such directory (a bundle is a directory)");
     if (!std::filesystem::exists(file, none)) throw missing_input(file.string() + ": is not there; a bundle has one");
+    refuse_link(file);
     parsed_manifest m = read_manifest(file, options.max_manifest_bytes);
     b.about_ = std::move(m.about);
     b.tensors_ = std::move(m.tensors);
@@ -127,7 +144,7 @@ class bundle {
     return out;
   }
 
-  /// The values.  The shard's header must agree with the manifest.
+  /// The values.  The shard's header must agree with the manifest, and the bytes with their hash.
   tensor_data read(const tensor_entry& t) const {
     auto file = open_shard(t.file);
     const io::tensor_info* found = file->tensors().find(t.key);
@@ -136,19 +153,17 @@ class bundle {
     if (found->type != t.carrier || found->shape != t.shape)
       throw format_error(who + ": found " + std::string(name_of(found->type)) + " " + io::shape_text(found->shape) +
                          ", expected " + std::string(name_of(t.carrier)) + " " + io::shape_text(t.shape) + " (manifest)");
+    if (options_.check_hashes) confirm(*file, t, found->data);
     return {std::move(file), t, found->data};
   }
   /// f(first element, bytes) over pieces of a tensor; a piece's memory is given back after each call.
   template <class F>
-  void windows(const tensor_entry& t, F&& f, std::size_t bytes_each = std::size_t{1} << 23) const {
+  void windows(const tensor_entry& t, F&& f, std::size_t bytes_each = piece_bytes) const {
     const tensor_data d = read(t);
     const std::size_t each = static_cast<std::size_t>(bits_of(t.carrier) / 8);
-    const std::size_t step = std::max<std::size_t>(bytes_each / each, 1) * each;
-    for (std::size_t at = 0; at < t.bytes(); at += step) {
-      const auto piece = d.bytes().subspan(at, std::min(step, t.bytes() - at));
-      f(static_cast<index>(at / each), piece);
-      shard::release(piece.data(), piece.size());
-    }
+    pieces(d.bytes(), std::max<std::size_t>(bytes_each / each, 1) * each, [&](std::span<const std::byte> piece) {
+      f(static_cast<index>(static_cast<std::size_t>(piece.data() - d.bytes().data()) / each), piece);
+    });
   }
 
   index sequences() const { return static_cast<index>(about_.input.tokens.size()); }
@@ -156,8 +171,18 @@ class bundle {
   std::vector<std::int32_t> ids(index sequence = 0) const { return integers("input_ids." + std::to_string(sequence), sequence); }
   /// Position of every token (0, 1, 2, … in bundles of this program).
   std::vector<std::int32_t> positions(index sequence = 0) const { return integers("position_ids." + std::to_string(sequence), sequence); }
+  /// The ids against their hash.  @throws damaged
+  void confirm_ids() const {
+    sha256 h;
+    for (index s = 0; s < sequences(); ++s) {
+      const auto of_sequence = ids(s);
+      h.update(of_sequence.data(), of_sequence.size() * sizeof(std::int32_t));
+    }
+    if (h.digest() != about_.input.ids_sha256) throw damaged(inputs().path().string() + ": the ids' SHA-256 is not that of the manifest");
+  }
   /// inputs.safetensors: input_ids.S, position_ids.S, and forced.S.NAME (docs/bundle-format.md).
   const io::safetensors& inputs() const {
+    const std::lock_guard lock(*lock_);
     if (!inputs_) inputs_ = std::make_shared<shard>(path_, *find_file("inputs.safetensors"), options_.shards);
     return inputs_->tensors();
   }
@@ -168,6 +193,7 @@ class bundle {
   }
   /// A file of the bundle by name; kept open, the latest few.  Name as in about().files.
   std::shared_ptr<const shard> open_shard(const std::string& name) const {
+    const std::lock_guard lock(*lock_);
     for (auto at = shards_.begin(); at != shards_.end(); ++at)
       if (at->first == name) {
         shards_.splice(shards_.begin(), shards_, at);
@@ -181,6 +207,30 @@ class bundle {
   }
 
  private:
+  static constexpr std::size_t piece_bytes = std::size_t{1} << 22;
+  /// f over pieces of a tensor's memory: the next one is asked for early, and what has been looked at is given back.
+  template <class F>
+  static void pieces(std::span<const std::byte> all, std::size_t each, F&& f) {
+    const auto piece_at = [&](std::size_t at) { return all.subspan(at, std::min(each, all.size() - at)); };
+    for (std::size_t at = 0; at < all.size(); at += each) {
+      const auto piece = piece_at(at);
+      if (at + each < all.size()) shard::prefetch(piece_at(at + each).data(), each);
+      f(piece);
+      if (all.size() > each) shard::release(piece.data(), piece.size());  // a small tensor is used next
+    }
+  }
+  /// The bytes of a tensor against their hash, once.
+  void confirm(const shard& file, const tensor_entry& t, const std::byte* data) const {
+    {
+      const std::lock_guard lock(*lock_);
+      if (confirmed_.contains(t.seq)) return;
+    }
+    sha256 h;
+    pieces({data, t.bytes()}, piece_bytes, [&](std::span<const std::byte> piece) { h.update(piece.data(), piece.size()); });
+    detail::expect_hash(file.path(), t, h.digest());
+    const std::lock_guard lock(*lock_);
+    confirmed_.insert(t.seq);
+  }
   const std::vector<std::size_t>& all_of(std::string_view name) const {
     static const std::vector<std::size_t> none;
     const auto at = by_name_.find(std::string(name));
@@ -203,6 +253,8 @@ class bundle {
   manifest about_;
   std::vector<tensor_entry> tensors_;
   std::unordered_map<std::string, std::vector<std::size_t>> by_name_;
+  std::shared_ptr<std::mutex> lock_ = std::make_shared<std::mutex>();  // of what follows
+  mutable std::unordered_set<index> confirmed_;  // seq of the tensors whose hash is right
   mutable std::shared_ptr<const shard> inputs_;
   mutable std::list<std::pair<std::string, std::shared_ptr<const shard>>> shards_;  // the latest first
 };

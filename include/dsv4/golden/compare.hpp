@@ -69,7 +69,8 @@ class tensor_comparison {
   tensor_result& about() { return r_; }
 
   /// A row of values; scores that grow may differ in width: what both have is compared.
-  void values(index position, std::vector<double>& a, std::vector<double>& b, index next_token = -1) {
+  /// `known`: what compare_logits gives for a row of logits, if that is known already.
+  void values(index position, std::vector<double>& a, std::vector<double>& b, const logits_point* known = nullptr) {
     const std::size_t n = std::min(a.size(), b.size());
     a.resize(n), b.resize(n);
     if (carrier_width(test_) > carrier_width(expected_))
@@ -78,7 +79,7 @@ class tensor_comparison {
       for (double& x : b) x = stored_as(test_, x);
     metrics_->add(position, a, b);
     if (r_.cls == tolerance_class::logits && n > 1) {
-      logits_point p = compare_logits(a, b, next_token);
+      logits_point p = known ? *known : compare_logits(a, b, -1);
       p.position = position, p.sequence = r_.sequence, p.name = r_.name;
       points_.push_back(std::move(p));
     }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Free mode: the test's values against the golden's, recording by recording, by position: the two runs need
-/// not have been split into the same calls.
+/// not have been split into the same calls.  Recordings are compared in parallel; the result does not depend on it.
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
 #include "walk.hpp"
 
 namespace dsv4::golden {
@@ -70,8 +73,8 @@ class row_reader {
     }
   }
   /// Gives back the pages of rows before `row`, in pieces.
-  void passed(index row) {
-    constexpr std::size_t piece = std::size_t{1} << 22;
+  void passed(index row) const {
+    constexpr std::size_t piece = std::size_t{1} << 20;
     const std::size_t end = static_cast<std::size_t>(raw(row).data() - data_.bytes().data());
     if (end < released_ + piece) return;
     shard::release(data_.bytes().data() + released_, end - released_);
@@ -81,29 +84,26 @@ class row_reader {
  private:
   const tensor_entry* entry_;
   tensor_data data_;
-  std::size_t released_ = 0;
+  mutable std::size_t released_ = 0;
 };
 
-/// Whether a row of the test can be held against one of the golden; false after a structural problem.
-inline bool comparable_rows(verify_walk& w, const tensor_entry& g, const tensor_entry& t) {
+/// Why a row of the test cannot be held against one of the golden; empty if it can.
+inline std::string incomparable_rows(const tensor_entry& g, const tensor_entry& t) {
   const bool integer = g.cls == tolerance_class::choice || g.carrier == dtype::u8 || g.carrier == dtype::i32;
   const bool integer_test = t.carrier == dtype::i32 || t.carrier == dtype::u8 || t.carrier == dtype::i64;
-  if (integer != integer_test) {
-    w.structure(2, verify_walk::where(t) + ": " + std::string(name_of(t.carrier)) + " in the test, " + std::string(name_of(g.carrier)) +
-                       " in the golden: " + (integer ? "indices must be integers" : "values, not integers, belong here"));
-    return false;
-  }
+  if (integer != integer_test)
+    return verify_walk::where(t) + ": " + std::string(name_of(t.carrier)) + " in the test, " + std::string(name_of(g.carrier)) +
+           " in the golden: " + (integer ? "indices must be integers" : "values, not integers, belong here");
   const bool grows = g.site == "attn.indexer.scores" || g.site == "attn.topk_idxs";
   const bool same = g.shape.size() == t.shape.size() && std::equal(g.shape.begin() + 1, g.shape.end(), t.shape.begin() + 1);
-  if (same || (grows && g.shape.size() == t.shape.size())) return true;
+  if (same || (grows && g.shape.size() == t.shape.size())) return {};
   std::string why = verify_walk::where(t) + ": shape " + io::shape_text(t.shape) + " in the test, " + io::shape_text(g.shape) + " in the golden";
   if (g.elements() == t.elements()) why += "; the same number of elements: axes in another order? (axes are " + [&] {
     std::string a;
     for (const std::string& x : g.axes) a += (a.empty() ? "" : ", ") + x;
     return a;
   }() + ")";
-  w.structure(2, why);
-  return false;
+  return why;
 }
 
 /// The row as choices: experts, or slots in call-independent numbers.
@@ -136,108 +136,121 @@ inline void by_expert(verify_walk& w, const tensor_entry& weights, row_locator& 
   sorted(w.test(), *t, a);
 }
 
+/// One recording of the golden against the test's rows.  Recordings do not depend on one another, but for
+/// choices: these look at the scores before them, and decide which later rows are tainted.
+class free_comparison {
+ public:
+  free_comparison(verify_walk& w, const tensor_entry& g, bool by_step) : w_(w), g_(g), locate_(w.test(), by_step) {}
+
+  /// Reads the walk, changes nothing of it: several can run at once, choices only alone.
+  void run() {
+    const row_reader golden(w_.golden(), g_);
+    std::optional<row_reader> test;
+    const index end = first_row(g_) + g_.rows();
+    for (index row = first_row(g_); row < end; ++row) {
+      const tensor_entry* t = test && holds(test->entry(), row) ? &test->entry() : locate_.find(g_, row);
+      if (!t || !holds(*t, row)) {
+        problem_ = verify_walk::where(g_) + ": row " + std::to_string(row) + " is not in the test";
+        break;
+      }
+      if (!test || t != &test->entry()) {
+        problem_ = incomparable_rows(g_, *t);
+        if (!problem_.empty()) {
+          c_.reset();
+          return;
+        }
+        test.emplace(w_.test(), *t);
+      }
+      if (!c_) {
+        std::vector<index> row_shape(g_.shape.begin() + (g_.shape.empty() ? 0 : 1), g_.shape.end());
+        c_.emplace(result_of(g_), std::move(row_shape), g_.carrier, t->carrier, w_.model(), w_.context(), g_.axes);
+      }
+      if (!w_.selected_row(g_, row)) continue;
+      if (!strict() && w_.tainted(g_, row))
+        c_->masked();
+      else
+        compare(row, golden, *test);
+      test->passed(row), golden.passed(row);
+    }
+  }
+  /// What was found, into the walk; in the order of the golden.
+  void deliver() {
+    if (!problem_.empty()) w_.structure(2, std::move(problem_));
+    if (c_) w_.add(*c_, g_);
+  }
+
+ private:
+  bool strict() const { return w_.result().policy == tolerance_policy::strict; }
+  static bool holds(const tensor_entry& t, index row) { return first_row(t) <= row && row < first_row(t) + t.rows(); }
+
+  void compare(index row, const row_reader& golden, const row_reader& test) {
+    const tensor_entry& t = test.entry();
+    const auto ra = test.raw(row), rb = golden.raw(row);
+    golden.read(row, b_);
+    if (c_->is_choice()) {
+      test.read(row, a_);
+      choose(row, t);
+    } else if (t.carrier == g_.carrier && ra.size() == rb.size() && std::memcmp(ra.data(), rb.data(), ra.size()) == 0) {
+      c_->equal_values(row, b_);
+    } else {
+      test.read(row, a_);
+      if (!strict() && g_.site == "ffn.gate.weights") by_expert(w_, g_, locate_, row, a_, b_);
+      c_->values(row, a_, b_, t.carrier == g_.carrier ? w_.known_logits(t, row) : nullptr);
+    }
+  }
+  void choose(index row, const tensor_entry& t) {
+    const index window = w_.model().sliding_window;
+    const auto x = choices_of(t, a_, row, window), y = choices_of(g_, b_, row, window);
+    const auto margin = w_.golden_margin(g_, row);
+    bool legal = false, other_set = false;
+    const bool flipped = c_->choices(row, x, y, [&](const choice_difference& d) {
+      if (strict()) return false;
+      // A choice may differ where its scores moved by more than half the gap; their order alone is free.
+      const double moved = w_.score_error(g_, row);
+      other_set = !d.same_set;
+      return legal = d.same_set || (moved >= 0 && margin[0] >= 0 && margin[0] <= 2 * moved);
+    });
+    if (legal && other_set) w_.flip(g_, row);
+    if (margin[0] >= 0) w_.routing_point_of(g_, row, margin[0], flipped, legal);
+  }
+
+  verify_walk& w_;
+  const tensor_entry& g_;
+  row_locator locate_;
+  std::optional<tensor_comparison> c_;
+  std::string problem_;
+  std::vector<double> a_, b_;
+};
+
 inline void compare_free(verify_walk& w) {
   const bool by_step = same_calls(w.golden(), w.test());
   if (!by_step) w.note("the runs are split into different calls: values are matched by position");
   row_locator locate(w.test(), by_step);
-  const bool strict = w.result().policy == tolerance_policy::strict;
-  std::vector<double> a, b;
+  // Values between two choices, at once; a window of them, so that results do not wait in memory.
+  std::vector<free_comparison> waiting;
+  const auto compare_waiting = [&] {
+    tbb::parallel_for(std::size_t{0}, waiting.size(), [&](std::size_t i) { waiting[i].run(); }, tbb::simple_partitioner{});
+    for (free_comparison& c : waiting) c.deliver();
+    waiting.clear();
+  };
+  const auto most_waiting = static_cast<std::size_t>(4 * tbb::this_task_arena::max_concurrency());
   for (const tensor_entry& g : w.golden().tensors()) {
     if (g.is_margin()) continue;
     if (!w.selected(g)) {
       ++w.result().skipped;
       continue;
     }
-    if (!locate.find(g, first_row(g))) {
+    const bool choice = g.cls == tolerance_class::choice;
+    const bool there = locate.find(g, first_row(g)) != nullptr;
+    if (choice || !there || waiting.size() >= most_waiting) compare_waiting();
+    if (!there) {
       if (g.rows() > 0) w.missing(g);
       continue;
     }
-    const row_reader golden(w.golden(), g);
-    std::optional<row_reader> test;
-    std::optional<tensor_comparison> c;
-    bool ok = true;
-    for (index row = first_row(g); ok && row < first_row(g) + g.rows(); ++row) {
-      const tensor_entry* t = test && first_row(test->entry()) <= row && row < first_row(test->entry()) + test->entry().rows()
-                                  ? &test->entry()
-                                  : locate.find(g, row);
-      if (!t || row < first_row(*t) || row >= first_row(*t) + t->rows()) {
-        w.structure(2, verify_walk::where(g) + ": row " + std::to_string(row) + " is not in the test");
-        break;
-      }
-      if (!test || t != &test->entry()) {
-        if (!comparable_rows(w, g, *t)) {
-          ok = false;
-          break;
-        }
-        test.emplace(w.test(), *t);
-      }
-      if (!c) {
-        std::vector<index> row_shape(g.shape.begin() + (g.shape.empty() ? 0 : 1), g.shape.end());
-        c.emplace(result_of(g), std::move(row_shape), g.carrier, t->carrier, w.model(), w.context(), g.axes);
-      }
-      if (!w.selected_row(g, row)) continue;
-      if (!strict && w.tainted(g, row)) {
-        c->masked();
-        continue;
-      }
-      const auto ra = test->raw(row), rb = golden.raw(row);
-      golden.read(row, b);
-      if (c->is_choice()) {
-        test->read(row, a);
-        const index window = w.model().sliding_window;
-        const auto x = choices_of(*t, a, row, window), y = choices_of(g, b, row, window);
-        const auto margin = w.golden_margin(g, row);
-        bool legal = false, other_set = false;
-        const bool flipped = c->choices(row, x, y, [&](const choice_difference& d) {
-          if (strict) return false;
-          // A choice may differ where its scores moved by more than half the gap; their order alone is free.
-          const double moved = w.score_error(g, row);
-          other_set = !d.same_set;
-          return legal = d.same_set || (moved >= 0 && margin[0] >= 0 && margin[0] <= 2 * moved);
-        });
-        if (legal && other_set) w.flip(g, row);
-        if (margin[0] >= 0) w.routing_point_of(g, row, margin[0], flipped, legal);
-      } else if (t->carrier == g.carrier && ra.size() == rb.size() && std::memcmp(ra.data(), rb.data(), ra.size()) == 0) {
-        c->equal_values(row, b);
-      } else {
-        test->read(row, a);
-        if (!strict && g.site == "ffn.gate.weights") by_expert(w, g, locate, row, a, b);
-        c->values(row, a, b);
-      }
-      test->passed(row);
-    }
-    if (c && ok) w.add(*c, g);
+    waiting.emplace_back(w, g, by_step);
+    if (choice) compare_waiting();
   }
-}
-
-/// Logits of the test against the golden's, whatever the mode: for people, and for the report's curve.
-inline void compare_all_logits(verify_walk& w) {
-  row_locator locate(w.test(), false);
-  std::vector<double> a, b;
-  double dd = 0, sum = 0, squares = 0;
-  index n = 0;
-  for (const tensor_entry& g : w.golden().tensors()) {
-    if (g.cls != tolerance_class::logits || !w.selected(g)) continue;
-    const bool mtp = g.scope.starts_with("mtp.");
-    const auto ids = w.golden().ids(g.sequence);
-    const row_reader golden(w.golden(), g);
-    std::optional<row_reader> test;
-    for (index row = g.from; row < g.from + g.rows(); ++row) {
-      const tensor_entry* t = locate.find(g, row);
-      if (!t || t->row_elements() != g.row_elements() || !w.selected_row(g, row)) continue;
-      if (!test || t != &test->entry()) test.emplace(w.test(), *t);
-      golden.read(row, b), test->read(row, a);
-      const std::size_t next = static_cast<std::size_t>(row + 1 + mtp);
-      logits_point p = compare_logits(a, b, next < ids.size() ? ids[next] : -1);
-      p.name = g.name, p.sequence = g.sequence, p.position = row;
-      w.result().logits.push_back(std::move(p));
-      for (std::size_t i = 0; i < b.size(); ++i)
-        if (std::isfinite(a[i]) && std::isfinite(b[i])) dd += (a[i] - b[i]) * (a[i] - b[i]), sum += b[i], squares += b[i] * b[i], ++n;
-      test->passed(row);
-    }
-  }
-  const double variance = n ? squares / double(n) - (sum / double(n)) * (sum / double(n)) : 0;
-  w.result().logits_total = summary_of(w.result().logits, variance > 0 ? dd / double(n) / variance : 0);
+  compare_waiting();
 }
 
 }  // namespace dsv4::golden

@@ -9,6 +9,7 @@
 /// Rows are tokens (or compressed entries).  A scaled ulp is |a-b| over the ulp of the stored type at
 /// max(|b|, rms of the row / 16), so that cancellation near zero does not explode.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <span>
@@ -55,10 +56,12 @@ class metrics_accumulator {
     for (const double x : b)
       if (std::isfinite(x)) energy += x * x, ++finite;
     const double rms = finite ? std::sqrt(energy / double(finite)) : 0;
+    m_.values += static_cast<index>(a.size());
     double row_dd = 0, row_bb = 0, row_max = 0;
-    for (std::size_t i = 0; i < a.size(); ++i) {
+    for (std::size_t i = 0;; ++i) {
+      i = add_stretch(a, b, i, row_bb);
+      if (i == a.size()) break;
       const double x = a[i], y = b[i];
-      ++m_.values;
       if (!std::isfinite(x) || !std::isfinite(y)) {
         anomaly(position, i, x, y);
         continue;
@@ -69,19 +72,16 @@ class metrics_accumulator {
       row_max = std::max(row_max, d);
       if (i < column_error_.size()) column_error_[i] += d * d;
       largest_ = std::max(largest_, std::fabs(y));
-      const bool equal = x == y && std::signbit(x) == std::signbit(y);  // bits, not values: -0 is not 0
       double ulps = 0;
       if (d > 0) {
         const double at = std::max({std::fabs(y), rms / 16, std::numeric_limits<double>::min()});
         ulps = d / std::ldexp(1.0, std::ilogb(at) + 1 - mantissa_);
       }
       count_ulps(ulps);
-      if (!equal) {
-        ++m_.different;
-        if (first_different_ < 0) first_different_ = position;
-        if (std::fabs(x) > std::fabs(y)) ++up_;
-        if (std::fabs(x) < std::fabs(y)) ++down_;
-      }
+      ++m_.different;
+      if (first_different_ < 0) first_different_ = position;
+      if (std::fabs(x) > std::fabs(y)) ++up_;
+      if (std::fabs(x) < std::fabs(y)) ++down_;
       if (d > tolerance_.at(y, rms)) {
         ++m_.beyond;
         if (first_beyond_ < 0) first_beyond_ = position;
@@ -177,6 +177,22 @@ class metrics_accumulator {
  private:
   static constexpr index per_octave = 8, lowest_octave = -20, octaves = 84;
 
+  /// Elements from i on that are finite and equal, most of those of a right test; returns the first that is not.
+  /// Equal are bits, not values: -0 is not 0.
+  std::size_t add_stretch(std::span<const double> a, std::span<const double> b, std::size_t i, double& row_bb) {
+    const std::size_t first = i;
+    double aa = aa_, bb = bb_, ab = ab_, sum = sum_b_, row = row_bb, largest = largest_;  // in registers
+    for (; i < a.size(); ++i) {
+      const double y = b[i], size = std::fabs(y);
+      if (std::bit_cast<std::uint64_t>(a[i]) != std::bit_cast<std::uint64_t>(y) || !(size <= std::numeric_limits<double>::max())) break;
+      const double e = y * y;
+      aa += e, bb += e, ab += e, sum += y, row += e;
+      largest = std::max(largest, size);
+    }
+    aa_ = aa, bb_ = bb, ab_ = ab, sum_b_ = sum, row_bb = row, largest_ = largest;
+    fine_[0] += static_cast<index>(i - first);
+    return i;
+  }
   void count_ulps(double ulps) {
     m_.ulp_max = std::max(m_.ulp_max, ulps);
     if (ulps == 0) {
@@ -234,8 +250,11 @@ inline logits_point compare_logits(std::span<const double> a, std::span<const do
     if (b[i] > b[tb]) tb = i;
   }
   double second = -std::numeric_limits<double>::infinity(), sa = 0, sb = 0;
-  for (std::size_t i = 0; i < n; ++i) {
+  for (std::size_t i = 0; i < n; ++i)
     if (i != tb) second = std::max(second, b[i]);
+  p.golden_margin = b[tb] - second;
+  if (std::equal(a.begin(), a.end(), b.begin(), b.end())) return p;
+  for (std::size_t i = 0; i < n; ++i) {
     sa += std::exp(a[i] - a[ta]), sb += std::exp(b[i] - b[tb]);
   }
   const double za = a[ta] + std::log(sa), zb = b[tb] + std::log(sb);
@@ -249,7 +268,6 @@ inline logits_point compare_logits(std::span<const double> a, std::span<const do
     }
   }
   p.top1_equal = ta == tb;
-  p.golden_margin = b[tb] - second;
   if (0 <= next && next < static_cast<index>(n)) {
     const auto t = static_cast<std::size_t>(next);
     p.delta_nll = (zb - b[t]) * -1 + (za - a[t]);

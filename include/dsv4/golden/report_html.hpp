@@ -164,6 +164,7 @@ class page {
     out_ += "</div><div>";
     positions();
     for (const error_by_axis& a : c.by_axis) axis(a);
+    experts();
     ulps();
     out_ += "</div></div></div>\n";
   }
@@ -212,6 +213,22 @@ class page {
       c.bar(sx(from), sy(bars[i]), sx(to) - sx(from) - (bars.size() < 70 ? 1 : 0), sy(0) - sy(bars[i]), "main", a.axis + " " + number(from) + ": " + number(bars[i]));
     }
     out_ += "<h3>Squared error by " + escape(a.axis) + "</h3>" + c.done();
+  }
+
+  /// One bar per expert that is used: how much of the error its tokens have.
+  void experts() {
+    const auto& all = r_.culprit.by_expert;
+    if (all.empty()) return;
+    index first = all.front().expert, last = first;
+    for (const error_by_expert& e : all) first = std::min(first, e.expert), last = std::max(last, e.expert);
+    chart c(560, 120, "error by expert");
+    const scale sx = c.x_scale(double(first), double(last) + 1), sy = c.y_scale(0, 1);
+    c.x_axis(sx, "expert"), c.y_axis(sy, "share", 3);
+    const double wide = std::max(1.0, sx(1) - sx(0) - 1);
+    for (const error_by_expert& e : all)
+      c.bar(sx(double(e.expert)), sy(e.share), wide, sy(0) - sy(e.share), e.expert == r_.culprit.guilty_expert ? "flip" : "main",
+            "expert " + std::to_string(e.expert) + ": " + number(e.share) + " of the error, " + std::to_string(e.wrong_rows) + " of its " + std::to_string(e.rows) + " tokens wrong");
+    out_ += "<h3>Squared error of the tokens of each expert</h3>" + c.done();
   }
 
   void ulps() {

@@ -44,16 +44,19 @@ inline nlohmann::ordered_json report_json(const verify_result& r, bool all_posit
   if (r.culprit.found) {
     const culprit_report& c = r.culprit;
     const tensor_result& t = r.tensors[c.at];
-    ordered_json hints = ordered_json::array(), axes = ordered_json::array(), positions = ordered_json::array();
+    ordered_json hints = ordered_json::array(), axes = ordered_json::array(), positions = ordered_json::array(), experts = ordered_json::array();
     for (const hint_result& h : c.hints)
       hints.push_back({{"mistake", h.mistake}, {"says", h.says}, {"relL2", num(h.rel_l2)}, {"mismatch", num(h.mismatch)}, {"explains", h.explains}});
     for (const error_by_axis& a : c.by_axis) axes.push_back({{"axis", a.axis}, {"first", a.first}, {"share", a.share}});
+    for (const error_by_expert& e : c.by_expert)
+      experts.push_back({{"expert", e.expert}, {"rows", e.rows}, {"wrong_rows", e.wrong_rows}, {"share", num(e.share)}});
     if (all_positions)
       for (const position_error& p : c.by_position) positions.push_back({p.sequence, p.position, num(p.rel_l2), num(p.max_abs)});
     j["culprit"] = {{"name", t.name}, {"scope", t.scope}, {"site", t.site}, {"layer", t.layer}, {"step", t.step}, {"sequence", t.sequence},
                     {"class", name_of(t.cls)}, {"why", t.why}, {"first_bad_position", c.first_bad_position}, {"axes", c.axes},
                     {"metrics", metrics(t.m)}, {"patterns", c.patterns}, {"passing_deps", c.passing_deps}, {"missing_deps", c.missing_deps},
                     {"hints", std::move(hints)}, {"error_by_axis", std::move(axes)}, {"error_by_position", std::move(positions)},
+                    {"error_by_expert", std::move(experts)}, {"guilty_expert", c.guilty_expert < 0 ? ordered_json(nullptr) : ordered_json(c.guilty_expert)},
                     {"ulp_histogram", c.ulp_histogram}};
   }
   const logits_summary& s = r.logits_total;

@@ -98,6 +98,12 @@ struct hint_result {
   bool explains = false;      ///< reproduces the test as well as a right operator would
 };
 
+/// Of the tokens that are routed to one expert; a token has several, so that shares add up to their number.
+struct error_by_expert {
+  index expert = 0, rows = 0, wrong_rows = 0;
+  double share = 0;           ///< of the squared relative errors of all rows
+};
+
 struct position_error {
   index sequence = 0, position = 0;
   double rel_l2 = 0, max_abs = 0;
@@ -111,6 +117,8 @@ struct culprit_report {
   std::vector<std::string> axes;
   std::vector<error_by_axis> by_axis;            ///< over all calls of this site
   std::vector<position_error> by_position;
+  std::vector<error_by_expert> by_expert;        ///< of what experts sum up to; empty elsewhere
+  index guilty_expert = -1;                      ///< the one whose tokens alone are wrong
   std::vector<std::string> patterns;             ///< "all errors in channels 64-127", "only at pos % 4 == 3"
   std::vector<std::string> passing_deps, missing_deps;
   std::vector<hint_result> hints;                ///< best first

@@ -21,6 +21,21 @@ struct shard_options {
   std::filesystem::path temporary;                   ///< for decompressed shards; empty: the system's
 };
 
+/// A link is refused: it could lead anywhere, and a bundle is complete by itself.  @throws format_error
+inline void refuse_link(const std::filesystem::path& path) {
+  std::error_code none;
+  if (std::filesystem::is_symlink(path, none))
+    throw format_error(path.string() + ": is a symbolic link; the files of a bundle lie in it (copy it with cp -RL)");
+}
+/// Size of a file that the manifest names.  @throws missing_input, format_error
+inline std::size_t size_of_file(const std::filesystem::path& path) {
+  refuse_link(path);
+  std::error_code fault;
+  const auto size = std::filesystem::file_size(path, fault);
+  if (fault) throw missing_input(path.string() + ": the manifest names this file, but it is not there");
+  return size;
+}
+
 namespace detail {
 
 /// A file that disappears with its owner.
@@ -91,10 +106,7 @@ inline void decompress_file(const std::filesystem::path& from, temporary_file& t
 class shard {
  public:
   shard(const std::filesystem::path& dir, const file_info& info, const shard_options& options) : path_(dir / info.name) {
-    std::error_code fault;
-    const auto size = std::filesystem::file_size(path_, fault);
-    if (fault) throw missing_input(path_.string() + ": the manifest names this file, but it is not there");
-    if (size != info.bytes)
+    if (const std::size_t size = size_of_file(path_); size != info.bytes)
       throw damaged(path_.string() + ": found " + std::to_string(size) + " bytes, expected " + std::to_string(info.bytes) +
                     (size < info.bytes ? " (truncated)" : ""));
     if (path_.extension() != ".zst") {
@@ -120,14 +132,18 @@ class shard {
   const io::safetensors& tensors() const { return file_; }
 
   /// These bytes are not needed now: their pages leave memory (and come back when touched).
-  static void release(const std::byte* data, std::size_t bytes) {
+  static void release(const std::byte* data, std::size_t bytes) { advise(data, bytes, MADV_DONTNEED); }
+  /// These will be: the system may begin to read them.
+  static void prefetch(const std::byte* data, std::size_t bytes) { advise(data, bytes, MADV_WILLNEED); }
+
+ private:
+  static void advise(const std::byte* data, std::size_t bytes, int what) {
     static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
     const auto begin = reinterpret_cast<std::uintptr_t>(data) / page * page;
     const auto end = reinterpret_cast<std::uintptr_t>(data) + bytes;
-    if (bytes) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    if (bytes) ::madvise(reinterpret_cast<void*>(begin), end - begin, what);
   }
 
- private:
   std::filesystem::path path_;
   io::safetensors file_;
 };

@@ -11,9 +11,11 @@
 ///
 /// Structure first (configuration, numerics, ids, positions); then values, in the order of execution, in
 /// forced mode (forced.hpp: official numerics) or free mode (free.hpp: strict, or float32); then the culprit's
-/// patterns and hints.  Reads one tensor at a time.
+/// patterns and hints.  Reads a few tensors at a time, checks their hashes, and holds the rows that it looks at.
 #include "config_out.hpp"
+#include "experts.hpp"
 #include "hints.hpp"
+#include "logits_rows.hpp"
 
 namespace dsv4::golden {
 
@@ -40,6 +42,7 @@ inline void compare_configurations(verify_walk& w) {
 
 inline void compare_inputs(verify_walk& w) {
   const bundle &g = w.golden(), &t = w.test();
+  g.confirm_ids(), t.confirm_ids();
   if (g.sequences() != t.sequences()) {
     w.structure(verify_exit::not_comparable, std::to_string(t.sequences()) + " sequences in the test, " + std::to_string(g.sequences()) + " in the golden");
     return;
@@ -161,6 +164,7 @@ inline verify_result verify(const bundle& golden, const bundle& test, const veri
     detail::compare_manifests(w);
     const bool comparable = std::none_of(r.structure.begin(), r.structure.end(), [](const auto& p) { return p.exit_code == verify_exit::not_comparable; });
     if (comparable) {
+      compare_all_logits(w);
       if (r.mode == verify_mode::forced) {
         try {
           compare_forced(w, *options.weights);
@@ -173,12 +177,12 @@ inline verify_result verify(const bundle& golden, const bundle& test, const veri
       std::set<std::string> known;
       for (const tensor_entry& t : golden.tensors()) known.insert(t.name);
       for (const tensor_entry& t : test.tensors()) r.extra += !t.is_margin() && !known.contains(t.name);
-      compare_all_logits(w);
       if (r.culprit.found) {
         std::set<index> ratios;
         for (const index ratio : golden.model().compress_ratios)
           if (ratio > 1) ratios.insert(ratio);
         r.culprit.patterns = patterns_of(r.culprit, {ratios.begin(), ratios.end()});
+        find_experts(w);
         if (options.hints && options.weights) try {
             find_hints(w, *options.weights);
           } catch (const contract_violation& e) {

@@ -117,6 +117,18 @@ class verify_walk {
     push(std::move(one));
   }
 
+  // ---- logits, compared before the values are (logits_rows.hpp)
+
+  void add_logits(const tensor_entry& of_test, logits_point p) {
+    logits_at_[{of_test.seq, p.position}] = r_.logits.size();
+    r_.logits.push_back(std::move(p));
+  }
+  /// The comparison of this row of the test; null if there is none.
+  const logits_point* known_logits(const tensor_entry& of_test, index row) const {
+    const auto at = logits_at_.find({of_test.seq, row});
+    return at == logits_at_.end() ? nullptr : &r_.logits[at->second];
+  }
+
   // ---- taint: rows that follow a legal flip (free mode)
 
   void flip(const tensor_entry& t, index position) { flips_[t.sequence][layer_number(t)].insert(position); }
@@ -200,12 +212,15 @@ class verify_walk {
   std::map<index, std::map<index, std::set<index>>> flips_;  // sequence, layer, positions
   std::map<std::pair<index, std::string>, std::map<index, double>> score_error_;
   std::vector<routing_point> pending_;
+  std::map<std::pair<index, index>, std::size_t> logits_at_;  // seq of the test's recording, row
 };
+
+/// The share of an error that counts as all of it.
+inline constexpr double nearly_all = 0.999;
 
 /// What the errors of the culprit have in common, in words.
 inline std::vector<std::string> patterns_of(const culprit_report& c, const std::vector<index>& ratios) {
   std::vector<std::string> out;
-  constexpr double nearly_all = 0.999;
   // Axes: the shortest run of coordinates that holds nearly all of the error, if it is at most half of them.
   for (std::size_t a = 1; a < c.by_axis.size(); ++a) {
     const auto& s = c.by_axis[a].share;

@@ -70,6 +70,28 @@ TEST_CASE("what is not there", "[golden]") {
   refused(s, no_input, "manifest.json");
 }
 
+TEST_CASE("links out of a bundle are not followed", "[golden]") {
+  spoilt s;
+  const auto linked = [&](const std::string& name) {
+    fs::rename(s.path / name, s.dir / name);
+    fs::create_symlink(s.dir / name, s.path / name);
+  };
+  SECTION("a shard") {
+    linked("taps-000.safetensors");
+    refused(s, structure, "taps-000.safetensors: is a symbolic link");
+    const auto b = golden::bundle::open(s.path);
+    CHECK_THROWS_AS(b.read(b.tensors().front()), format_error);
+  }
+  SECTION("the ids") {
+    linked("inputs.safetensors");
+    refused(s, structure, "inputs.safetensors: is a symbolic link");
+  }
+  SECTION("the manifest") {
+    linked("manifest.json");
+    refused(s, structure, "manifest.json: is a symbolic link");
+  }
+}
+
 TEST_CASE("truncated and damaged files", "[golden]") {
   spoilt s;
   const fs::path shard = s.path / "taps-000.safetensors";

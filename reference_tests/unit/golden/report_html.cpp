@@ -61,7 +61,7 @@ TEST_CASE("html: the page tells everything") {
   CHECK_THAT(page, ContainsSubstring("token 133, head 5, channel 17"));
   CHECK_THAT(page, ContainsSubstring("rope_other_theta"));
   CHECK_THAT(page, ContainsSubstring("all errors in channels 16-31"));
-  for (const char* title : {"error against position", "error by head", "error by channel", "scaled ulps", "layer by site", "routing", "KL by position"})
+  for (const char* title : {"error against position", "error by head", "error by channel", "error by expert", "scaled ulps", "layer by site", "routing", "KL by position"})
     CHECK_THAT(page, ContainsSubstring("<title>" + std::string(title) + "</title>"));
   // Every recording has its row, every cell of the map leads to one.
   CHECK(count(page, "<tr id=\"t") == r.tensors.size());
@@ -115,6 +115,7 @@ TEST_CASE("html: empty, passing and extreme results") {
     for (auto& t : r.tensors) t.severity = t.m.rel_l2 = t.m.max_abs = t.noise = x;
     for (auto& p : r.culprit.by_position) p.rel_l2 = x;
     for (auto& a : r.culprit.by_axis) a.share.assign(a.share.size(), x);
+    for (auto& e : r.culprit.by_expert) e.share = x;
     for (auto& p : r.routing) p.margin = p.score_error = x;
     for (auto& p : r.logits) p.kl = x;
     const std::string page = golden::html_report(r);

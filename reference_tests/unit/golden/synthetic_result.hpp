@@ -57,6 +57,8 @@ inline dsv4::golden::verify_result synthetic_result(dsv4::index layers = 6, dsv4
   error_by_axis head{"head", 0, std::vector<double>(8, 0.125)}, channel{"channel", 0, std::vector<double>(32, 0)};
   for (std::size_t i = 16; i < 32; ++i) channel.share[i] = std::exp(-double(i - 16) / 5) / 5;
   c.by_axis = {head, channel};
+  for (index e = 0; e < 8; ++e) c.by_expert.push_back({e, positions / 4, e == 5 ? positions / 4 : e, e == 5 ? 1 : 0.1 * double(e) / 8});
+  c.guilty_expert = 5;
   c.ulp_histogram[0] = 20000, c.ulp_histogram[4] = 3;
   for (std::size_t i = 12; i < 26; ++i) c.ulp_histogram[i] = static_cast<index>(4000 * std::exp(-std::pow(double(i) - 19, 2) / 10));
   for (int i = 0; i < 900; ++i) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Verification end to end on small random models: clean dumps pass in every mode, and one planted fault is
 // named, with its cause; what cannot be compared is told as such.
+#include "dsv4/golden/report_html.hpp"
 #include "dsv4/golden/report_json.hpp"
 #include "dsv4/golden/report_text.hpp"
 #include "golden_test.hpp"
@@ -107,6 +108,73 @@ TEST_CASE("a mistake in one call alone is explained") {
   REQUIRE_FALSE(r.culprit.hints.empty());
   CHECK(r.culprit.hints[0].mistake == "rope_missing");
   CHECK(r.culprit.hints[0].explains);
+}
+
+TEST_CASE("one damaged expert is named") {
+  fixture f;
+  // Which tokens use which expert of layer 3: one that is neither rare nor everywhere is damaged.
+  std::map<index, std::set<index>> used;
+  index rows = 0;
+  for (const auto* t : f.golden_bundle.find_all("layers.3.ffn.gate.indices")) {
+    const auto d = f.golden_bundle.read(*t);
+    rows += t->rows();
+    for (index i = 0; i < d.size(); ++i) used[static_cast<index>(d[i])].insert(t->from + i / t->row_elements());
+  }
+  const auto chosen = std::find_if(used.begin(), used.end(), [&](const auto& e) { return index(e.second.size()) >= 3 && 2 * index(e.second.size()) < rows; });
+  REQUIRE(chosen != used.end());
+  const index guilty = chosen->first, uses = static_cast<index>(chosen->second.size());
+  random_model damaged{tiny_config(), published, 3};
+  auto& expert = damaged.weights.layers[3].ffn.experts[static_cast<std::size_t>(guilty)];
+  std::swap(expert.w1, expert.w3);
+  const bundle test = bundle::open(record_random(damaged, f.dir / "expert.v4gold"));
+  for (const auto mode : {verify_mode::forced, verify_mode::free_running}) {
+    const auto r = f.judge(test, mode, mode == verify_mode::forced ? tolerance_policy::faithful : tolerance_policy::strict);
+    const std::string text = golden::report_text(r), e = std::to_string(guilty), n = std::to_string(uses);
+    INFO(text);
+    REQUIRE(r.culprit.found);
+    CHECK(r.tensors[r.culprit.at].name == "layers.3.ffn.routed");
+    CHECK(r.culprit.guilty_expert == guilty);
+    const std::string says = "only rows whose expert " + e + " is used: " + n + " of these " + n + " are wrong, the other " + std::to_string(rows - uses) + " are right";
+    CHECK(text.find("pattern: " + says) != std::string::npos);
+    CHECK(lines_of(text) <= 25);
+    const auto j = golden::report_json(r);
+    CHECK(j["culprit"]["guilty_expert"] == guilty);
+    CHECK(j["culprit"]["patterns"][0] == says);
+    REQUIRE(j["culprit"]["error_by_expert"].size() == used.size());
+    for (const auto& x : j["culprit"]["error_by_expert"]) {
+      CHECK(x["rows"] == used[x["expert"].get<index>()].size());
+      if (x["expert"] == guilty) CHECK((x["share"].get<double>() > 0.999 && x["wrong_rows"] == uses));
+    }
+    CHECK(golden::html_report(r).find("<title>expert " + e + ": 1 of the error, " + n + " of its " + n + " tokens wrong</title>") != std::string::npos);
+  }
+  // An error on every row is no expert's.
+  const auto all = f.judge(f.again("scaled.v4gold", [](const tap_event& e) {
+    if (e.where != site::ffn_routed || e.scope.where != tap_scope::part::layer || e.scope.number != 3) return;
+    for (index i = 0; i < e.size(); ++i) golden::assign(e, i, 1.5 * golden::element(e, i));
+  }));
+  REQUIRE(all.culprit.found);
+  CHECK(all.tensors[all.culprit.at].name == "layers.3.ffn.routed");
+  CHECK(all.culprit.guilty_expert == -1);
+  CHECK(all.culprit.by_expert.size() == used.size());
+}
+
+TEST_CASE("a wrong hash stops the comparison; it is checked where tensors are read") {
+  fixture f;
+  const bundle good = f.again("good.v4gold", [](const tap_event&) {});
+  const fs::path shard = f.dir / "good.v4gold" / "taps-000.safetensors";
+  std::string bytes = read_text(shard);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);  // of the last tensor
+  write_text(shard, bytes);
+  for (const auto mode : {verify_mode::forced, verify_mode::free_running}) {
+    CHECK_THROWS_AS(f.judge(bundle::open(f.dir / "good.v4gold"), mode), golden::damaged);
+    golden::open_options trusting;
+    trusting.check_hashes = false;
+    CHECK_NOTHROW(f.judge(bundle::open(f.dir / "good.v4gold", trusting), mode));
+  }
+  const bundle spoilt = bundle::open(f.dir / "good.v4gold");
+  CHECK_THROWS_AS(spoilt.read(spoilt.tensors().back()), golden::damaged);
+  CHECK_THROWS_AS(spoilt.read(spoilt.tensors().back()), golden::damaged);  // a hash that failed is not taken as confirmed
+  CHECK_NOTHROW(spoilt.read(spoilt.tensors().front()));
 }
 
 TEST_CASE("a NaN has its own exit code, another choice too") {

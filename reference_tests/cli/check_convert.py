@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""dsv4 golden convert on the command line: every map of docs/maps and every source (safetensors, .npy in a directory, .npz,
+raw numbers).  A recorded bundle is written out under another engine's names and in its layouts, converted, and must come
+back value for value.  Standard library only.
+
+  check_convert.py --dsv4 build/dsv4 [-v] [-k PATTERN]"""
+import argparse
+import array
+import importlib.util
+import io
+import json
+import math
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import zipfile
+
+sys.dont_write_bytecode = True
+root = pathlib.Path(__file__).resolve().parents[2]
+model = root / "reference_tests/data/official/flash-mini"
+spec = importlib.util.spec_from_file_location("read_bundle", root / "docs/read_bundle.py")
+reader = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(reader)
+dsv4 = "build/dsv4"
+tokens = 38
+ids = [37 * i % 512 for i in range(tokens)]
+
+
+def run(*arguments, code=0):
+    done = subprocess.run([dsv4, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode != code:
+        raise AssertionError(f"dsv4 {' '.join(map(str, arguments))}: exit code {done.returncode}, expected {code}\n{done.stdout}{done.stderr}")
+    return done
+
+
+class Array:
+    """Numbers of one type in row-major order."""
+
+    def __init__(self, carrier, shape, numbers):
+        self.carrier, self.shape, self.numbers = carrier, list(shape), numbers
+        assert len(numbers) == math.prod(shape)
+
+    def reshape(self, *shape):
+        return Array(self.carrier, shape, self.numbers)
+
+    def permute(self, *axes):
+        stride = [math.prod(self.shape[a + 1:]) for a in range(len(self.shape))]
+        places = [0]
+        for a in axes:
+            places = [p + i * stride[a] for p in places for i in range(self.shape[a])]
+        return Array(self.carrier, [self.shape[a] for a in axes], array.array(self.numbers.typecode, [self.numbers[p] for p in places]))
+
+    def halves(self, rotary):
+        """The last channels with their evens first, then their odds: rotate_half's layout."""
+        d, out = self.shape[-1], array.array(self.numbers.typecode)
+        for at in range(0, len(self.numbers), d):
+            row = self.numbers[at:at + d]
+            out += row[:d - rotary] + row[d - rotary::2] + row[d - rotary + 1::2]
+        return Array(self.carrier, self.shape, out)
+
+    def float32(self):
+        return Array("I32" if self.carrier == "I32" else "F32", self.shape, self.numbers if self.carrier == "I32" else array.array("f", self.numbers))
+
+    def bytes(self):
+        if self.carrier == "BF16":  # kept as floats that are bf16 values
+            return b"".join(struct.pack("<f", x)[2:] for x in self.numbers)
+        return self.numbers.tobytes()
+
+
+def flat(v):
+    return list(v.flatten()) if hasattr(v, "flatten") else list(v)
+
+
+def recorded(bundle):
+    """{name: Array} of the prefill."""
+    codes = {"I32": "i", "F64": "d", "F32": "f", "BF16": "f"}
+    return {t["name"]: Array(t["carrier"], t["shape"], array.array(codes[t["carrier"]], [int(x) if t["carrier"] == "I32" else float(x) for x in flat(v)]))
+            for t, v in reader.read_bundle(bundle) if t["step"] == 0}
+
+
+# ---- writers of dumps
+def write_safetensors(path, arrays):
+    header, data = {}, b""
+    for name, a in sorted(arrays.items()):
+        raw = a.bytes()
+        header[name] = {"dtype": a.carrier, "shape": a.shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def npy(a):
+    descr = {"I32": "<i4", "F64": "<f8", "F32": "<f4", "BF16": "<V2"}[a.carrier]
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({''.join(f'{n}, ' for n in a.shape)}), }}\n".encode()
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + a.bytes()
+
+
+def write_npy(folder, arrays):
+    folder.mkdir()
+    for name, a in arrays.items():
+        (folder / (name + ".npy")).write_bytes(npy(a))
+
+
+def write_npz(path, arrays):
+    with zipfile.ZipFile(path, "w") as z:
+        for name, a in arrays.items():
+            z.writestr(name + ".npy", npy(a))
+
+
+def write_raw(folder, arrays):
+    folder.mkdir()
+    for name, a in arrays.items():
+        (folder / f"run_{name}_pos0.{'i32' if a.carrier == 'I32' else 'bin'}").write_bytes(a.float32().bytes())
+
+
+def setUpModule():
+    global shared, official, float32, official_values, float32_values
+    shared = tempfile.TemporaryDirectory()
+    unittest.addModuleCleanup(shared.cleanup)
+    text = ",".join(map(str, ids))
+    make = lambda out, *more: run("golden", "make", "--model", model, "--out", out, "--ids", text, "--exec", "cpu", "--equal-chunks", "none", "--no-weight-hash",
+                                  "--sites", r"^layers\.[0-3]\.|^head", *more)
+    official, float32 = pathlib.Path(shared.name) / "official.v4gold", pathlib.Path(shared.name) / "float32.v4gold"
+    make(official), make(float32, "--numerics", "float32")
+    official_values, float32_values = recorded(official), recorded(float32)
+
+
+class Convert(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.tmp = pathlib.Path(folder.name)
+
+    def back(self, dump, name_map, sites, values, policy, *more):
+        """Converts; every site of `sites` must hold what was recorded."""
+        out = self.tmp / "out.v4gold"
+        told = json.loads(run("golden", "convert", dump, out, "--map", name_map, "--config", model, "--json", *more).stdout)
+        self.assertEqual((told["unmapped"], told["left_out"]), ([], []))
+        run("golden", "check", out)
+        found = recorded(out)
+        self.assertEqual({n for n in found if not n.endswith(".margin")}, set(sites))
+        for site in sites:
+            expected = values[site]
+            self.assertEqual(found[site].shape, expected.shape, site)
+            narrow = expected.float32() if found[site].carrier == "F32" else expected
+            self.assertEqual(list(found[site].numbers), list(narrow.numbers), site)
+        # What was recorded, verified against itself by another engine's names.
+        run("verify", official if policy == "official" else float32, out, "--allow-skip", ".")
+        return found
+
+    ids = ("--ids", ",".join(map(str, ids)))
+
+    def test_transformers_npz(self):
+        v = {n: a.float32() for n, a in float32_values.items()}
+        site = lambda name: v["layers.2." + name]
+        heads_first = lambda name: site(name).permute(1, 0, 2).reshape(1, 8, tokens, 128)
+        batch = lambda a: a.reshape(1, *a.shape)
+        layer = "model.layers.2"
+        arrays = {
+            f"{layer}.attn_hc.1": batch(site("hc_attn.comb")), f"{layer}.attn_hc.2": batch(site("hc_attn.y")), f"{layer}.input_layernorm": batch(site("attn_norm")),
+            f"{layer}.self_attn.q_b_norm": heads_first("attn.q_norm"), f"{layer}.self_attn.eager.0": heads_first("attn.q_rope"),
+            f"{layer}.self_attn.eager.1": site("attn.kv").reshape(1, 1, tokens, 128), f"{layer}.self_attn.o_a_proj.in.0": site("attn.o_derot").reshape(1, tokens, 4, 256),
+            f"{layer}.self_attn.compressor.0": site("attn.compressor.entry").reshape(1, 1, tokens // 4, 128), f"{layer}.self_attn.0": batch(site("attn.out")),
+            f"{layer}.mlp.gate.2": batch(site("ffn.gate.indices")), f"{layer}.mlp.experts": batch(site("ffn.routed")), f"{layer}": batch(site("out")),
+            "model.norm": batch(v["head.norm"]), "lm_head": batch(v["head.logits"]), "model.embed_tokens": batch(site("attn_norm"))}
+        arrays["input_ids"] = Array("I32", [1, tokens], array.array("i", ids))
+        write_npz(self.tmp / "dump.npz", arrays)
+        names = ["hc_attn.comb", "hc_attn.y", "attn_norm", "attn.q_norm", "attn.q_rope", "attn.kv", "attn.o_derot", "attn.compressor.entry", "attn.out", "ffn.gate.indices",
+                 "ffn.routed", "out"]
+        self.back(self.tmp / "dump.npz", "transformers", ["layers.2." + n for n in names] + ["head.norm", "head.logits"], float32_values, "float32")
+
+    def test_official_safetensors(self):
+        v = official_values
+        batch = lambda a: a.reshape(1, *a.shape)
+        arrays = {
+            "layers.1.attn_norm.in.0": batch(v["layers.1.hc_attn.y"]), "layers.1.attn_norm": batch(v["layers.1.attn_norm"]), "layers.1.attn.q_norm": batch(v["layers.1.attn.qr"]),
+            "layers.1.attn.kv_norm": batch(v["layers.1.attn.kv_norm"]), "layers.1.attn.wo_b.in.0": v["layers.1.attn.o_lora"].reshape(1, tokens, 256),
+            "layers.1.attn": batch(v["layers.1.attn.out"]), "layers.1.ffn.gate.1": v["layers.1.ffn.gate.indices"], "layers.1.ffn.shared_experts": v["layers.1.ffn.shared"],
+            "layers.1.ffn": batch(v["layers.1.ffn.out"]), "layers.1": batch(v["layers.1.out"]), "norm": batch(v["head.norm"]), "layers.1.attn.wq_a": batch(v["layers.1.attn.qr"])}
+        write_safetensors(self.tmp / "dump.safetensors", arrays)
+        names = ["hc_attn.y", "attn_norm", "attn.qr", "attn.kv_norm", "attn.o_lora", "attn.out", "ffn.gate.indices", "ffn.shared", "ffn.out", "out"]
+        self.back(self.tmp / "dump.safetensors", "official", ["layers.1." + n for n in names] + ["head.norm"], v, "official", *self.ids)
+
+    def test_llamacpp_npy_in_a_directory(self):
+        v = {n: a.float32() for n, a in float32_values.items()}
+        site = lambda name: v["layers.1." + name]
+        arrays = {
+            "hc_comb-1#0": site("hc_attn.comb"), "hc_comb-1#1": site("hc_ffn.comb"), "attn_norm-1": site("attn_norm"), "q-1": site("attn.q_rope"),
+            "kv-1": site("attn.kv").reshape(tokens, 1, 128), "attn_raw-1": site("attn.o").reshape(tokens, 8 * 128), "attn_wo_a-1": site("attn.o_lora").permute(1, 0, 2),
+            "ffn_moe_topk-1": site("ffn.gate.indices"), "ffn_moe_weights_scaled-1": site("ffn.gate.weights").reshape(tokens, 2, 1), "l_out-1": site("out"),
+            "result_output": v["head.logits"], "q_pe-1": site("attn.q_rope")}
+        write_npy(self.tmp / "dump", arrays)
+        names = ["hc_attn.comb", "hc_ffn.comb", "attn_norm", "attn.q_rope", "attn.kv", "attn.o", "attn.o_lora", "ffn.gate.indices", "ffn.gate.weights", "out"]
+        self.back(self.tmp / "dump", "llamacpp", ["layers.1." + n for n in names] + ["head.logits"], float32_values, "float32", *self.ids)
+
+    def test_ds4_raw(self):
+        v = official_values
+        site = lambda name: v["layers.2." + name]
+        arrays = {
+            "hc_attn_pre_comb-2": site("hc_attn.comb"), "attn_norm-2": site("attn_norm"), "Qcur-2": site("attn.q_rope"), "KVcur-2": site("attn.kv"),
+            "KVcompress-2": site("attn.compressor.entry"), "kqv_out-2": site("attn.o"), "attn_low-2": site("attn.o_lora"), "ffn_moe_topk-2": site("ffn.gate.indices"),
+            "ffn_out-2": site("ffn.out"), "hc_ffn_post-2": site("out"), "Qraw-2": site("attn.q_norm")}
+        write_raw(self.tmp / "dump", arrays)
+        names = ["hc_attn.comb", "attn_norm", "attn.q_rope", "attn.kv", "attn.compressor.entry", "attn.o", "attn.o_lora", "ffn.gate.indices", "ffn.out", "out"]
+        self.back(self.tmp / "dump", "ds4", ["layers.2." + n for n in names], v, "official", *self.ids)
+
+    def test_vllm_template(self):
+        v = official_values
+        arrays = {
+            "model.layers.0.input_layernorm": v["layers.0.attn_norm"], "model.layers.0.self_attn.q_norm": v["layers.0.attn.qr"],
+            "model.layers.0.self_attn.q_rope": v["layers.0.attn.q_rope"].halves(64), "model.layers.0.mlp.topk_ids": v["layers.0.ffn.gate.indices"],
+            "model.layers.0.mlp": v["layers.0.ffn.out"], "lm_head": v["head.logits"], "model.embed_tokens": v["layers.0.attn_norm"]}
+        write_safetensors(self.tmp / "dump.safetensors", arrays)
+        names = ["layers.0." + n for n in ("attn_norm", "attn.qr", "attn.q_rope", "ffn.gate.indices", "ffn.out")]
+        self.back(self.tmp / "dump.safetensors", "vllm-sglang-template", names + ["head.logits"], v, "official", *self.ids)
+
+    def test_own_names_in_every_container(self):
+        names = ["layers.3.attn.q_rope", "layers.3.ffn.gate.biased", "layers.3.ffn.gate.indices", "head.logits"]
+        arrays = {n: official_values[n] for n in names}
+        for write, dump in [(write_safetensors, "a.safetensors"), (write_npy, "npy"), (write_npz, "a.npz")]:
+            write(self.tmp / dump, arrays)
+            found = self.back(self.tmp / dump, "dsv4", names, official_values, "official", *self.ids)
+            self.assertIn("layers.3.ffn.gate.indices.margin", found)  # from the scores that the dump has
+            for f in (self.tmp / "out.v4gold").iterdir():
+                f.unlink()
+        # `dsv4 forward` writes such a file.
+        run("forward", "--model", model, "--ids", self.ids[1], "--exec", "cpu", "--taps", ".", "--out", self.tmp / "run.safetensors")
+        run("verify", official, self.tmp / "run.safetensors", "--map", "dsv4", "--policy", "strict")
+
+    def test_every_map_is_tried_here(self):
+        source = pathlib.Path(__file__).read_text()
+        for path in (root / "docs/maps").glob("*.json"):
+            self.assertIn(f'"{path.stem}"', source)
+
+    def test_refused(self):
+        x = Array("F32", [tokens, 256], array.array("f", bytes(4 * 256 * tokens)))
+        write_safetensors(self.tmp / "x.safetensors", {"layers.0.attn_norm": x})
+        convert = lambda code, *arguments: run("golden", "convert", *arguments, code=code)
+        out, dump, mapped = self.tmp / "out", self.tmp / "x.safetensors", ("--map", "dsv4", "--config", model)
+        convert(64, dump, out, "--map", "dsv4", "--ids", "1,2")                          # no configuration
+        convert(64, dump, out, *mapped)                                                  # no ids
+        convert(64, dump, *mapped, *self.ids)                                            # nowhere to write
+        convert(2, dump, out, "--map", "no-such-map", "--config", model, *self.ids)
+        convert(2, dump, out, *mapped, "--ids", "1,2,3")                                 # fewer ids than rows
+        convert(66, self.tmp / "nothing", out, *mapped, *self.ids)
+        (self.tmp / "empty").mkdir()
+        convert(66, self.tmp / "empty", out, *mapped, *self.ids)
+        convert(2, official, out, *mapped, *self.ids)                                    # a bundle already
+        write_safetensors(self.tmp / "shape.safetensors", {"layers.0.attn_norm": x.reshape(256, tokens)})
+        convert(2, self.tmp / "shape.safetensors", out, *mapped, *self.ids)
+        (self.tmp / "short.npy").write_bytes(npy(x)[:-1])
+        convert(2, self.tmp / "short.npy", out, *mapped, *self.ids)
+        with zipfile.ZipFile(self.tmp / "packed.npz", "w", zipfile.ZIP_DEFLATED) as z:
+            z.writestr("layers.0.attn_norm.npy", npy(x))
+        self.assertIn("savez", convert(4, self.tmp / "packed.npz", out, *mapped, *self.ids).stderr)
+        self.assertFalse(out.exists() and any(out.iterdir()))
+        convert(64, dump, official, *mapped, *self.ids)                                  # is there already
+        run("golden", "convert", dump, *mapped, "--map-check")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--dsv4", required=True)
+    known, rest = parser.parse_known_args()
+    dsv4 = known.dsv4
+    unittest.main(argv=sys.argv[:1] + rest)
