@@ -176,7 +176,8 @@ with numpy).  Nothing larger than a row of a matrix is held in memory; the disk 
   {
     CLI::App& sub = *parent.add_subcommand("ladder", "one layer at real dimensions: its weights from a seed, and a bundle of it");
     auto o = std::make_shared<ladder_options>();
-    constexpr index few_experts = 8, few_ids = 1024;
+    constexpr index few_experts = 8, few_ids = 1024, enough_tokens = 8192;  // Pro's indexer chooses 1024 entries of 4 tokens
+    o->bundle.max_tokens = enough_tokens;
     sub.add_option("CONFIG", o->weights.from, "a config.json, or a directory with one")->required();
     sub.add_option("--layer", o->layer, "swa, csa, hca, or mtp (a window layer and the MTP block)")->required()->check(CLI::IsMember({"swa", "csa", "hca", "mtp"}));
     sub.add_flag("--hash", o->hash, "the layer takes its experts from a table");

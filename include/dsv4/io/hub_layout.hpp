@@ -11,6 +11,7 @@
 
 #include "../core/config.hpp"
 #include "../core/dtype.hpp"
+#include "../core/error.hpp"
 #include "../num/block_scaled.hpp"
 
 namespace dsv4::io {
@@ -134,7 +135,14 @@ class hub_lister {
 
 }  // namespace detail
 
-/// Every tensor, in the order of the layers.
-inline std::vector<hub_tensor> hub_layout(const config& c) { return detail::hub_lister(c).run(); }
+/// Every tensor, in the order of the layers.  @throws unsupported millions of them (Pro has 145,116): a hostile
+/// configuration must not fill the memory with names
+inline std::vector<hub_tensor> hub_layout(const config& c) {
+  constexpr index most = index{1} << 22, each_expert = 6;  // w1, w2, w3, and their scales
+  if ((c.num_hidden_layers + c.num_nextn_predict_layers) * c.n_routed_experts > most / each_expert)
+    throw unsupported("a checkpoint of more than " + std::to_string(most) + " tensors: " + std::to_string(c.num_hidden_layers) + " layers of " +
+                      std::to_string(c.n_routed_experts) + " experts");
+  return detail::hub_lister(c).run();
+}
 
 }  // namespace dsv4::io

@@ -31,3 +31,9 @@ TEST_CASE("hub_layout lists the tensors of Flash and Pro", "[io]") {
     CHECK(listed == published);
   }
 }
+
+TEST_CASE("hub_layout refuses a configuration of millions of tensors", "[io]") {
+  config c = read_config(test_data("configs/DeepSeek-V4-Flash.config.json"));
+  c.n_routed_experts = 1 << 16;
+  CHECK_THROWS_AS(hub_layout(c), unsupported);
+}
