@@ -44,10 +44,16 @@ struct forward_options {
   std::filesystem::path out;
 };
 
+constexpr index default_max_new = 256;  // of generate; a choice
+
 struct generate_options {
   engine_options engine;
-  std::string ids;
-  index max_new = 0;
+  std::string ids;                    ///< these, or …
+  std::optional<std::string> prompt;  ///< … this text; -: standard input
+  std::filesystem::path tokenizer;    ///< empty: the one beside the model
+  bool special = false;               ///< special tokens in the prompt are meant
+  bool json = false;                  ///< ids and text at the end instead of text as it comes
+  std::optional<index> max_new;
   dsv4::sampling sampling;
   std::optional<index> logprobs;  ///< so many of the likeliest tokens
   index draft = 0;                ///< drafts per call

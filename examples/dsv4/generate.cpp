@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
-// dsv4 generate: ids in, ids out.
+// dsv4 generate: ids in, ids out; or text in, text out as it comes.
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
+#include <iterator>
 
 #include <nlohmann/json.hpp>
 
 #include <dsv4/io/checkpoint.hpp>
+#include <dsv4/text/tokenizer.hpp>
 
 #include "engine.hpp"
 #include "input.hpp"
@@ -53,31 +56,59 @@ void tell_drafts(const dsv4::speculative_generation& g) {
   std::fputc('\n', stderr);
 }
 
+/// Begin-of-text token, if there is one, and the prompt.
+std::vector<std::int32_t> ids_of(const dsv4::text::tokenizer& t, const generate_options& o, const dsv4::config& c) {
+  using dsv4::text::special_tokens;
+  if (t.vocab_size() > c.vocab_size)
+    throw dsv4::format_error("the tokenizer has " + std::to_string(t.vocab_size()) + " tokens, the model only " + std::to_string(c.vocab_size));
+  const std::string text = *o.prompt == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : *o.prompt;
+  std::vector<std::int32_t> ids;
+  t.encode(text, o.special ? special_tokens::allowed : special_tokens::as_text, ids);
+  if (t.bos() && (ids.empty() || ids.front() != *t.bos())) ids.insert(ids.begin(), *t.bos());
+  if (ids.empty()) throw usage_error("--prompt: no tokens");
+  return ids;
+}
+
 }  // namespace
 
 void generate(const generate_options& o) {
   const engine& e = find_engine(o.engine);
   const auto model = dsv4::io::checkpoint::open(o.engine.model);
   const dsv4::config& c = model.configuration();
-  const std::vector<std::int32_t> ids = read_ids(o.ids, c);
+  std::optional<dsv4::text::tokenizer> tokenizer;
+  if (o.prompt) tokenizer = dsv4::text::tokenizer::load(o.tokenizer.empty() ? o.engine.model : o.tokenizer);
+  const std::vector<std::int32_t> ids = tokenizer ? ids_of(*tokenizer, o, c) : read_ids(o.ids, c);
   const auto n = static_cast<index>(ids.size());
-  if (o.max_new > c.max_position_embeddings - n)
-    throw usage_error("--max-new: " + std::to_string(n) + " prompt tokens and " + std::to_string(o.max_new) +
+  const index room = c.max_position_embeddings - n, max_new = o.max_new.value_or(std::clamp(room, index{0}, default_max_new));
+  if (max_new > room)
+    throw usage_error("--max-new: " + std::to_string(n) + " prompt tokens and " + std::to_string(max_new) +
                       " new ones exceed the model's context of " + std::to_string(c.max_position_embeddings));
   std::vector<std::int32_t> stop;
   if (!o.ignore_eos) stop = end_of_text_ids(o.engine.model);
+  if (!o.ignore_eos && stop.empty() && tokenizer && tokenizer->eos()) stop.push_back(*tokenizer->eos());
+  if (const std::string note = note_of(o.engine.model); tokenizer && !note.empty()) std::fprintf(stderr, "Note: %s\n", note.c_str());
 
+  // Text goes out as it comes; ids at the end.
+  const bool stream = tokenizer && !o.json && !o.logprobs;
+  std::optional<dsv4::text::stream_decoder> words;
+  if (tokenizer) words.emplace(*tokenizer, /*skip_special=*/true);
+  std::string text;
   progress bar;
   const auto on_prefill = [&](index done, index total) { bar("prefill", done, total); };
   index made = 0;
-  const auto on_token = [&](std::int32_t) {
-    bar("decode", ++made, o.max_new);
-    return true;
+  const auto on_token = [&](std::int32_t id) {
+    ++made;
+    if (!stream) bar("decode", made, max_new);
+    if (!words) return true;
+    if (stream) bar.clear();
+    const std::string part = words->push(id);
+    stream ? void(std::cout << part << std::flush) : void(text += part);
+    return bool(std::cout);
   };
   const generate_result r = e.generate({.config = c,
                                         .weights = model.weights(),
                                         .ids = ids,
-                                        .options = {.max_new = o.max_new, .stop_ids = stop, .on_prefill = on_prefill},
+                                        .options = {.max_new = max_new, .stop_ids = stop, .on_prefill = on_prefill},
                                         .sampling = o.sampling,
                                         .draft = o.draft,
                                         .logprobs = o.logprobs,
@@ -85,10 +116,16 @@ void generate(const generate_options& o) {
                                         .on_token = on_token});
   bar.clear();
 
-  json told{{"tokens", r.tokens}, {"prompt_tokens", n}, {"stop", name_of(r.told.stop)}};
-  if (o.logprobs) told["logprobs"] = logprobs_of(r);
-  if (o.draft > 0) told["drafts"] = drafts_of(r.told);
-  std::cout << told.dump() << '\n';
+  if (words) text += words->finish();
+  if (stream) {
+    std::cout << text << '\n';
+  } else {
+    json told{{"tokens", r.tokens}, {"prompt_tokens", n}, {"stop", name_of(r.told.stop)}};
+    if (words) told["text"] = text;
+    if (o.logprobs) told["logprobs"] = logprobs_of(r);
+    if (o.draft > 0) told["drafts"] = drafts_of(r.told);
+    std::cout << told.dump() << '\n';
+  }
   // The first new token comes out of the prefill.
   const index decoded = std::max(r.told.tokens - 1, index{0});
   std::fprintf(

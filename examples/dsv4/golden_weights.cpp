@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include <dsv4/golden/recipe_checkpoint.hpp>
+#include <dsv4/text/tokenizer.hpp>
 
 #include "golden.hpp"
 #include "progress.hpp"
@@ -24,7 +25,7 @@ namespace fs = std::filesystem;
 using dsv4::config;
 
 struct weights_options {
-  fs::path from, out;
+  fs::path from, out, tokenizer;
   std::uint64_t seed = 1;
   index experts = 0, vocabulary = 0;  ///< 0: as the configuration says
   bool json = false;
@@ -89,8 +90,11 @@ void make_weights(const weights_options& o) {
   } else {
     c = dsv4::io::read_config(o.from);
   }
+  if (!o.tokenizer.empty() && o.vocabulary == 0)
+    c.vocab_size = std::max(c.vocab_size, dsv4::text::tokenizer::load(o.tokenizer).vocab_size());
   reduce(c, o);
   const auto size = write_weights(o.out, c, seed);
+  if (!o.tokenizer.empty()) fs::copy_file(o.tokenizer, o.out / "tokenizer.json");
   if (o.json) {
     const nlohmann::ordered_json told{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name}, {"seed", seed},
                                       {"tensors", size.tensors}, {"files", size.files}, {"bytes", size.bytes}};
@@ -162,6 +166,7 @@ void add_golden_weights(CLI::App& parent, std::function<void()>& run) {
     auto o = std::make_shared<weights_options>();
     sub.add_option("CONFIG", o->from, "a config.json, a directory with one, or a bundle of recipe weights (its configuration and seed)")->required();
     sub.add_option("--out", o->out, "the checkpoint's directory, made here")->required()->type_name("DIR");
+    sub.add_option("--tokenizer", o->tokenizer, "a tokenizer.json to put beside them; the vocabulary becomes at least as large")->type_name("FILE");
     sub.add_flag("--json", o->json, "tell what was done as one JSON object");
     add_weights(sub, *o, 0, 0);
     sub.footer(R"(

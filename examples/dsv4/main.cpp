@@ -101,12 +101,17 @@ Chunks change no bit.  Two sites are rewritten so that the file does not show th
 }
 
 void add_generate(CLI::App& app, program& run) {
-  CLI::App& verb = *app.add_subcommand("generate", "continue a prompt of token ids");
+  CLI::App& verb = *app.add_subcommand("generate", "continue a prompt: text, or token ids");
   auto o = std::make_shared<cli::generate_options>();
   cli::add_engine(verb, o->engine);
-  add_ids(verb, o->ids);
-  verb.add_option("--max-new", o->max_new, "tokens to make at most")
-      ->required()
+  CLI::Option_group& what = *verb.add_option_group("prompt");
+  CLI::Option* prompt = what.add_option("--prompt", o->prompt, "the text to continue; -: from standard input")->type_name("TEXT");
+  what.add_option("--ids", o->ids, "token ids: 1,5,9 or [1,5,9] or a file that holds such a list")->type_name("FILE|LIST");
+  what.require_option(1);
+  verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")->type_name("FILE")->needs(prompt);
+  verb.add_flag("--special", o->special, "special tokens in the prompt are meant, as in the output of dsv4 encode")->needs(prompt);
+  verb.add_flag("--json", o->json, "with --prompt: one JSON line at the end instead of text as it comes")->needs(prompt);
+  verb.add_option("--max-new", o->max_new, "tokens to make at most (default: 256, or what the context has room for)")
       ->check(CLI::NonNegativeNumber);
   cli::add_sampling(verb, o->sampling);
   verb.add_option("--logprobs", o->logprobs, "also tell each token's log-probability, and the likeliest N at its place")
@@ -118,6 +123,7 @@ void add_generate(CLI::App& app, program& run) {
   verb.add_flag("--ignore-eos", o->ignore_eos, "go on after the end-of-text token");
   verb.footer(R"(
 Examples
+  dsv4 generate --model DeepSeek-V4-Flash --prompt 'In the beginning' --max-new 100
   dsv4 generate --model DeepSeek-V4-Flash --ids 0,671,6102,294 --max-new 32
   dsv4 generate --model mini --ids prompt.json --max-new 100 --temperature 1 --top-p 0.95 --seed 7
   dsv4 generate --model mini --ids 1,2,3 --max-new 8 2>/dev/null | jq -c .tokens
@@ -126,8 +132,10 @@ Examples
   dsv4 generate --model mini --ids 1,2,3 --max-new 1 --logprobs 5 | jq .logprobs
 
 Logits are changed in this order: penalties, bias, temperature, top-k, top-p, min-p (gen/sampling.hpp says why).
-Prints one line, {"tokens":[...],"prompt_tokens":4,"stop":"length"}, and on stderr the speed of prefill
-and decode.  --logprobs adds "logprobs":[{"id":..,"logprob":..,"top":[{"id":..,"logprob":..}]}], natural
+--prompt: the begin-of-text token, then the text, in which nothing is a special token unless --special says so;
+the answer streams to standard output.  It is continued as it stands: dsv4 chat asks questions.
+--ids: prints one line, {"tokens":[...],"prompt_tokens":4,"stop":"length"} (--json: with "text" too).
+On stderr the speed of prefill and decode.  --logprobs adds "logprobs":[{"id":..,"logprob":..,"top":[{"id":..,"logprob":..}]}], natural
 logarithms of the model's own distribution, null for minus infinity.  --draft adds "drafts":{"calls":..,
 "tokens_per_call":..,"proposed":[..],"accepted":[..]}, counts by depth, and a line on stderr.
 It stops (stop: "eos") after eos_token_id of generation_config.json, else of config.json; that token is the

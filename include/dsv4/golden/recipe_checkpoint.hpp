@@ -39,7 +39,10 @@ inline checkpoint_size write_recipe_checkpoint(const std::filesystem::path& dir,
     throw error(dir.string() + ": the checkpoint needs " + std::to_string(total) + " bytes, the disk has " + std::to_string(space.available));
   {
     std::ofstream file(dir / "config.json");
-    file << io::to_json(c).dump(2) << '\n';
+    nlohmann::json fields = io::to_json(c);
+    fields["dsv4_note"] = "random weights (recipe " + std::string(weight_recipe::name) + ", seed " + std::to_string(seed) +
+                          "): a model to test programs with, its words have no meaning";
+    file << fields.dump(2) << '\n';
     if (!file.flush()) throw error((dir / "config.json").string() + ": cannot be written");
   }
 
