@@ -2,8 +2,10 @@
 """The shipped bundles, made again by both executors: the ordinary `dsv4 verify` passes under policy strict (stored values
 bit for bit), the narrow tensors have the same hashes, and numpy makes the same weights."""
 import argparse
+import hashlib
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,6 +57,35 @@ with tempfile.TemporaryDirectory() as folder:
             narrow = [(a, b) for a, b in zip(old["tensors"], new["tensors"]) if a["carrier"] in ("BF16", "I32", "U8")]
             expect(len(narrow) > 30, f"{name}: narrow tensors")
             expect(all(a["sha256"] == b["sha256"] for a, b in narrow), f"{name} {executor}: stored values differ")
+
+    # A port of one kernel whose last element is wrong.
+    wrong = folder / "wrong.v4gold"
+    wrong.mkdir()
+    (wrong / "inputs.safetensors").write_bytes((shipped / "micro.v4gold/inputs.safetensors").read_bytes())
+    m, raw = manifest(shipped / "micro.v4gold"), bytearray(read_bundle.read_file(shipped / "micro.v4gold/taps-000.safetensors.zst"))
+    end = 8 + int.from_bytes(raw[:8], "little")
+    t = next(t for t in m["tensors"] if t["name"] == "op.swiglu.z")
+    first, last = (end + at for at in json.loads(raw[8:end])[t["key"]]["data_offsets"])
+    raw[last - 1] ^= 0x80  # the sign
+    t["sha256"] = hashlib.sha256(raw[first:last]).hexdigest()
+    for x in m["tensors"]:
+        x["file"] = "taps-000.safetensors"
+    file = next(f for f in m["files"] if f["name"].startswith("taps"))
+    file |= {"name": "taps-000.safetensors", "bytes": len(raw), "raw_bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    (wrong / "taps-000.safetensors").write_bytes(raw)
+    m["files"] = [file if f["name"].startswith("taps") else f for f in m["files"]]
+    (wrong / "manifest.json").write_text(json.dumps(m))
+    for policy in ("strict", "faithful"):
+        text = dsv4("verify", shipped / "micro.v4gold", wrong, "--policy", policy, code=1)
+        expect("op.swiglu.z" in text.splitlines()[0], f"a wrong kernel: {text}")
+
+    # A compressed manifest that is cut short or corrupt.
+    torn = folder / "torn.v4gold"
+    shutil.copytree(shipped / "block-moe.v4gold", torn)
+    whole = (torn / "manifest.json.zst").read_bytes()
+    for broken in (whole[:-100], whole[:200] + b"?" + whole[201:], b"", b"{}"):
+        (torn / "manifest.json.zst").write_bytes(broken)
+        dsv4("golden", "check", torn, code=74)
 
     # The 40-line reader reads a compressed manifest, and numpy makes the weights.
     expect(sum(1 for _ in read_bundle.read_bundle(shipped / "tiny.v4gold")) == len(manifest(shipped / "tiny.v4gold")["tensors"]), "read_bundle.py")
