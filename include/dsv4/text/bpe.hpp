@@ -133,7 +133,7 @@ class bpe {
   /// The slot of a pair: its own, or the free one where it would go (half of the table is free).
   const slot& find(token_id left, token_id right) const {
     const std::uint64_t k = key(left, right);
-    std::uint64_t h = k * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: spreads the low bits upward
+    const std::uint64_t h = k * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: spreads the low bits upward
     for (std::size_t at = (h ^ h >> 32) & (slots_.size() - 1);; at = (at + 1) & (slots_.size() - 1))
       if (slots_[at].pair == k || slots_[at].pair == no_pair) return slots_[at];
   }
