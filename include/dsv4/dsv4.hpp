@@ -70,5 +70,7 @@
 #include "gen/log_probability.hpp"  // what the model itself thinks of the tokens
 #include "gen/generate.hpp"         // prompt -> tokens
 #include "gen/speculative.hpp"      // the same with drafts, several tokens a call
+#include "gen/state_file.hpp"       // a conversation on disk: load and go on to the same bits
+#include "gen/prefix_file.hpp"      // what an earlier prompt has computed, reused; on disk
 #include "gen/conversation.hpp"     // a chat: reads only what is new; saved and loaded
 #endif

@@ -94,13 +94,6 @@ void save_state(const std::filesystem::path& path, const state_identity& identit
   detail::write_state_container(path, encode_state(identity, model.configuration(), s, extras));
 }
 
-/// From the uncompressed bytes; `name` is for messages.  @throws format_error
-template <numerics_policy P, execution E>
-loaded_state<P, E> decode_state(const std::filesystem::path& name, std::span<const std::byte> bytes, const state_identity& identity,
-                                const config& c, const state_limits& limits) {
-  return detail::state_decoder<P, E>(name, bytes).run(identity, c, limits);
-}
-
 /// The sequence, made anew with the given limits, and everything that was saved with it.
 /// @throws format_error naming the file: damaged, of another model, policy or executor, longer than max_tokens
 /// @throws contract_violation limits that the model does not allow (as new_sequence)

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Reuse of what an earlier prompt has computed: the longest common prefix, cut at a block boundary.
+/// @paper{DSV4, section 3.5.2}
+/// axes     p position · d channel · l layer · W window · L layers
+///
+/// Compressed entries are kept for every token; they are small.  Window rows are about 8 times as large, and
+/// the paper has three ways to deal with them:
+///
+///   full          all rows are kept                      tokens run again: the last `tail`
+///   periodic(p)   the W - 1 rows before each multiple     back to a multiple of p, at least `tail`
+///   zero          none                                   L (W - 1), as if every layer had only its window
+///
+/// Why zero gives the exact rows: layer l at position p reads its own rows (p - W, p] and entries, which are
+/// there.  So if we begin at cut - L (W - 1), layer 0 is right from the first token on, layer 1 from W - 1
+/// tokens later, …, and the last layer's rows are right where the next query looks.  What is wrong before
+/// that is never read again, and entries are not pooled from it (compressor_state::given).  The paper says
+/// L W; a query sees its own row and W - 1 before it, so L less suffice.
+/// `tail` is 4, the CSA block whose projections the next entry pools as well (they are wide, so not kept), and
+/// 0 in models without CSA.  At a cut, a multiple of every ratio (128 in published models), no block is open.
+/// MTP needs the streams of W positions: `tail` is at least W, and zero runs W more; its rows are not kept.
+/// @post (1) restore() gives the state that reading the tokens again would give: all stored bits
+///       (2) tokens after the cut are the caller's to run; at least one is left
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "state.hpp"
+
+namespace dsv4 {
+
+enum class window_rule { full, periodic, zero };
+
+/// What is reused of a prompt.
+struct prefix_plan {
+  index cut = 0;   ///< tokens that need not be given to forward() again
+  index from = 0;  ///< of those, [from, cut) are run again by restore()
+  index again() const { return cut - from; }
+};
+
+/// Where prompts are cut: the least common multiple of the compression ratios.
+inline index prefix_block(const config& c) {
+  index block = 1;
+  for (index l = 0; l < c.num_hidden_layers; ++l)
+    if (const index ratio = c.ratio(l); ratio > 0 && block <= c.max_position_embeddings)
+      block = ratio > c.max_position_embeddings ? ratio : std::lcm(block, ratio);
+  return block;
+}
+
+/// How many tokens before the cut are run again at least, kept rows or not: for the projections of the CSA
+/// block that the next entry pools too, and for the streams that MTP's window is made of.
+inline index prefix_tail(const config& c, bool mtp = false) {
+  bool csa = false;
+  for (index l = 0; l < c.num_hidden_layers; ++l) csa = csa || c.kind(l) == attention_kind::csa;
+  return std::max(csa ? csa_ratio : index{0}, mtp ? c.sliding_window : index{0});
+}
+/// How many without any kept row.  Each layer needs W - 1 rows more than the layer above it.
+inline index prefix_depth(const config& c, bool mtp = false) {
+  const index rows = c.sliding_window - 1, above = mtp ? c.sliding_window : 0;
+  return rows * (c.num_hidden_layers - 1) + std::max(prefix_tail(c, mtp), rows + above);
+}
+
+/// A sequence that begins with a reused prefix.
+template <numerics_policy P, execution E>
+struct reused_prefix {
+  dsv4::sequence<P, E> sequence;   ///< of length plan.cut; cannot go back behind it
+  prefix_plan plan;
+  tensor<act_t<P>, 3> streams;     ///< [1, n, D] of the last token, with MTP
+};
+
+/// What is kept of one run.  Values of the policy's stored type only, so the executor does not matter beyond
+/// its stored bits.
+template <numerics_policy P>
+class stored_prefix {
+ public:
+  using activation = act_t<P>;
+
+  /// period: of window_rule::periodic.
+  explicit stored_prefix(const config& c, window_rule rule, index period = 0)
+      : c_(c), rule_(rule), period_(period), layers_(static_cast<std::size_t>(c.num_hidden_layers)) {
+    expects(rule != window_rule::periodic || period > 0, "stored_prefix: periodic needs a period");
+  }
+
+  /// How many tokens the next call may have so that its window rows can still be kept.
+  index longest_call() const {
+    if (rule_ == window_rule::zero) return std::numeric_limits<index>::max();
+    return rule_ == window_rule::full ? c_.sliding_window : period_ - length() % period_;
+  }
+  /// After each call: s has read `ids` and, before them, what was kept so far.
+  /// @throws contract_violation if the call was longer than longest_call()
+  template <execution E>
+  void keep(const sequence<P, E>& s, std::span<const std::int32_t> ids) {
+    const index before = length(), now = s.length();
+    expects_equal(before + static_cast<index>(ids.size()), now, "stored_prefix::keep: tokens kept, against the sequence's length");
+    expects(static_cast<index>(ids.size()) <= longest_call(), "stored_prefix::keep: a call longer than longest_call()");
+    ids_.insert(ids_.end(), ids.begin(), ids.end());
+    const position_range rows = rows_to_keep(before, now);
+    for (index l = 0; l < c_.num_hidden_layers; ++l) {
+      const attention_state<P, E>& from = s.layer(l);
+      layer_rows& to = layers_[static_cast<std::size_t>(l)];
+      append(to.window, from.window, rows);
+      const index ratio = c_.ratio(l);
+      if (ratio > 0) append(to.entries, from.compressor.entries, {before / ratio, now / ratio});
+      if (kind_of_ratio(ratio) == attention_kind::csa) append(to.keys, from.indexer.entries, {before / ratio, now / ratio});
+    }
+    if (rows.count() <= 0) return;
+    if (!runs_.empty() && runs_.back().to == rows.from)
+      runs_.back().to = rows.to;
+    else
+      runs_.push_back(rows);
+  }
+
+  /// A prefix to be filled from a file (prefix_file.hpp).
+  stored_prefix(const config& c, std::vector<std::int32_t> ids, std::vector<position_range> runs) : stored_prefix(c, window_rule::zero) {
+    ids_ = std::move(ids);
+    runs_ = std::move(runs);
+  }
+  /// f(name, values, rows, width) for every array: rows of d channels, one after the other.
+  template <class Self, class F>
+  static void each_array(Self& self, F&& f) {
+    const config& c = self.c_;
+    index kept = 0;
+    for (const position_range& run : self.runs_) kept += run.count();
+    for (index l = 0; l < c.num_hidden_layers; ++l) {
+      const std::string name = "layers." + std::to_string(l);
+      auto& layer = self.layers_[static_cast<std::size_t>(l)];
+      const index ratio = c.ratio(l);
+      f(name + ".window", layer.window, kept, c.head_dim);
+      if (ratio > 0) f(name + ".compressor.entries", layer.entries, self.length() / ratio, c.head_dim);
+      if (kind_of_ratio(ratio) == attention_kind::csa) f(name + ".indexer.entries", layer.keys, self.length() / ratio, c.index_head_dim);
+    }
+  }
+
+  /// Positions whose window rows are kept, rising, apart from each other.
+  std::span<const position_range> runs() const { return runs_; }
+  index length() const { return static_cast<index>(ids_.size()); }
+  std::span<const std::int32_t> ids() const { return ids_; }
+  /// Of all rows and entries.
+  index bytes() const { return entry_bytes() + window_bytes(); }
+  index entry_bytes() const {
+    index n = 0;
+    for (const layer_rows& l : layers_) n += static_cast<index>(l.entries.size() + l.keys.size());
+    return n * index{sizeof(activation)};
+  }
+  index window_bytes() const {
+    index n = 0;
+    for (const layer_rows& l : layers_) n += static_cast<index>(l.window.size());
+    return n * index{sizeof(activation)};
+  }
+
+  /// What can be reused for `prompt`, the cheaper way: from kept rows, or from entries alone.
+  prefix_plan plan(std::span<const std::int32_t> prompt, bool mtp = false) const {
+    const auto same = std::mismatch(ids_.begin(), ids_.end(), prompt.begin(), prompt.end()).first - ids_.begin();
+    const index block = prefix_block(c_);
+    const index cut = std::min(static_cast<index>(same), static_cast<index>(prompt.size()) - 1) / block * block;
+    if (cut <= 0) return {};
+    const index last = cut - prefix_tail(c_, mtp), before = c_.sliding_window - 1;
+    index from = cut - prefix_depth(c_, mtp);
+    for (const position_range& run : runs_) {  // the W - 1 rows before a position at most `last`
+      const index to = std::min(run.to, last);
+      if (to >= (run.from == 0 ? 0 : run.from + before)) from = std::max(from, to);
+    }
+    if (before == 0) from = std::max(from, last);
+    return {cut, std::max(index{0}, from)};
+  }
+
+  /// A sequence that has read the reused tokens of `prompt`; length 0 if there are none.
+  /// mtp: also the MTP block's pairs, up to that of the token before the last.
+  /// @throws contract_violation limits as new_sequence; a model of another configuration
+  template <execution E>
+  reused_prefix<P, E> restore(transformer<P, E>& model, std::span<const std::int32_t> prompt, index max_tokens, index max_rewind = 0,
+                              bool mtp = false) const {
+    using access = sequence_access<P, E>;
+    reused_prefix<P, E> r{model.new_sequence(max_tokens, max_rewind), plan(prompt, mtp), {}};
+    const auto [cut, from] = r.plan;
+    if (cut == 0) return r;
+    expects(cut <= max_tokens, "stored_prefix::restore: max_tokens is less than the reused prefix");
+
+    // What is kept: entries up to the cut, window rows before `from`.
+    sequence<P, E>& s = r.sequence;
+    const position_range rows{std::max(index{0}, from - c_.sliding_window + 1), from};
+    for (index l = 0; l < c_.num_hidden_layers; ++l) {
+      const layer_rows& kept = layers_[static_cast<std::size_t>(l)];
+      attention_state<P, E>& to = access::layer(s, l);
+      put_window(kept, to.window, rows);
+      if (const index ratio = c_.ratio(l); ratio > 0) {
+        put_entries(kept.entries, to.compressor.entries, cut / ratio);
+        if (kind_of_ratio(ratio) == attention_kind::csa) put_entries(kept.keys, to.indexer.entries, cut / ratio);
+      }
+    }
+
+    // The rest, by running [from, cut) again over those entries.
+    const index again = cut - from;
+    const auto part = [&](index a, index b) { return prompt.subspan(static_cast<std::size_t>(a), static_cast<std::size_t>(b - a)); };
+    tensor<activation, 3> streams(mtp ? again : 0, c_.hc_mult, c_.hidden_size);
+    access::set_extent(s, {from, from, 0, 0});
+    access::give_entries(s, c_, cut);
+    const typename transformer<P, E>::input tokens{&s, part(from, cut)};
+    model.forward(std::span(&tokens, 1), {{}, {}, mtp ? streams.all() : view<activation, 3>{}});
+    access::give_entries(s, c_, 0);
+    access::set_extent(s, {cut, cut, 0, 0});
+    if (!mtp) return r;
+
+    // MTP: pairs (streams of i, token i + 1) of the last W - 1 positions before the last token.
+    const index first = std::max(index{0}, cut - c_.sliding_window);
+    access::set_extent(s, {cut, cut, first, first});
+    const typename transformer<P, E>::mtp_input_rows pairs{&s, part(first + 1, cut), streams.all().rows(first - from, again - 1)};
+    model.forward_mtp(std::span(&pairs, 1), typename transformer<P, E>::output{});
+    access::set_extent(s, {cut, cut, cut - 1, cut - 1});
+    r.streams = tensor<activation, 3>(1, c_.hc_mult, c_.hidden_size);
+    std::copy_n(streams[again - 1].data(), r.streams.size(), r.streams.data());
+    return r;
+  }
+
+ private:
+  struct layer_rows {
+    std::vector<activation> window;         // [rows of all runs, hd]
+    std::vector<activation> entries, keys;  // [length / ratio, hd], [.., id]: attention's, the indexer's
+  };
+
+  /// Window rows to keep of a call that took the sequence from `before` to `now`.
+  position_range rows_to_keep(index before, index now) const {
+    const index kept = runs_.empty() ? 0 : runs_.back().to;
+    if (rule_ == window_rule::full) return {before, now};
+    if (rule_ == window_rule::periodic && now % period_ == 0) return {std::max(kept, now - c_.sliding_window + 1), now};
+    return {};
+  }
+  template <class Rows>
+  static void append(std::vector<activation>& to, const Rows& rows, position_range r) {
+    if (r.count() <= 0) return;
+    const index width = width_of(rows), at = static_cast<index>(to.size());
+    to.resize(static_cast<std::size_t>(at + r.count() * width));
+    read_rows(rows, r, view<activation, 2>(to.data() + at, r.count(), width));
+  }
+  void put_window(const layer_rows& kept, history<activation>& to, position_range rows) const {
+    index row = 0;  // of the run's first position
+    for (const position_range& run : runs_) {
+      const position_range both{std::max(run.from, rows.from), std::min(run.to, rows.to)};
+      if (both.count() > 0)
+        to.write(both.from, {kept.window.data() + (row + both.from - run.from) * to.width(), both.count(), to.width()});
+      row += run.count();
+    }
+  }
+  static void put_entries(const std::vector<activation>& kept, tensor<activation, 2>& to, index n) {
+    std::copy_n(kept.data(), n * to.extent(1), to.data());
+  }
+
+  config c_;
+  window_rule rule_;
+  index period_;
+  std::vector<std::int32_t> ids_;
+  std::vector<position_range> runs_;  // of which window rows are kept, rising, apart from each other
+  std::vector<layer_rows> layers_;
+};
+
+/// Reads `ids` (a prompt, or more of one) and keeps what the rule keeps.  last_logits [1, v], or empty.
+template <numerics_policy P, execution E>
+void read_and_keep(transformer<P, E>& model, sequence<P, E>& s, std::span<const std::int32_t> ids, stored_prefix<P>& prefix,
+                   view<wide_t<E>, 2> last_logits = {}) {
+  while (!ids.empty()) {
+    const auto n = static_cast<std::size_t>(std::min(prefix.longest_call(), static_cast<index>(ids.size())));
+    const typename transformer<P, E>::input one{&s, ids.first(n)};
+    model.forward(std::span(&one, 1), {{}, n == ids.size() ? last_logits : view<wide_t<E>, 2>{}});
+    prefix.keep(s, ids.first(n));
+    ids = ids.subspan(n);
+  }
+}
+
+/// Of several prefixes that which spares the most tokens; null if none spares any.
+template <numerics_policy P>
+const stored_prefix<P>* best_prefix(std::span<const stored_prefix<P>> prefixes, std::span<const std::int32_t> prompt, bool mtp = false) {
+  const stored_prefix<P>* best = nullptr;
+  index spared = 0;
+  for (const stored_prefix<P>& p : prefixes)
+    if (const index from = p.plan(prompt, mtp).from; from > spared) {
+      best = &p;
+      spared = from;
+    }
+  return best;
+}
+
+}  // namespace dsv4
