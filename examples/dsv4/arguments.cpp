@@ -2,7 +2,10 @@
 // Options that several verbs have.
 #include "arguments.hpp"
 
+#include <tbb/global_control.h>
+
 #include <charconv>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,8 +44,19 @@ void add_engine(CLI::App& verb, engine_options& o) {
       ->check(CLI::IsMember({"ref", "cpu"}))
       ->capture_default_str();
   verb.add_flag("--fast", o.fast, "cpu with float sums: faster, not bit-equal to ref");
-  verb.add_option("--threads", o.threads, "threads of cpu; 0: all of the machine's")
+  add_threads(verb, o.threads);
+}
+
+void add_threads(CLI::App& verb, int& threads) {
+  verb.add_option("--threads", threads, "threads of cpu; 0: all of the machine's")
       ->check(CLI::Range(0, 4096))
+      ->each([](const std::string& asked) {
+        // oneTBB starts no more threads than the machine has processors unless it is told to.
+        static std::optional<tbb::global_control> more;
+        using control = tbb::global_control;
+        const auto n = static_cast<std::size_t>(std::stoi(asked));
+        if (n > control::active_value(control::max_allowed_parallelism)) more.emplace(control::max_allowed_parallelism, n);
+      })
       ->capture_default_str();
 }
 

@@ -12,6 +12,9 @@ namespace cli {
 /// --model --numerics --exec --fast --threads
 void add_engine(CLI::App& verb, engine_options& o);
 
+/// --threads alone: so many are really started, also on a machine with fewer processors.
+void add_threads(CLI::App& verb, int& threads);
+
 /// --temperature --top-k --top-p --min-p --seed, penalties and --logit-bias
 void add_sampling(CLI::App& verb, dsv4::sampling& s);
 

@@ -14,6 +14,7 @@
 #include <dsv4/golden/recipe_checkpoint.hpp>
 #include <dsv4/io/checkpoint.hpp>
 
+#include "arguments.hpp"
 #include "golden_engine.hpp"
 #include "input.hpp"
 #include "progress.hpp"
@@ -219,7 +220,7 @@ void add_golden(CLI::App& app, std::function<void()>& run) {
     sub.add_option("--out", o->out, "the bundle's directory, made here")->required()->type_name("DIR.v4gold");
     sub.add_option("--numerics", o->engine.numerics, "official or float32")->check(CLI::IsMember({"official", "float32"}))->capture_default_str();
     sub.add_option("--exec", o->engine.exec, "ref or cpu (official: the same narrow bits)")->check(CLI::IsMember({"ref", "cpu"}))->capture_default_str();
-    sub.add_option("--threads", o->engine.threads, "threads of cpu; 0: all")->check(CLI::Range(0, 4096))->capture_default_str();
+    add_threads(sub, o->engine.threads);
     sub.add_option("--seed", o->seed, "of auto ids")->capture_default_str();
     sub.add_option("--max-tokens", o->max_tokens, "cap of auto ids")->check(CLI::Range(index{2}, index{1} << 20))->capture_default_str();
     sub.add_option("--decode", o->decode, "single-token calls at the end (default: auto: by the ladder; else 0)")->check(CLI::NonNegativeNumber);

@@ -13,6 +13,7 @@
 #include <dsv4/golden/recipe_checkpoint.hpp>
 #include <dsv4/text/tokenizer.hpp>
 
+#include "arguments.hpp"
 #include "golden.hpp"
 #include "progress.hpp"
 
@@ -189,7 +190,7 @@ with numpy).  Nothing larger than a row of a matrix is held in memory; the disk 
     sub.add_option("--out", o->weights.out, "a new directory: model/ and LAYER.v4gold/ are made in it")->required()->type_name("DIR");
     add_weights(sub, o->weights, few_experts, few_ids);
     sub.add_option("--exec", o->bundle.engine.exec, "ref or cpu (the same narrow bits)")->check(CLI::IsMember({"ref", "cpu"}))->capture_default_str();
-    sub.add_option("--threads", o->bundle.engine.threads, "threads of cpu; 0: all")->check(CLI::Range(0, 4096))->capture_default_str();
+    add_threads(sub, o->bundle.engine.threads);
     sub.add_option("--max-tokens", o->bundle.max_tokens, "cap of the tokens that the position ladder asks for")->check(CLI::Range(index{2}, index{1} << 20))->capture_default_str();
     sub.add_option("--sites", o->bundle.sites, "what the prompt's call records (default: the block's outputs, its choices, and what later calls read)")->type_name("REGEX");
     sub.add_option("--decode-sites", o->bundle.decode_sites, "what single-token calls record (default: everything)")->type_name("REGEX");
