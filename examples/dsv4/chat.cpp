@@ -4,15 +4,15 @@
 
 #include <unistd.h>
 
-#include <cerrno>
+#include <charconv>
 #include <cstdio>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include <dsv4/io/checkpoint.hpp>
 #include <dsv4/text/chat_encoding.hpp>
-#include <dsv4/text/chat_parsing.hpp>
 #include <dsv4/text/prompt_ids.hpp>
 
 #include "arguments.hpp"
@@ -124,29 +124,19 @@ class chat {
     }
   }
   bool read_line(const char* sign, std::string& line) {
-    while (true) {
-      if (terminal_in_) {
-        std::fputs(sign, stdout);
-        std::fflush(stdout);
-      }
-      char* buffer = nullptr;
-      std::size_t room = 0;
-      errno = 0;
-      const ssize_t n = ::getline(&buffer, &room, stdin);
-      const std::unique_ptr<char, void (*)(void*)> free_it(buffer, std::free);
-      if (n >= 0) {
-        line.assign(buffer, static_cast<std::size_t>(n));
-        while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
-        return true;
-      }
-      if (!ctrl_c_.take() || errno != EINTR) {
-        if (terminal_in_) std::fputs("\n", stdout);
-        return false;
-      }
-      std::clearerr(stdin);
+    while (terminal_in_) {
+      std::fputs(sign, stdout);
+      std::fflush(stdout);
+      if (ctrl_c_.wait_for_input(STDIN_FILENO)) break;
+      ctrl_c_.take();
       std::fputs("\n(Ctrl-D or /quit leaves)\n", stdout);
-      if (!terminal_in_) return false;
     }
+    if (std::getline(std::cin, line)) {
+      if (!line.empty() && line.back() == '\r') line.pop_back();
+      return true;
+    }
+    if (terminal_in_) std::fputs("\n", stdout);
+    return false;
   }
 
   // ---- commands
@@ -167,6 +157,7 @@ class chat {
       for (const text::chat_message& m : messages_) std::printf("[%s] %s\n", m.role.c_str(), m.content.c_str());
     } else if (verb == "/reset") {
       messages_.clear();
+      spoken_.clear();
       session_->reset();
     } else if (verb == "/stats") {
       o_.stats = !o_.stats;
@@ -192,11 +183,11 @@ class chat {
   // ---- a question and its answer
 
   void ask(const std::string& question) {
-    messages_.push_back({"user", text::repaired(question)});
-    const std::vector<std::int32_t> ids = text::prompt_ids(tokenizer_, prompt());
+    add({"user", text::repaired(question)}, {});
+    const std::vector<std::int32_t> ids = prompt_ids();
     const auto n = static_cast<index>(ids.size());
     if (n >= context_) {
-      messages_.pop_back();
+      take_back();
       throw dsv4::error("the conversation would have " + std::to_string(n) + " tokens, the context has room for " +
                         std::to_string(context_ - 1) + ": /reset forgets it, --context makes room");
     }
@@ -204,6 +195,7 @@ class chat {
     progress bar;
     text::stream_decoder words(tokenizer_);
     std::string answer;
+    std::vector<std::int32_t> made;
     bool thinking = encoding_.mode == text::thinking_mode::thinking;
     shade(thinking);
     const auto on_prefill = [&](index done, index total) {
@@ -213,6 +205,7 @@ class chat {
     const auto on_token = [&](std::int32_t id) {
       bar.clear();
       const bool end = std::find(stop_.begin(), stop_.end(), id) != stop_.end();
+      if (!end) made.push_back(id);
       std::string part = end ? words.finish() : words.push(id);
       answer += part;
       if (thinking && id == think_end_) {
@@ -229,7 +222,7 @@ class chat {
       r = session_->answer(ids, {.max_new = std::min(o_.max_new, context_ - n), .stop_ids = stop_, .on_prefill = on_prefill}, on_token);
     } catch (const interrupted&) {
     } catch (...) {
-      messages_.pop_back();
+      take_back();
       shade(false);
       throw;
     }
@@ -237,7 +230,7 @@ class chat {
     shade(false);
     const bool stopped = ctrl_c_.take();
     if (!r) {  // before the first word: as if it had not been asked
-      messages_.pop_back();
+      take_back();
       std::fputs("(stopped while reading; the question is forgotten)\n", stdout);
       return;
     }
@@ -246,17 +239,54 @@ class chat {
       answer += rest;
       std::fwrite(rest.data(), 1, rest.size(), stdout);
     }
-    messages_.push_back(message_of(answer));
+    add(message_of(answer), content_of(made));
     std::fputs(stopped ? "\n(stopped)\n" : "\n", stdout);
     if (o_.stats) show(*r, n);
     std::fflush(stdout);
   }
 
-  text::prompt prompt() const {
+  void add(text::chat_message message, std::vector<std::int32_t> ids) {
+    messages_.push_back(std::move(message));
+    spoken_.push_back(std::move(ids));
+  }
+  void take_back() {
+    messages_.pop_back();
+    spoken_.pop_back();
+  }
+  /// The whole conversation.  An answer keeps the ids it was made of: its text, encoded again, may have others,
+  /// and then all after it would have to be read again.
+  std::vector<std::int32_t> prompt_ids() const {
     std::vector<text::chat_message> all;
     if (!system_.empty()) all.push_back({"system", system_});
     all.insert(all.end(), messages_.begin(), messages_.end());
-    return text::encode_messages(all, encoding_);
+    std::vector<std::int32_t> ids;
+    std::size_t next = 0;  // message whose content comes next in the prompt
+    text::prompt part;
+    const auto flush = [&] {
+      const auto more = text::prompt_ids(tokenizer_, part);
+      ids.insert(ids.end(), more.begin(), more.end());
+      part = {};
+    };
+    for (const text::prompt_segment& s : text::encode_messages(all, encoding_).segments) {
+      std::size_t i = next;
+      while (i < messages_.size() && (spoken_[i].empty() || s.control || messages_[i].content != s.text)) ++i;
+      const bool answer = i < messages_.size() && !part.segments.empty() && part.segments.back().text == text::end_think_token;
+      if (!answer) {
+        part.segments.push_back(s);
+        continue;
+      }
+      flush();
+      ids.insert(ids.end(), spoken_[i].begin(), spoken_[i].end());
+      next = i + 1;
+    }
+    flush();
+    return ids;
+  }
+  /// Of an answer's ids those of its content: after the reasoning.
+  std::vector<std::int32_t> content_of(const std::vector<std::int32_t>& made) const {
+    if (encoding_.mode == text::thinking_mode::chat || !think_end_) return made;
+    const auto end = std::find(made.begin(), made.end(), *think_end_);
+    return end == made.end() ? std::vector<std::int32_t>() : std::vector<std::int32_t>(end + 1, made.end());
   }
   /// What was said, as a message; an answer that was stopped in its reasoning has no content.
   text::chat_message message_of(const std::string& answer) const {
@@ -286,30 +316,52 @@ class chat {
     std::fputs("\n", stderr);
   }
 
-  // ---- files: the application's bytes are {"messages": [...], "system": "...", "think": "high"}
+  // ---- files: {"messages": [{"role": .., "content": .., "ids": [..]}, ..], "system": "..", "think": "high"}
 
   void save(const fs::path& path) {
     text::json::array list;
-    for (const text::chat_message& m : messages_) {
+    for (std::size_t i = 0; i < messages_.size(); ++i) {
+      const text::chat_message& m = messages_[i];
       text::json::object one{{"role", m.role}, {"content", m.content}};
       if (!m.reasoning_content.empty()) one.emplace_back("reasoning_content", m.reasoning_content);
+      text::json::array ids;
+      for (const std::int32_t id : spoken_[i]) ids.emplace_back(id);
+      if (!ids.empty()) one.emplace_back("ids", std::move(ids));
       list.emplace_back(std::move(one));
     }
     session_->save(path, text::python::dumps(text::json::object{{"messages", list}, {"system", system_}, {"think", think_}}, true));
   }
   void load(const fs::path& path) {
     const text::json saved = text::python::loads(session_->load(path));
-    const auto field = [&](const char* name) -> const text::json& {
-      if (const text::json* f = saved.find(name)) return *f;
-      throw dsv4::format_error(path.string() + ": no " + name + "; not a conversation of dsv4 chat");
+    const auto fail = [&](const std::string& what) {
+      throw dsv4::format_error(path.string() + ": " + what + "; not a conversation of dsv4 chat");
     };
     const auto string = [&](const char* name) {
-      const std::string* s = field(name).text();
-      return s ? *s : throw dsv4::format_error(path.string() + ": " + name + " is no string; not a conversation of dsv4 chat");
+      const text::json* field = saved.find(name);
+      if (!field || !field->text()) fail(std::string("no text ") + name);
+      return *field->text();
     };
-    messages_ = text::read_messages(field("messages"));
-    system_ = string("system");
-    set_thinking(string("think"));
+    const text::json* list = saved.find("messages");
+    if (!list || !list->get_if<text::json::array>()) fail("no list messages");
+    const std::string system = string("system"), think = string("think");
+    messages_ = text::read_messages(*list);
+    spoken_.clear();
+    for (const text::json& one : *list->get_if<text::json::array>()) spoken_.push_back(ids_of(one.find("ids")));
+    system_ = system;
+    set_thinking(think);
+  }
+  /// Token ids of a saved message; none if they are no such list: then its content is encoded.
+  std::vector<std::int32_t> ids_of(const text::json* list) const {
+    std::vector<std::int32_t> ids;
+    if (const auto* items = list ? list->get_if<text::json::array>() : nullptr)
+      for (const text::json& item : *items) {
+        const auto* digits = item.get_if<text::json::integer>();
+        std::int32_t id = -1;
+        if (digits) std::from_chars(digits->digits.data(), digits->digits.data() + digits->digits.size(), id);
+        if (id < 0 || id >= config().vocab_size) return {};
+        ids.push_back(id);
+      }
+    return ids;
   }
 
   chat_options o_;
@@ -324,6 +376,7 @@ class chat {
   text::encode_options encoding_;
   std::string system_, think_;
   std::vector<text::chat_message> messages_;
+  std::vector<std::vector<std::int32_t>> spoken_;  // [messages_] ids of an answer's content, as the model made them
 };
 
 }  // namespace

@@ -73,7 +73,7 @@ class Prompt(Case):
         run("generate", "--model", self.model, code=2)
         run("generate", "--model", self.model, "--ids", "1", "--prompt", "a", code=2)
         run("generate", "--model", self.model, "--ids", "1", "--special", code=2)
-        self.assertIn("tokenizer.json", self.generate("--prompt", "a", "--tokenizer", self.tmp / "none.json", code=3).err)
+        self.assertIn("none.json", self.generate("--prompt", "a", "--tokenizer", self.tmp / "none.json", code=3).err)
         # Without --max-new: what there is room for.
         run("generate", "--model", self.model, "--prompt", "a", "--temperature", 1)
 
@@ -111,7 +111,7 @@ class Chat(Case):
 
     def test_save_and_load(self):
         file = self.tmp / "conversation.dsv4"
-        for more in ((), ("--draft", 1)):
+        for more in (("--think", "off"), ("--think", "off", "--draft", 1)):
             whole = self.chat(["Who made the earth?", "And the sea?"], *more)
             first = self.chat(["Who made the earth?", f"/save {file}"], *more)
             rest = self.chat(["/stats", "And the sea?"], "--load", file, *more)

@@ -67,7 +67,9 @@ class conversation {
       generate_options read_only = shown;
       read_only.max_new = 0;
       r = run(ids.subspan(static_cast<std::size_t>(reused_), static_cast<std::size_t>(rest)), read_only, choose, on_token);
-      mark_ = live_;
+      mark_.emplace();
+      if (drafter_) mark_->streams = last_streams();
+      mark_->sequence = live_.sequence;
       mark_->ids.assign(ids.begin(), ids.end() - 1);
     }
     const double before = r.prefill_seconds;
@@ -90,12 +92,7 @@ class conversation {
     extras.seed = choose.settings().seed;
     extras.sampler = choose.state();
     extras.application = std::move(application);
-    if (drafter_ && !live_.ids.empty() && drafter_->follows(live_.sequence)) {
-      drafter_->catch_up(live_.sequence);
-      const auto last = drafter_->last_streams(live_.sequence);  // [n, d]
-      extras.streams = tensor<act_t<P>, 3>(1, last.extent(0), last.extent(1));
-      std::copy(last.begin(), last.end(), extras.streams.all().begin());
-    }
+    if (drafter_ && !live_.ids.empty() && drafter_->follows(live_.sequence)) extras.streams = last_streams();
     save_state(path, identity, *model_, live_.sequence, extras);
   }
   /// Returns the program's bytes.  @throws format_error; nothing has changed when it throws
@@ -106,7 +103,7 @@ class conversation {
     live_ = {std::move(loaded.sequence), std::move(extras.ids)};
     live_.ids.resize(static_cast<std::size_t>(live_.sequence.length()));
     mark_.reset();
-    if (drafter_ && extras.streams.size() > 0) drafter_->restore(live_.sequence, view<const act_t<P>, 3>(extras.streams.all())[0]);
+    follow(extras.streams);
     return std::move(extras.application);
   }
 
@@ -115,6 +112,7 @@ class conversation {
   struct memory {
     dsv4::sequence<P, E> sequence;
     std::vector<std::int32_t> ids;
+    tensor<act_t<P>, 3> streams{};  // [1, n, d] of the last token, of a mark with drafts
 
     /// How many of `wanted` it can stand behind; the last one is always read again.
     index agrees_with(std::span<const std::int32_t> wanted) const {
@@ -148,12 +146,26 @@ class conversation {
   void go_back_to(std::span<const std::int32_t> ids) {
     index n = live_.agrees_with(ids);
     if (mark_ && mark_->agrees_with(ids) > n) {
-      live_ = *mark_;
+      live_.sequence = mark_->sequence;
+      live_.ids = mark_->ids;
+      if (drafter_ && !drafter_->follows(live_.sequence)) follow(mark_->streams);
       n = live_.agrees_with(ids);
     }
     live_.sequence.rewind(n);
     if (drafter_ && !drafter_->follows(live_.sequence)) live_.sequence.reset();
     live_.ids.resize(static_cast<std::size_t>(live_.sequence.length()));
+  }
+
+  /// What the drafter needs to go on from here, later.
+  tensor<act_t<P>, 3> last_streams() {
+    drafter_->catch_up(live_.sequence);
+    const auto last = drafter_->last_streams(live_.sequence);  // [n, d]
+    tensor<act_t<P>, 3> out(1, last.extent(0), last.extent(1));
+    std::copy(last.begin(), last.end(), out.all().begin());
+    return out;
+  }
+  void follow(const tensor<act_t<P>, 3>& streams) {
+    if (drafter_ && streams.size() > 0) drafter_->restore(live_.sequence, view<const act_t<P>, 3>(streams.all())[0]);
   }
 
   template <class Choose, class OnToken>

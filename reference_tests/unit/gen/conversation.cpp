@@ -92,6 +92,14 @@ TEST_CASE("conversation: answers are those of a fresh sequence, only what is new
   CHECK(f.answer(c, said, 7) == f.fresh(said, 7));
   CHECK(c.reused() == 0);
 
+  // After a long answer, which the drafter's memory of the question does not outlive: still from the mark.
+  conversation<official, exec::cpu> talkative(f.model, 3 * longest, depth);
+  said = f.random(20, 5);
+  f.answer(talkative, said, 2 * longest);
+  said.insert(said.end(), {1, 2, 3});
+  CHECK(f.answer(talkative, said, 6) == f.fresh(said, 6));
+  CHECK(talkative.reused() == 19);
+
   c.reset();
   CHECK(c.ids().empty());
   CHECK(f.answer(c, f.random(1, 4), 5) == f.fresh(f.random(1, 4), 5));
