@@ -154,7 +154,8 @@ class chat {
     } else if (verb == "/system") {
       system_ = rest;
     } else if (verb == "/history") {
-      for (const text::chat_message& m : messages_) std::printf("[%s] %s\n", m.role.c_str(), m.content.c_str());
+      for (const text::chat_message& m : messages_)
+        std::printf("[%s] %s\n", m.role.c_str(), m.content.empty() && !m.reasoning_content.empty() ? "(only reasoning)" : m.content.c_str());
     } else if (verb == "/reset") {
       messages_.clear();
       spoken_.clear();
