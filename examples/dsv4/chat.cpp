@@ -4,7 +4,6 @@
 
 #include <unistd.h>
 
-#include <charconv>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -12,8 +11,6 @@
 #include <string>
 
 #include <dsv4/io/checkpoint.hpp>
-#include <dsv4/text/chat_encoding.hpp>
-#include <dsv4/text/prompt_ids.hpp>
 
 #include "arguments.hpp"
 #include "engine.hpp"
@@ -21,12 +18,12 @@
 #include "interrupt.hpp"
 #include "progress.hpp"
 #include "session.hpp"
+#include "transcript.hpp"
 
 namespace cli {
 namespace {
 
 namespace fs = std::filesystem;
-namespace text = dsv4::text;
 
 struct chat_options {
   engine_options engine;
@@ -66,8 +63,8 @@ class chat {
     if (tokenizer_.vocab_size() > config().vocab_size)
       throw dsv4::format_error(o.tokenizer.string() + ": the tokenizer has " + std::to_string(tokenizer_.vocab_size()) +
                                " tokens, the model only " + std::to_string(config().vocab_size));
-    set_thinking(o.think);
-    if (!o.system.empty()) system_ = o.system;
+    said_.think = o.think;
+    said_.system = o.system;
     if (!o.load.empty()) load(o.load);
   }
 
@@ -150,22 +147,21 @@ class chat {
       std::fputs(help_text, stdout);
     } else if (verb == "/think") {
       if (rest != "high" && rest != "max" && rest != "off") return say("/think high, /think max or /think off");
-      set_thinking(rest);
+      said_.think = rest;
     } else if (verb == "/system") {
-      system_ = rest;
+      said_.system = rest;
     } else if (verb == "/history") {
-      for (const text::chat_message& m : messages_)
+      for (const text::chat_message& m : said_.messages())
         std::printf("[%s] %s\n", m.role.c_str(), m.content.empty() && !m.reasoning_content.empty() ? "(only reasoning)" : m.content.c_str());
     } else if (verb == "/reset") {
-      messages_.clear();
-      spoken_.clear();
+      said_.clear();
       session_->reset();
     } else if (verb == "/stats") {
       o_.stats = !o_.stats;
     } else if (verb == "/save" || verb == "/load") {
       if (rest.empty()) return say(verb + " needs the name of a file");
       verb == "/save" ? save(rest) : load(rest);
-      std::printf("%s: %zu messages, %lld tokens\n", rest.c_str(), messages_.size(), static_cast<long long>(session_->length()));
+      std::printf("%s: %zu messages, %lld tokens\n", rest.c_str(), said_.messages().size(), static_cast<long long>(session_->length()));
     } else {
       return say("no command " + verb + "; /help shows them");
     }
@@ -175,20 +171,15 @@ class chat {
     std::fprintf(stderr, "%s\n", what.c_str());
     return true;
   }
-  void set_thinking(const std::string& how) {
-    think_ = how;
-    encoding_.mode = how == "off" ? text::thinking_mode::chat : text::thinking_mode::thinking;
-    encoding_.effort = how == "max" ? text::reasoning_effort::max : text::reasoning_effort::high;
-  }
 
   // ---- a question and its answer
 
   void ask(const std::string& question) {
-    add({"user", text::repaired(question)}, {});
-    const std::vector<std::int32_t> ids = prompt_ids();
+    said_.add_question(question);
+    const std::vector<std::int32_t> ids = said_.prompt(tokenizer_);
     const auto n = static_cast<index>(ids.size());
     if (n >= context_) {
-      take_back();
+      said_.take_back();
       throw dsv4::error("the conversation would have " + std::to_string(n) + " tokens, the context has room for " +
                         std::to_string(context_ - 1) + ": /reset forgets it, --context makes room");
     }
@@ -197,7 +188,7 @@ class chat {
     text::stream_decoder words(tokenizer_);
     std::string answer;
     std::vector<std::int32_t> made;
-    bool thinking = encoding_.mode == text::thinking_mode::thinking;
+    bool thinking = said_.thinks();
     shade(thinking);
     const auto on_prefill = [&](index done, index total) {
       bar("reading", done, total);
@@ -223,7 +214,7 @@ class chat {
       r = session_->answer(ids, {.max_new = std::min(o_.max_new, context_ - n), .stop_ids = stop_, .on_prefill = on_prefill}, on_token);
     } catch (const interrupted&) {
     } catch (...) {
-      take_back();
+      said_.take_back();
       shade(false);
       throw;
     }
@@ -231,7 +222,7 @@ class chat {
     shade(false);
     const bool stopped = ctrl_c_.take();
     if (!r) {  // before the first word: as if it had not been asked
-      take_back();
+      said_.take_back();
       std::fputs("(stopped while reading; the question is forgotten)\n", stdout);
       return;
     }
@@ -240,69 +231,12 @@ class chat {
       answer += rest;
       std::fwrite(rest.data(), 1, rest.size(), stdout);
     }
-    add(message_of(answer), content_of(made));
+    said_.add_answer(tokenizer_, answer, made);
     std::fputs(stopped ? "\n(stopped)\n" : "\n", stdout);
     if (o_.stats) show(*r, n);
     std::fflush(stdout);
   }
 
-  void add(text::chat_message message, std::vector<std::int32_t> ids) {
-    messages_.push_back(std::move(message));
-    spoken_.push_back(std::move(ids));
-  }
-  void take_back() {
-    messages_.pop_back();
-    spoken_.pop_back();
-  }
-  /// The whole conversation.  An answer keeps the ids it was made of: its text, encoded again, may have others,
-  /// and then all after it would have to be read again.
-  std::vector<std::int32_t> prompt_ids() const {
-    std::vector<text::chat_message> all;
-    if (!system_.empty()) all.push_back({"system", system_});
-    all.insert(all.end(), messages_.begin(), messages_.end());
-    std::vector<std::int32_t> ids;
-    std::size_t next = 0;  // message whose content comes next in the prompt
-    text::prompt part;
-    const auto flush = [&] {
-      const auto more = text::prompt_ids(tokenizer_, part);
-      ids.insert(ids.end(), more.begin(), more.end());
-      part = {};
-    };
-    for (const text::prompt_segment& s : text::encode_messages(all, encoding_).segments) {
-      std::size_t i = next;
-      while (i < messages_.size() && (spoken_[i].empty() || s.control || messages_[i].content != s.text)) ++i;
-      const bool answer = i < messages_.size() && !part.segments.empty() && part.segments.back().text == text::end_think_token;
-      if (!answer) {
-        part.segments.push_back(s);
-        continue;
-      }
-      flush();
-      ids.insert(ids.end(), spoken_[i].begin(), spoken_[i].end());
-      next = i + 1;
-    }
-    flush();
-    return ids;
-  }
-  /// Of an answer's ids those of its content: after the reasoning.
-  std::vector<std::int32_t> content_of(const std::vector<std::int32_t>& made) const {
-    if (encoding_.mode == text::thinking_mode::chat || !think_end_) return made;
-    const auto end = std::find(made.begin(), made.end(), *think_end_);
-    return end == made.end() ? std::vector<std::int32_t>() : std::vector<std::int32_t>(end + 1, made.end());
-  }
-  /// What was said, as a message; an answer that was stopped in its reasoning has no content.
-  text::chat_message message_of(const std::string& answer) const {
-    text::chat_message m{"assistant"};
-    const std::size_t end = encoding_.mode == text::thinking_mode::thinking ? answer.find(text::end_think_token) : std::string::npos;
-    if (encoding_.mode == text::thinking_mode::chat) {
-      m.content = answer;
-    } else if (end == std::string::npos) {
-      m.reasoning_content = answer;
-    } else {
-      m.reasoning_content = answer.substr(0, end);
-      m.content = answer.substr(end + text::end_think_token.size());
-    }
-    return m;
-  }
   void shade(bool on) const {
     if (terminal_out_) std::fputs(on ? "\x1b[2m" : "\x1b[0m", stdout);
   }
@@ -317,53 +251,10 @@ class chat {
     std::fputs("\n", stderr);
   }
 
-  // ---- files: {"messages": [{"role": .., "content": .., "ids": [..]}, ..], "system": "..", "think": "high"}
+  // ---- files
 
-  void save(const fs::path& path) {
-    text::json::array list;
-    for (std::size_t i = 0; i < messages_.size(); ++i) {
-      const text::chat_message& m = messages_[i];
-      text::json::object one{{"role", m.role}, {"content", m.content}};
-      if (!m.reasoning_content.empty()) one.emplace_back("reasoning_content", m.reasoning_content);
-      text::json::array ids;
-      for (const std::int32_t id : spoken_[i]) ids.emplace_back(id);
-      if (!ids.empty()) one.emplace_back("ids", std::move(ids));
-      list.emplace_back(std::move(one));
-    }
-    session_->save(path, text::python::dumps(text::json::object{{"messages", list}, {"system", system_}, {"think", think_}}, true));
-  }
-  void load(const fs::path& path) {
-    const text::json saved = text::python::loads(session_->load(path));
-    const auto fail = [&](const std::string& what) {
-      throw dsv4::format_error(path.string() + ": " + what + "; not a conversation of dsv4 chat");
-    };
-    const auto string = [&](const char* name) {
-      const text::json* field = saved.find(name);
-      if (!field || !field->text()) fail(std::string("no text ") + name);
-      return *field->text();
-    };
-    const text::json* list = saved.find("messages");
-    if (!list || !list->get_if<text::json::array>()) fail("no list messages");
-    const std::string system = string("system"), think = string("think");
-    messages_ = text::read_messages(*list);
-    spoken_.clear();
-    for (const text::json& one : *list->get_if<text::json::array>()) spoken_.push_back(ids_of(one.find("ids")));
-    system_ = system;
-    set_thinking(think);
-  }
-  /// Token ids of a saved message; none if they are no such list: then its content is encoded.
-  std::vector<std::int32_t> ids_of(const text::json* list) const {
-    std::vector<std::int32_t> ids;
-    if (const auto* items = list ? list->get_if<text::json::array>() : nullptr)
-      for (const text::json& item : *items) {
-        const auto* digits = item.get_if<text::json::integer>();
-        std::int32_t id = -1;
-        if (digits) std::from_chars(digits->digits.data(), digits->digits.data() + digits->digits.size(), id);
-        if (id < 0 || id >= config().vocab_size) return {};
-        ids.push_back(id);
-      }
-    return ids;
-  }
+  void save(const fs::path& path) { session_->save(path, said_.to_json()); }
+  void load(const fs::path& path) { said_ = transcript::from_json(path.string(), session_->load(path), tokenizer_); }
 
   chat_options o_;
   interrupt_guard ctrl_c_;
@@ -374,10 +265,7 @@ class chat {
   std::unique_ptr<session> session_;
   std::vector<std::int32_t> stop_;
   std::optional<std::int32_t> think_end_;
-  text::encode_options encoding_;
-  std::string system_, think_;
-  std::vector<text::chat_message> messages_;
-  std::vector<std::vector<std::int32_t>> spoken_;  // [messages_] ids of an answer's content, as the model made them
+  transcript said_;
 };
 
 }  // namespace
