@@ -94,6 +94,7 @@ class stored_prefix {
   template <execution E>
   void keep(const sequence<P, E>& s, std::span<const std::int32_t> ids) {
     const index before = length(), now = s.length();
+    expects(sequence_access<P, E>::fits(s, c_), "stored_prefix::keep: a sequence of another model");
     expects_equal(before + static_cast<index>(ids.size()), now, "stored_prefix::keep: tokens kept, against the sequence's length");
     expects(static_cast<index>(ids.size()) <= longest_call(), "stored_prefix::keep: a call longer than longest_call()");
     ids_.insert(ids_.end(), ids.begin(), ids.end());
@@ -169,13 +170,17 @@ class stored_prefix {
 
   /// A sequence that has read the reused tokens of `prompt`; length 0 if there are none.
   /// mtp: also the MTP block's pairs, up to that of the token before the last.
-  /// @throws contract_violation limits as new_sequence; a model of another configuration
+  /// @throws contract_violation limits as new_sequence; a model of other sizes
+  /// @throws unsupported mtp, but the checkpoint has no MTP block, or one that compresses
   template <execution E>
   reused_prefix<P, E> restore(transformer<P, E>& model, std::span<const std::int32_t> prompt, index max_tokens, index max_rewind = 0,
                               bool mtp = false) const {
     using access = sequence_access<P, E>;
+    if (mtp && (!model.has_mtp() || c_.mtp_ratio() != 0))
+      throw unsupported("stored_prefix::restore: MTP needs a checkpoint with an MTP block, and one that does not compress");
     reused_prefix<P, E> r{model.new_sequence(max_tokens, max_rewind), plan(prompt, mtp), {}};
     const auto [cut, from] = r.plan;
+    expects(access::fits(r.sequence, c_), "stored_prefix::restore: a model of another configuration");
     if (cut == 0) return r;
     expects(cut <= max_tokens, "stored_prefix::restore: max_tokens is less than the reused prefix");
 

@@ -51,6 +51,9 @@ template <numerics_policy P, execution E>
 struct sequence_access {
   using sequence_type = sequence<P, E>;
 
+  /// Was it made for such a model?
+  static bool fits(const sequence_type& s, const config& c) { return s.fits(c); }
+
   static sequence_extent extent(const sequence_type& s) {
     return {s.length_, std::max(index{0}, s.rewind_limit()), s.mtp_length_, std::max(index{0}, s.mtp_rewind_limit())};
   }
@@ -77,7 +80,7 @@ struct sequence_access {
   static void each_array(Sequence& s, const config& c, const sequence_extent& x, F&& f) {
     for (index l = 0; l < c.num_hidden_layers; ++l)
       each_of_layer(layer(s, l), "layers." + std::to_string(l), c, c.ratio(l), x.floor, x.length, f);
-    if (c.num_nextn_predict_layers > 0)
+    if (c.num_nextn_predict_layers > 0 && static_cast<index>(c.compress_ratios.size()) > c.num_hidden_layers)
       each_of_layer(layer(s, c.num_hidden_layers), "mtp.0", c, c.mtp_ratio(), x.mtp_floor, x.mtp_length, f);
   }
 

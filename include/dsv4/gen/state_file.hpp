@@ -54,6 +54,7 @@ template <numerics_policy P, execution E>
 io::safetensors_writer encode_state(const state_identity& identity, const config& c, const sequence<P, E>& s,
                                     const state_extras<P, E>& extras) {
   // contract
+  expects(sequence_access<P, E>::fits(s, c), "save_state: a sequence of another model");
   expects(static_cast<index>(extras.ids.size()) >= s.length(), "save_state: extras.ids must begin with the tokens of the sequence");
   expects(extras.logits.empty() || static_cast<index>(extras.logits.size()) == c.vocab_size, "save_state: logits must be [vocabulary] or empty");
   const index t = extras.streams.data() ? extras.streams.extent(0) : 0;

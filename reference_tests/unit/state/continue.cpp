@@ -18,10 +18,10 @@ void check_same_future(Run& a, typename Run::sequence_type s, typename Run::extr
     const std::size_t n = std::min(chunk, future.size() - at);
     if (n == 0) break;
     const auto ids = future.subspan(at, n);
-    REQUIRE(a.feed(s, x, ids) == b.feed(t, y, ids));
+    REQUIRE((a.feed(s, x, ids) == b.feed(t, y, ids)));
     at += n;
   }
-  REQUIRE(a.encoded(s, x) == b.encoded(t, y));
+  REQUIRE((a.encoded(s, x) == b.encoded(t, y)));
 }
 
 /// Every prefix of `ids` as one chunk of tokens after another, saved and loaded into another model object.
@@ -46,7 +46,7 @@ void check_every_length(const random_model& r, index longest, const std::vector<
     CHECK(loaded.extras.sampler.draws == x.sampler.draws);
     CHECK(loaded.extras.seed == 7);
     CHECK(loaded.extras.application == x.application);
-    REQUIRE(b.encoded(loaded.sequence, loaded.extras) == a.encoded(s, x));
+    REQUIRE((b.encoded(loaded.sequence, loaded.extras) == a.encoded(s, x)));
     const auto future = std::span(ids).subspan(static_cast<std::size_t>(s.length()), 30);
     check_same_future(a, s, x, b, loaded.sequence, loaded.extras, future);
   }
@@ -93,7 +93,7 @@ TEMPLATE_TEST_CASE("states of the mini checkpoint, through files", "[state]", DS
     a.feed(s, x, std::span(ids).subspan(static_cast<std::size_t>(s.length()), static_cast<std::size_t>(p - s.length())));
     save_state(path, a.identity, a.model, s, x);
     const auto loaded = load_state(path, b.identity, b.model, limits);
-    CHECK(b.encoded(loaded.sequence, loaded.extras) == a.encoded(s, x));
+    CHECK((b.encoded(loaded.sequence, loaded.extras) == a.encoded(s, x)));
     check_same_future(a, s, x, b, loaded.sequence, loaded.extras, std::span(ids).subspan(static_cast<std::size_t>(p), 10));
   }
   CHECK(folder.files() == 1);
@@ -141,7 +141,7 @@ TEMPLATE_TEST_CASE("a loaded sequence goes back as far as the saved one could, a
           // Other tokens follow; without MTP, whose pairs need streams from before.
           for (const std::size_t n : {1, 3, 9}) {
             const auto next = std::span(other).subspan(n, n);
-            REQUIRE(a.feed(t, y, next, false) == a.feed(u, z, next, false));
+            REQUIRE((a.feed(t, y, next, false) == a.feed(u, z, next, false)));
           }
         }
         // Going on makes room again, but never below the floor.
@@ -151,11 +151,9 @@ TEMPLATE_TEST_CASE("a loaded sequence goes back as far as the saved one could, a
         CHECK(t.rewind_limit() == std::max(limit, length + 12 - room));
         t.reset();
         y = {};
-        CHECK(a.feed(t, y, part(0, 20)) == [&] {
-          auto fresh = a.model.new_sequence(80);
-          typename run_type::extras_type none;
-          return a.feed(fresh, none, part(0, 20));
-        }());
+        auto fresh = a.model.new_sequence(80);
+        typename run_type::extras_type none;
+        CHECK((a.feed(t, y, part(0, 20)) == a.feed(fresh, none, part(0, 20))));
       }
     }
 }
