@@ -87,7 +87,7 @@ TEMPLATE_TEST_CASE("states of the mini checkpoint, through files", "[state]", DS
   const state_limits limits{330, 4};
   auto s = a.model.new_sequence(limits.max_tokens, limits.max_rewind);
   typename run_type::extras_type x;
-  // Around 4, the window (128), the HCA ratio and its multiples, and beyond.
+  // Far beyond its window (8), its HCA blocks (16) and the entries that it chooses.
   for (const index p : {1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 131, 132, 200, 255, 256, 257, 300}) {
     INFO("saved at " << p);
     a.feed(s, x, std::span(ids).subspan(static_cast<std::size_t>(s.length()), static_cast<std::size_t>(p - s.length())));
