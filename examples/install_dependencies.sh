@@ -7,7 +7,8 @@ packages=(
   g++ cmake ninja-build ccache python3   # tools
   libtbb-dev                             # threads            oneTBB
   libeigen3-dev                          # dense products     Eigen 3.4
-  libzstd-dev                            # golden data        zstd
+  libzstd-dev zstd                       # golden data        zstd; the program: docs/read_bundle.py and tests
+  python3-numpy                          # docs/recipe.py     tests of weights from a seed
   nlohmann-json3-dev                     # config.json
   libssl-dev                             # golden bundles     SHA-256 (libcrypto)
   libpcre2-dev pkg-config                # tokenizer          PCRE2

@@ -127,7 +127,7 @@ void add_golden_convert(CLI::App& verb, std::function<void()>& run) {
 Examples
   dsv4 golden convert hf.safetensors hf.v4gold --map transformers --config mini
   dsv4 golden convert dump/ --map my-engine.json --map-check
-  dsv4 golden convert golden/official/flash-mini/taps.safetensors.zst flash-mini.v4gold --map dsv4
+  dsv4 golden convert reference_tests/data/official/flash-mini/taps.safetensors.zst flash-mini.v4gold --map dsv4
 
 Names may begin with their call: prefill/, decode00056/, chunk00005/, prefill_mtp/ (positions of the first
 token); raw files are …NAME-LAYER_posP.bin.  Maps are JSON, docs/maps; docs/verify-another-engine.md shows the

@@ -134,7 +134,8 @@ Examples
 Logits are changed in this order: penalties, bias, temperature, top-k, top-p, min-p (gen/sampling.hpp says why).
 --prompt: the begin-of-text token, then the text, in which nothing is a special token unless --special says so;
 the answer streams to standard output.  It is continued as it stands: dsv4 chat asks questions.
---ids: prints one line, {"tokens":[...],"prompt_tokens":4,"stop":"length"} (--json: with "text" too).
+--ids: prints one line, {"tokens":[...],"prompt_tokens":4,"stop":"length"}; so does --prompt with --json or --logprobs,
+with "text" too.
 On stderr the speed of prefill and decode.  --logprobs adds "logprobs":[{"id":..,"logprob":..,"top":[{"id":..,"logprob":..}]}], natural
 logarithms of the model's own distribution, null for minus infinity.  --draft adds "drafts":{"calls":..,
 "tokens_per_call":..,"proposed":[..],"accepted":[..]}, counts by depth, and a line on stderr.

@@ -77,7 +77,7 @@ struct scratch_bundle {
 golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, scratch_bundle& scratch, std::vector<std::string>& left_out) {
   std::error_code none;
   if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none))) return golden::bundle::open(o.test, options_of(o));
-  if (o.map.empty()) throw usage_error("TEST is not a bundle; --map says what engine it is a dump of (transformers, official, llamacpp, ds4, or a file)");
+  if (o.map.empty()) throw usage_error("TEST is not a bundle; --map says what engine it is a dump of (transformers, official, dsv4, llamacpp, ds4, or a file)");
   const dsv4::config& c = reference.model();
   golden::dump source = golden::dump::open(o.test);
   auto ids = golden::ids_of(source, c);
@@ -142,7 +142,7 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
       ->check(CLI::IsMember({"auto", "free", "forced"}))->capture_default_str();
   verb.add_option("--policy", o->policy, "strict: bits; faithful: another order of summation; quant: other weights' formats")
       ->check(CLI::IsMember({"strict", "faithful", "quant"}))->capture_default_str();
-  verb.add_option("--map", o->map, "TEST is a dump with the names of: transformers, official, llamacpp, ds4, or a map file");
+  verb.add_option("--map", o->map, "TEST is a dump with the names of: transformers, official, dsv4, llamacpp, ds4, or a map file");
   verb.add_option("--ids", o->ids, "with --map: token ids, if the dump has none (default: the golden's)");
   verb.add_option("--numerics", o->numerics, "with --map: what the engine computed in")->check(CLI::IsMember({"official", "float32"}));
   verb.add_option("--only", o->only, "only names that match")->type_name("REGEX");
@@ -167,8 +167,8 @@ Examples
   dsv4 verify --mutate flash-mini.v4gold --model flash-mini
   dsv4 verify --mutate reference_tests/data/bundles/{tiny,block-*}.v4gold
 
-auto is forced for official numerics (with --model), else free: with quantised activations two runs that are not
-bit-identical drift apart, so that only operators can be compared.  Forced mode recomputes every operator of the
+auto is forced for official numerics where the weights are at hand (--model, or a golden with a recipe) and the
+policy is not strict, else free: with quantised activations two runs that are not bit-identical drift apart, so that only operators can be compared.  Forced mode recomputes every operator of the
 test with exec::ref from the test's own recorded inputs.
 Exit codes: 0 pass, 1 wrong values, 2 structure or missing tensors, 3 a choice differs beyond its margin, 4 not
 comparable (ids, configuration, weights, numerics), 5 NaN or infinity, 6 warnings with --werror, 64 usage,
