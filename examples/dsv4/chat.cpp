@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 struct chat_options {
   engine_options engine;
   fs::path tokenizer, load;
-  std::string system, think = "high";
+  std::optional<std::string> system, think;  ///< given: also after --load
   dsv4::sampling sampling{.temperature = 1};
   index max_new = 4096, context = 0, draft = 0;
   bool stats = false;
@@ -63,12 +63,14 @@ class chat {
     if (tokenizer_.vocab_size() > config().vocab_size)
       throw dsv4::format_error(o.tokenizer.string() + ": the tokenizer has " + std::to_string(tokenizer_.vocab_size()) +
                                " tokens, the model only " + std::to_string(config().vocab_size));
-    said_.think = o.think;
-    said_.system = o.system;
+    said_.think = "high";
     if (!o.load.empty()) load(o.load);
+    if (o.think) said_.think = *o.think;
+    if (o.system) said_.system = *o.system;
   }
 
   void run() {
+    if (terminal_in_) ctrl_c_.emplace();
     greet();
     std::string line;
     while (read(line)) try {
@@ -101,10 +103,10 @@ class chat {
 
   void greet() const {
     if (!terminal_in_) return;
-    std::printf("%s: %lld layers, context %lld tokens.  /help shows the commands, Ctrl-D leaves.\n",
-                o_.engine.model.string().c_str(), static_cast<long long>(config().num_hidden_layers),
-                static_cast<long long>(context_));
-    if (const std::string note = note_of(o_.engine.model); !note.empty()) std::printf("Note: %s\n", note.c_str());
+    std::fprintf(signs_, "%s: %lld layers, context %lld tokens.  /help shows the commands, Ctrl-D leaves.\n",
+                 o_.engine.model.string().c_str(), static_cast<long long>(config().num_hidden_layers),
+                 static_cast<long long>(context_));
+    if (const std::string note = note_of(o_.engine.model); !note.empty()) std::fprintf(signs_, "Note: %s\n", note.c_str());
   }
 
   // ---- lines
@@ -122,17 +124,19 @@ class chat {
   }
   bool read_line(const char* sign, std::string& line) {
     while (terminal_in_) {
-      std::fputs(sign, stdout);
-      std::fflush(stdout);
-      if (ctrl_c_.wait_for_input(STDIN_FILENO)) break;
-      ctrl_c_.take();
-      std::fputs("\n(Ctrl-D or /quit leaves)\n", stdout);
+      std::cin.clear();  // a Ctrl-D that ended the line before
+      std::clearerr(stdin);
+      std::fputs(sign, signs_);
+      std::fflush(signs_);
+      if (ctrl_c_->wait_for_input(STDIN_FILENO)) break;
+      ctrl_c_->take();
+      std::fputs("\n(Ctrl-D or /quit leaves)\n", signs_);
     }
     if (std::getline(std::cin, line)) {
       if (!line.empty() && line.back() == '\r') line.pop_back();
       return true;
     }
-    if (terminal_in_) std::fputs("\n", stdout);
+    if (terminal_in_) std::fputs("\n", signs_);
     return false;
   }
 
@@ -192,7 +196,7 @@ class chat {
     shade(thinking);
     const auto on_prefill = [&](index done, index total) {
       bar("reading", done, total);
-      if (ctrl_c_.pressed()) throw interrupted();
+      if (ctrl_c_ && ctrl_c_->pressed()) throw interrupted();
     };
     const auto on_token = [&](std::int32_t id) {
       bar.clear();
@@ -207,7 +211,7 @@ class chat {
       }
       std::fwrite(part.data(), 1, part.size(), stdout);
       std::fflush(stdout);
-      return !ctrl_c_.pressed();
+      return !(ctrl_c_ && ctrl_c_->pressed());
     };
     std::optional<session_answer> r;
     try {
@@ -220,7 +224,7 @@ class chat {
     }
     bar.clear();
     shade(false);
-    const bool stopped = ctrl_c_.take();
+    const bool stopped = ctrl_c_ && ctrl_c_->take();
     if (!r) {  // before the first word: as if it had not been asked
       said_.take_back();
       std::fputs("(stopped while reading; the question is forgotten)\n", stdout);
@@ -254,11 +258,21 @@ class chat {
   // ---- files
 
   void save(const fs::path& path) { session_->save(path, said_.to_json()); }
-  void load(const fs::path& path) { said_ = transcript::from_json(path.string(), session_->load(path), tokenizer_); }
+  void load(const fs::path& path) {
+    const std::string json = session_->load(path);
+    try {
+      said_ = transcript::from_json(path.string(), json, tokenizer_);
+    } catch (...) {  // a state without its words is no conversation
+      said_.clear();
+      session_->reset();
+      throw;
+    }
+  }
 
   chat_options o_;
-  interrupt_guard ctrl_c_;
+  std::optional<interrupt_guard> ctrl_c_;  // on a terminal; in a pipe Ctrl-C ends the program
   bool terminal_in_ = isatty(STDIN_FILENO) != 0, terminal_out_ = isatty(STDOUT_FILENO) != 0;
+  std::FILE* signs_ = terminal_out_ ? stdout : stderr;  // what is for the one who types
   dsv4::io::checkpoint checkpoint_;
   text::tokenizer tokenizer_;
   index context_;
@@ -276,7 +290,7 @@ void add_chat(CLI::App& app, std::function<void()>& run) {
   add_engine(verb, o->engine);
   verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")->type_name("FILE");
   verb.add_option("--system", o->system, "instruction before the conversation")->type_name("TEXT");
-  verb.add_option("--think", o->think, "reasoning before answers")->check(CLI::IsMember({"high", "max", "off"}))->capture_default_str();
+  verb.add_option("--think", o->think, "reasoning before answers (default: high, or as loaded)")->check(CLI::IsMember({"high", "max", "off"}));
   verb.add_option("--context", o->context, "tokens of the conversation at most (default: 8192, or the model's context)")
       ->check(CLI::PositiveNumber);
   verb.add_option("--max-new", o->max_new, "tokens of an answer at most")->check(CLI::PositiveNumber)->capture_default_str();
@@ -292,8 +306,10 @@ Examples
 
 On a terminal:
 )" + std::string(help_text) + R"(
-In a pipe every line is a question, answers alone go to standard output, and an error ends the program.
-What a user types is never read as a special token.  The same seed gives the same answers.)");
+In a pipe every line is a question or a command, the answers go to standard output, reasoning and </think>
+included, and an error of a file or of the context ends the program.  What a user types is never read as a
+special token.  The same seed gives the same answers; a loaded conversation goes on to the same bits with the
+same sampling options.)");
   verb.callback([o, &run] { run = [o] { chat(*o).run(); }; });
 }
 

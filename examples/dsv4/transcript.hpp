@@ -109,6 +109,7 @@ class transcript {
     transcript r;
     r.system = string("system");
     r.think = string("think");
+    if (r.think != "high" && r.think != "max" && r.think != "off") fail("think is none of high, max and off");
     r.messages_ = text::read_messages(*list);
     for (const text::json& one : *list->get_if<text::json::array>()) r.spoken_.push_back(ids_of(one.find("ids"), t));
     return r;

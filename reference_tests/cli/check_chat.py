@@ -131,6 +131,7 @@ class Chat(Case):
         self.assertEqual(self.chat(["/quit", "never asked"]).out, "")
         a = self.chat(["Who?", "/reset", "Who?"], "--temperature", 0).out
         self.assertEqual(a[:len(a) // 2], a[len(a) // 2:])
+        self.assertIn("/none", self.chat(["/load /none"], code=3).err)
         self.assertIn("context", self.chat(["word " * 300], "--context", 100, code=1).err)
         self.assertIn("context", self.chat(["a"], "--context", 10**9, code=2).err)
         self.chat(["one \\", "question"])
@@ -143,7 +144,8 @@ class Terminal(Case):
     def setUp(self):
         self.child, self.fd = pty.fork()
         if self.child == 0:
-            os.execv(dsv4, [dsv4, "chat", "--model", str(self.model), "--think", "high", "--max-new", "1000", "--context", "1000"])
+            os.execv(dsv4, [dsv4, "chat", "--model", str(self.model), "--think", "high", "--max-new", "1000", "--context", "1000",
+                             "--exec", "ref"])  # slow enough to be interrupted
         self.seen = ""
 
     def tearDown(self):

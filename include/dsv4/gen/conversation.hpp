@@ -148,7 +148,7 @@ class conversation {
     if (mark_ && mark_->agrees_with(ids) > n) {
       live_.sequence = mark_->sequence;
       live_.ids = mark_->ids;
-      if (drafter_ && !drafter_->follows(live_.sequence)) follow(mark_->streams);
+      follow(mark_->streams);
       n = live_.agrees_with(ids);
     }
     live_.sequence.rewind(n);
@@ -164,8 +164,14 @@ class conversation {
     std::copy(last.begin(), last.end(), out.all().begin());
     return out;
   }
+  /// streams: [t, n, d] of the last t tokens of the live sequence.  Without them the drafter knows nothing of it.
   void follow(const tensor<act_t<P>, 3>& streams) {
-    if (drafter_ && streams.size() > 0) drafter_->restore(live_.sequence, view<const act_t<P>, 3>(streams.all())[0]);
+    if (!drafter_) return;
+    const index t = streams.size() > 0 ? streams.extent(0) : 0;
+    if (t > 0 && live_.sequence.mtp_length() == live_.sequence.length() - 1)
+      drafter_->restore(live_.sequence, view<const act_t<P>, 3>(streams.all())[t - 1]);
+    else
+      drafter_.emplace(*model_, depth_, depth_);
   }
 
   template <class Choose, class OnToken>

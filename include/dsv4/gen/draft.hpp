@@ -16,8 +16,11 @@ namespace dsv4 {
 /// The drafts of one call: up to `depth` ids, each with the distribution it was drawn from.
 class draft_list {
  public:
-  draft_list(index depth, index vocabulary)
-      : ids_(static_cast<std::size_t>(depth)), q_(static_cast<std::size_t>(depth), distribution(vocabulary)) {}
+  /// stop_ids: nothing is drafted after one of these; they must live as long as this.
+  draft_list(index depth, index vocabulary, std::span<const std::int32_t> stop_ids = {})
+      : ids_(static_cast<std::size_t>(depth)),
+        q_(static_cast<std::size_t>(depth), distribution(vocabulary)),
+        stop_ids_(stop_ids) {}
 
   void clear() { size_ = 0; }
   index size() const { return static_cast<index>(size_); }
@@ -29,10 +32,13 @@ class draft_list {
   distribution& next() { return q_[size_]; }
   /// A token that was drawn from next().
   void add(std::int32_t id) { ids_[size_++] = id; }
+  /// Is the last draft a stop id?
+  bool ended() const { return size_ > 0 && std::find(stop_ids_.begin(), stop_ids_.end(), ids_[size_ - 1]) != stop_ids_.end(); }
 
  private:
   std::vector<std::int32_t> ids_;
   std::vector<distribution> q_;
+  std::span<const std::int32_t> stop_ids_;
   std::size_t size_ = 0;
 };
 

@@ -67,27 +67,35 @@ class mtp_drafter {
     if (s.mtp_length() < s.length() - 1) run_pairs(s, s.length() - 1, {});
   }
 
-  /// Up to `depth` drafts of what follows `next`, the token after s; `choose` has remembered it.
-  /// The sequence is as before, but that its true pairs have been run.
+  /// Up to `depth` drafts of what follows `next`, the token after s; `choose` has remembered it.  None after
+  /// a stop id.  The sequence is as before, but that its true pairs have been run, also if `choose` throws.
   template <class Choose>
   void propose(sequence<P, E>& s, std::int32_t next, index depth, Choose& choose, draft_list& drafts) {
     const index n = s.length();
     ids_.write(n, {&next, index{1}, index{1}});
     const index last = run_pairs(s, n, logits_);  // row of rows_ that now holds the streams of position n
     const auto streams = rows_.all().rows(last, last + 1);
+    const struct take_back {
+      sequence<P, E>& s;
+      index n;
+      Choose& choose;
+      const draft_list& drafts;
+      ~take_back() {
+        for (index j = 0; j < drafts.size(); ++j) choose.forget();
+        s.rewind_mtp(n);
+      }
+    } at_the_end{s, n, choose, drafts};
     for (index j = 0; j < depth; ++j) {
       distribution& q = drafts.next();
       choose.next(view<const wide_t<E>, 1>(logits_[0]), q);
       if (how_ == draft_choice::greedy) q.assign(q.mode());
       const std::int32_t id = choose.pick(q);
-      drafts.add(id);
       choose.remember(id);
-      if (j + 1 == depth) break;
+      drafts.add(id);
+      if (j + 1 == depth || drafts.ended()) break;
       const typename model_type::mtp_input_rows pair{&s, {&id, 1}, streams};
       model_->forward_mtp(std::span(&pair, 1), {{}, logits_, streams});
     }
-    for (index j = 0; j < depth; ++j) choose.forget();
-    s.rewind_mtp(n);
   }
 
   // ---- going on later, elsewhere
@@ -110,6 +118,7 @@ class mtp_drafter {
   /// model's in rows_.  Returns the row of the last pair.
   index run_pairs(sequence<P, E>& s, index to, view<wide_t<E>, 2> last_logits) {
     const index from = s.mtp_length(), t = to - from;
+    expects(t <= capacity_, "mtp_drafter: more pairs to run than streams are kept");
     streams_.read(from, to, rows_.all().rows(0, t).reshape(t, streams_.width()));
     for (index i = 0; i < t; ++i) next_[static_cast<std::size_t>(i)] = ids_.row(from + 1 + i)[0];
     const auto streams = rows_.all().rows(0, t);

@@ -60,7 +60,7 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
   r.drafts.accepted.resize(static_cast<std::size_t>(depth));
   const index vocabulary = model.configuration().vocab_size;
   tensor<wide, 2> logits(depth + 1, vocabulary);
-  draft_list drafts(depth, vocabulary);
+  draft_list drafts(depth, vocabulary, options.stop_ids);
   distribution p(vocabulary);
   std::vector<std::int32_t> ids(static_cast<std::size_t>(depth) + 1);  // a call's: the last token, then its drafts
   const auto read = [&](std::span<const std::int32_t> tokens, view<wide, 2> all, view<wide, 2> last) {
@@ -97,6 +97,14 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
     read(std::span(ids).first(static_cast<std::size_t>(k) + 1), logits.all().rows(0, k + 1), {});
     ++r.drafts.calls;
     index made = 0;
+    // At the end, take back what was refused; of the made tokens the last is unread.  A token that on_token
+    // throws at counts as not made, and the call's first token was made before.
+    const struct take_back {
+      sequence<P, E>& s;
+      const index n;
+      const index& made;
+      ~take_back() { s.rewind(n + std::max(made, index{1})); }
+    } at_the_end{s, n, made};
     for (bool accepted = true; accepted && more; ++made) {
       const view<const wide, 1> row = logits[made];
       choose.next(row, p);
@@ -112,9 +120,6 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
       choose.remember(v.id);
       more = detail::tell(r, options, v.id, row, on_token);
     }
-
-    // Take back what was refused; of the made tokens the last is unread.
-    s.rewind(n + made);
   }
   r.decode_seconds = time.seconds();
   return r;

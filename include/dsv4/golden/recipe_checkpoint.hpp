@@ -30,7 +30,9 @@ inline checkpoint_size write_recipe_checkpoint(const std::filesystem::path& dir,
   namespace fs = std::filesystem;
   std::error_code none;
   expects(!fs::exists(dir, none) || fs::is_empty(dir, none), dir.string() + ": is there already; a checkpoint is written into a new directory");
-  fs::create_directories(dir);
+  std::error_code failed;
+  fs::create_directories(dir, failed);
+  if (failed) throw error(dir.string() + ": cannot be made: " + failed.message());
   const std::vector<io::hub_tensor> all = io::hub_layout(c);
   const weight_recipe recipe(seed, c.n_routed_experts);
   index total = 0;

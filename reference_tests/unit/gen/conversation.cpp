@@ -20,7 +20,7 @@ using dsv4_test::tiny_config;
 using ids_type = std::vector<std::int32_t>;
 using model_type = transformer<official, exec::cpu>;
 
-constexpr index longest = 300;
+constexpr index longest = 320;
 
 struct fixture {
   random_model weights{tiny_config()};
@@ -148,6 +148,48 @@ TEST_CASE("conversation: a callback that throws loses nothing that was read [2]"
   });
   CHECK(a == b);
   CHECK(c.reused() == static_cast<index>(said.size()) - 1);
+}
+
+TEST_CASE("conversation: after a throw in an answer, the next question goes on from what was heard [2]", "[conversation]") {
+  fixture f;
+  const index depth = GENERATE(0, 2);
+  const auto file = std::filesystem::temp_directory_path() / ("dsv4-thrown-" + std::to_string(getpid()));
+  struct stop {};
+  for (std::size_t at = 1; at <= 6; ++at) {
+    CAPTURE(depth, at);
+    conversation<official, exec::cpu> c(f.model, longest, depth);
+    sampler choose({}, f.weights.c.vocab_size);
+    ids_type said = f.random(21, 12), heard;
+    CHECK_THROWS_AS(c.answer(said, {.max_new = 12}, choose,
+                             [&](std::int32_t id) {
+                               heard.push_back(id);
+                               if (heard.size() == at) throw stop();
+                               return true;
+                             }),
+                    stop);
+    CHECK(heard == first(f.fresh(said, 12), at));
+    c.save(file, identity_of(f.model), choose, "");
+    said = said + heard + f.random(3, 13);
+    CHECK(f.answer(c, said, 8) == f.fresh(said, 8));
+    CHECK(c.reused() >= 21);
+  }
+  std::filesystem::remove(file);
+}
+
+TEST_CASE("conversation: saved without drafts, loaded into a used one with drafts", "[conversation]") {
+  fixture f;
+  const auto file = std::filesystem::temp_directory_path() / ("dsv4-other-depth-" + std::to_string(getpid()));
+  const state_identity identity = identity_of(f.model);
+  sampler choose({}, f.weights.c.vocab_size);
+  conversation<official, exec::cpu> plain(f.model, 3 * longest), used(f.model, 3 * longest, 1);
+  ids_type said = f.random(200, 14);
+  said = said + f.answer(plain, said, 3);
+  plain.save(file, identity, choose, "");
+  f.answer(used, f.random(220, 15), 5);  // longer than the saved one, and within the drafter's memory
+  used.load(file, identity, choose);
+  said = said + f.random(90, 16);
+  CHECK(f.answer(used, said, 8) == f.fresh(said, 8));
+  std::filesystem::remove(file);
 }
 
 TEST_CASE("conversation: saved, loaded, continued", "[conversation]") {

@@ -469,6 +469,32 @@ TEST_CASE("drafts of a trained MTP block are accepted, and the statistics say so
   CHECK(sampled.tokens == 1 + sampled.drafts.calls + sum(sampled.drafts.accepted));
 }
 
+TEST_CASE("(1) nothing is drafted after a stop id: a constraint may allow nothing there", "[speculative]") {
+  const random_model weights(tiny_config());
+  const index vocabulary = weights.c.vocab_size;
+  transformer<official, E> m(weights.c, weights.weights);
+  const ids_t prompt = random_ids(5, vocabulary, 4);
+  constexpr std::int32_t end = 7;
+  sampling s;
+  s.constrain = [&](std::span<const std::int32_t> ids, std::span<double> logits) {
+    const bool ended = ids.back() == end, now = ids.size() == 12;
+    for (std::size_t i = 0; i < logits.size(); ++i)
+      if (ended || now != (i == std::size_t{end})) logits[i] = -std::numeric_limits<double>::infinity();
+  };
+  const std::int32_t stops[] = {end};
+  const generate_options options{.max_new = 20, .stop_ids = stops};
+  ids_t plain, drafted;
+  sampler choose(s, vocabulary), again(s, vocabulary);
+  auto a = m.new_sequence(40), b = m.new_sequence(40, 4);
+  mtp_drafter<official, E> drafter(m, 4, 4);
+  const auto to = [](ids_t& out) { return [&out](std::int32_t id) { return out.push_back(id), true; }; };
+  generate(m, a, std::span<const std::int32_t>(prompt), options, choose, to(plain));
+  const auto told = generate_speculative(m, b, prompt, options, again, drafter, 4, to(drafted));
+  CHECK(drafted == plain);
+  CHECK(plain.back() == end);
+  CHECK(told.stop == stop_reason::stop_id);
+}
+
 TEST_CASE("generate_speculative refuses what it cannot do", "[speculative]") {
   const random_model weights(tiny_config());
   const index vocabulary = weights.c.vocab_size;
