@@ -29,6 +29,13 @@ def golden(relative):
     return None
 
 
+def contents(path):
+    """The bytes of a file, decompressed."""
+    if path.suffix != ".zst":
+        return path.read_bytes()
+    return subprocess.run(["zstd", "-dc", path], capture_output=True, check=True).stdout
+
+
 def run(*arguments, code=0):
     """Runs dsv4, checks the exit code, returns what it wrote."""
     done = subprocess.run([dsv4, *map(str, arguments)], capture_output=True, text=True)
@@ -61,12 +68,14 @@ class Case(unittest.TestCase):
         return t, list(st.numbers(t["input_ids"]))
 
     def copy_of_model(self):
-        """A copy whose files can be spoilt (hub files are linked, small ones copied)."""
+        """A copy whose files can be spoilt (hub files are linked, small and compressed ones copied)."""
         to = self.tmp / "model"
         to.mkdir()
         for f in self.model().iterdir():
             if f.suffix == ".json":
                 shutil.copyfile(f, to / f.name)
+            elif f.name.startswith("model-") and f.suffix == ".zst":
+                (to / f.stem).write_bytes(contents(f))
             else:
                 (to / f.name).symlink_to(f.resolve())
         return to
@@ -195,8 +204,8 @@ class Inspect(Case):
     def test_checkpoint(self):
         told = json.loads(run("inspect", self.model(), "--json", "--scan").stdout)
         count, size = 0, 0
-        for shard in self.model().glob("model-*.safetensors"):
-            t = st.parse(shard.read_bytes())
+        for shard in self.model().glob("model-*.safetensors*"):
+            t = st.parse(contents(shard))
             count += len(t)
             size += sum(len(x.data) for x in t.values())
         tensors, parameters = told["tensors"], told["parameters"]

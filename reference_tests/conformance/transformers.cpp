@@ -50,8 +50,10 @@ const bundle* seed0() {
   const auto dir = golden("transformers/seed0");
   if (!dir) return nullptr;
   static const bundle b = [&] {
-    bundle r{io::checkpoint::open(*dir / "weights.safetensors"), io::safetensors::open(*dir / "logits.safetensors"),
-             io::safetensors::open(*dir / "taps.safetensors.zst"), {}};
+    // The project's own copy is compressed.
+    const auto file = [&](const char* name) { return io::detail::plain_or_compressed(*dir / name); };
+    bundle r{io::checkpoint::open(file("weights.safetensors")), io::safetensors::open(file("logits.safetensors")),
+             io::safetensors::open(file("taps.safetensors")), {}};
     for (const double id : read(r.logits, "input_ids").values) r.ids.push_back(static_cast<std::int32_t>(id));
     return r;
   }();
