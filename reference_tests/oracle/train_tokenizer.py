@@ -6,7 +6,13 @@
   venv/bin/python reference_tests/oracle/train_tokenizer.py --out reference_tests/data/text/tokenizer.json
 
 The text: the Bible, this project's own headers at a fixed commit (MIT), and the public-domain lines below.
---size 129280 pads to the size of the real file, to measure loading."""
+--size 129280 pads to the size of the real file, to measure loading.
+
+--text FILE: the tokenizer of a text alone, without its held-out end (include/dsv4/trainer/held_out.hpp), for a model
+that is trained on it:
+
+  examples/fetch_bible.sh kjv.txt
+  venv/bin/python reference_tests/oracle/train_tokenizer.py --text kjv.txt --size 2048 --placeholders 0 --out tokenizer.json"""
 import argparse
 import json
 import pathlib
@@ -64,10 +70,23 @@ def texts():
     yield "".join(f"{i} {i * i} {i / 7:.3f}\n" for i in range(2000))
 
 
+def training_part(path, held_out):
+    """Bytes before the held-out end, as trainer::split_text cuts them, in pieces that end with an empty line."""
+    text = path.read_bytes()
+    cut = len(text) - int(held_out * len(text))
+    if 0 < cut < len(text):
+        line_break = text.find(b"\n", cut - 1)
+        cut = len(text) if line_break < 0 else line_break + 1
+    pieces = text[:cut].decode().split("\n\n")
+    return [piece + "\n\n" for piece in pieces[:-1]] + pieces[-1:]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--text", type=pathlib.Path)
+    parser.add_argument("--held-out", type=float, default=0.05)
     parser.add_argument("--placeholders", type=int, default=8)
     parser.add_argument("--merges-as", choices=["text", "pairs"], default="text")
     o = parser.parse_args()
@@ -80,7 +99,7 @@ def main():
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(vocab_size=o.size - len(last) - o.placeholders, special_tokens=first,
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False)
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(training_part(o.text, o.held_out) if o.text else texts(), trainer)
 
     file = json.loads(tokenizer.to_str())
     model = file["model"]
