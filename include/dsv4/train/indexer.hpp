@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Lightning indexer in training: its choice, and its own objective.
+/// @paper{DSV4, Eq. (13)-(17); DeepSeek-V3.2, section 2.1: the KL objective}
+/// axes     t query · h indexer head · d indexer channel · s compressed entry
+/// oracle   attn/indexer.hpp (forward); finite differences
+/// deviates the teacher is the joint softmax (window, entries and sink) restricted to the entries: V4 does not say
+///
+///   I_ts = sum_h w_th relu(q_th . K_s)          the top k visible entries are attended to
+/// A choice has no gradient, so the indexer learns to predict where the attention looks:
+///   teacher   p_ts = sum_h P_hts, divided by its sum over the set      (detached)
+///   L         = mean over queries of KL(p_t || softmax over the set of I_t)
+///   dI_ts     = (softmax(I_t)_s - p_ts) / queries
+/// The set is every visible entry in the warm-up stage, the chosen ones later.  Its inputs x and qr are detached:
+/// only the indexer's own weights learn from L, and they from nothing else.
+#include <span>
+#include <vector>
+
+#include "../op/act_quant.hpp"
+#include "../op/hadamard.hpp"
+#include "../op/top_k.hpp"
+#include "compressor.hpp"
+
+namespace dsv4::train {
+
+template <class T>
+struct indexer_state {
+  view<T, 3> q;        // [t, h, d]
+  view<T, 2> weights;  // [t, h]
+  compressor_state<T> keys;
+
+  static indexer_state take(workspace& w, const config& c, index tokens, index entries) {
+    const index halves = 2;  // CSA: an entry's own block and the one before
+    return {w.take<T>(tokens, c.index_n_heads, c.index_head_dim), w.take<T>(tokens, c.index_n_heads),
+            compressor_state<T>::take(w, tokens, entries, halves * c.index_head_dim, c.index_head_dim)};
+  }
+};
+
+/// The constant of the released code: w_th = (W_w x) d^-1/2 h^-1/2.
+inline double index_weight_scale(const config& c) { return 1 / std::sqrt(double(c.index_head_dim) * double(c.index_n_heads)); }
+
+/// Queries, head weights and keys.  `quantise`: q and K through Hadamard and FP4, as the released code stores them;
+/// the gradient passes straight through the rounding.
+template <execution E, class T>
+void index_forward(E& e, const config& c, const entry_map& map, const std::vector<index>& position, view<T, 2> x /*[t,D]*/,
+                   view<T, 2> qr /*[t,qr]*/, const indexer_parameters<const T>& w, const rotary_table& rotary, bool quantise,
+                   const indexer_state<T>& s) {
+  const index tokens = x.extent(0), width = c.index_n_heads * c.index_head_dim;
+  project(e, qr, w.wq_b, s.q.reshape(tokens, width));  // Eq. (13), (14)
+  rotate(e, s.q, rotary, [&](index t) { return position[std::size_t(t)]; }, rotation::forward);
+  project(e, x, w.weights_proj, s.weights);  // Eq. (15)
+  for (T& v : s.weights) v *= T(index_weight_scale(c));
+  compress(e, c, map, position, x, w.compressor, rotary, s.keys);
+  if (quantise) {
+    exec::ref plain;
+    for (const view<T, 2> v : {s.q.reshape(tokens * c.index_n_heads, c.index_head_dim), s.keys.entries}) {
+      hadamard(plain, v);
+      fp4_act_quant(plain, v);
+    }
+  }
+}
+
+/// Scores of one query against `count` entries, and its products q.K for the way back (or null).
+// einsum: h d, s d -> h s; relu; h s, h -> s
+template <class T>
+void index_scores(view<const T, 2> q /*[h,d]*/, view<const T, 1> weights /*[h]*/, view<const T, 2> keys /*[s,d]*/, index count,
+                  T* scores /*[s]*/, view<T, 2>* products /*[h,s]*/) {
+  for (index s = 0; s < count; ++s) {
+    scores[s] = 0;
+    for (index h = 0; h < q.extent(0); ++h) {
+      T dot = 0;
+      const T *a = q[h].data(), *b = keys[s].data();
+      for (index d = 0; d < q.extent(1); ++d) dot += a[d] * b[d];
+      if (products) (*products)(h, s) = dot;
+      scores[s] += weights[h] * std::max(dot, T(0));  // Eq. (16)
+    }
+  }
+}
+
+/// chosen [t, s] of one sample: 1 for the top k of the visible entries, ties to the lower index.   Eq. (17)
+template <class T>
+void index_choose(const config& c, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/,
+                  view<const T, 2> keys /*[s,d]*/, view<std::uint8_t, 2> chosen /*[t,s]*/) {
+  workspace& scratch = thread_scratch();
+  workspace::scope here(scratch);
+  auto scores = scratch.take<T>(keys.extent(0));
+  auto order = scratch.take<std::int32_t>(keys.extent(0)), best = scratch.take<std::int32_t>(keys.extent(0));
+  std::fill(chosen.begin(), chosen.end(), std::uint8_t{0});
+  for (index t = 0; t < q.extent(0); ++t) {
+    const index visible = visible_entries(t, csa_ratio), k = std::min(visible, c.index_topk);
+    if (visible > k) {
+      index_scores<T>(q[t], weights[t], keys, visible, scores.data(), nullptr);
+      top_k(std::span<const T>(scores.data(), std::size_t(visible)), std::span(order.data(), std::size_t(visible)),
+            std::span(best.data(), std::size_t(k)));
+      for (index j = 0; j < k; ++j) chosen(t, best[j]) = 1;
+    } else {
+      for (index s = 0; s < visible; ++s) chosen(t, s) = 1;
+    }
+  }
+}
+
+/// The objective of one sample.  teacher [t, s]: sum over heads of P, on the set; queries without one do not count.
+/// Adds `scale` times its gradient to dq, dweights and dkeys.  @returns the sum of the KLs over queries.
+template <class T>
+double index_objective(view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/,
+                       view<const T, 2> keys /*[s,d]*/, view<const std::uint8_t, 2> set /*[t,s]*/, view<const T, 2> teacher /*[t,s]*/,
+                       T scale, view<T, 3> dq /*[t,h,d]*/, view<T, 2> dweights /*[t,h]*/, view<T, 2> dkeys /*[s,d]*/) {
+  workspace& scratch = thread_scratch();
+  workspace::scope here(scratch);
+  const index heads = q.extent(1), d = q.extent(2), count = keys.extent(0);
+  auto products = scratch.take<T>(heads, count);  // [h, s]
+  auto scores = scratch.take<T>(count);
+  double total = 0;
+  for (index t = 0; t < q.extent(0); ++t) {
+    const index visible = std::min(visible_entries(t, csa_ratio), count);
+    T mass = 0, largest = -INFINITY;
+    if (visible > 0) index_scores<T>(q[t], weights[t], keys, visible, scores.data(), &products);
+    for (index s = 0; s < visible; ++s)
+      if (set(t, s)) {
+        mass += teacher(t, s);
+        largest = std::max(largest, scores[s]);
+      }
+    if (!(mass > 0)) continue;  // no entry yet, or the attention gave them nothing
+    T sum = 0;
+    for (index s = 0; s < visible; ++s)
+      if (set(t, s)) sum += std::exp(scores[s] - largest);
+    for (index s = 0; s < visible; ++s) {
+      if (!set(t, s)) continue;
+      const T p = teacher(t, s) / mass, log_share = scores[s] - largest - std::log(sum);
+      if (p > 0) total += double(p) * (std::log(double(p)) - double(log_share));
+      if (!dq.data()) continue;
+      const T g = scale * (std::exp(log_share) - p);  // dI
+      for (index h = 0; h < heads; ++h) {
+        if (!(products(h, s) > 0)) continue;  // relu
+        dweights(t, h) += g * products(h, s);
+        const T through = g * weights(t, h);
+        for (index i = 0; i < d; ++i) {
+          dq(t, h, i) += through * keys(s, i);
+          dkeys(s, i) += through * q(t, h, i);
+        }
+      }
+    }
+  }
+  return total;
+}
+
+/// Queries of a sample of `length` tokens that have a set: those from the first closed block on.
+inline index index_queries(index length) { return std::max(index{0}, length - (csa_ratio - 1)); }
+
+/// From dq, dweights and dkeys (overwritten) to the indexer's weights.
+template <execution E, class T>
+void index_backward(E& e, workspace& scratch, const config& c, const entry_map& map, const std::vector<index>& position,
+                    view<T, 2> x /*[t,D]*/, view<T, 2> qr /*[t,qr]*/, const indexer_parameters<const T>& w, const rotary_table& rotary,
+                    bool quantise, const indexer_state<T>& s, view<T, 3> dq /*[t,h,d]*/, view<T, 2> dweights /*[t,h]*/,
+                    view<T, 2> dkeys /*[s,d]*/, const indexer_parameters<T>& dw) {
+  const index tokens = x.extent(0), width = c.index_n_heads * c.index_head_dim;
+  if (quantise) {  // Hadamard is its own transpose
+    exec::ref plain;
+    hadamard(plain, dq.reshape(tokens * c.index_n_heads, c.index_head_dim));
+    hadamard(plain, dkeys);
+  }
+  compress_backward(e, scratch, map, position, dkeys, x, w.compressor, rotary, s.keys, view<T, 2>{}, dw.compressor);
+  for (T& v : dweights) v *= T(index_weight_scale(c));
+  project_backward(e, dweights, x, w.weights_proj, view<T, 2>{}, dw.weights_proj);
+  rotate(e, dq, rotary, [&](index t) { return position[std::size_t(t)]; }, rotation::inverse);
+  project_backward(e, dq.reshape(tokens, width), qr, w.wq_b, view<T, 2>{}, dw.wq_b);
+}
+
+}  // namespace dsv4::train
