@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Fast orthogonalisation: Eigen products of tiles, half of each symmetric one.
+/// @paper{DSV4, section 2.4, Eq. (28)}
+/// axes     s, l short and long side of the matrix
+/// oracle   kernel::newton_schulz<exec::ref>
+/// deviates a I + b A + c A^2 with A = X X^T is formed once and multiplied by X: sums in another order.
+///          accumulate::fast iterates floats as floats: rounding grows by newton_schulz_growth along
+///          singular directions that the matrix hardly has
+///
+/// One matrix is one thread's work, so bits do not depend on threads: callers run matrices in parallel,
+/// each with a workspace of its own (cpu::local_scratch()).
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include <Eigen/Core>
+
+#include "../../optim/newton_schulz.hpp"
+
+namespace dsv4::kernel {
+
+template <accumulate A>
+struct newton_schulz<exec::basic_cpu<A>> {
+  template <class T>
+  using number = std::conditional_t<A == accumulate::exact, double, T>;
+
+  template <class W>
+  static void run(exec::basic_cpu<A>&, workspace& scratch, view<W, 2> x /*[s,l]*/) {
+    const index s = x.extent(0), l = x.extent(1);
+    const workspace::scope here(scratch);
+    auto gram = scratch.take<W>(s, s);
+    auto polynomial = scratch.take<W>(s, s);
+    auto next = scratch.take<W>(s, l);
+    auto m = x;
+    for (const auto& p : hybrid_newton_schulz)
+      for (int step = 0; step < p.steps; ++step) {
+        // A = X X^T
+        lower_tiles(s, [&](index i, index rows, index j, index columns) {
+          auto tile = block(gram, i, rows, j, columns);
+          tile.setZero();
+          each_depth<W>(l, [&](index k, index depth) {
+            tile.noalias() += block(m, i, rows, k, depth) * block(m, j, columns, k, depth).transpose();
+          });
+        });
+        mirror(gram);
+        // a I + b A + c A^2
+        lower_tiles(s, [&](index i, index rows, index j, index columns) {
+          auto tile = block(polynomial, i, rows, j, columns);
+          tile = W(p.b) * block(gram, i, rows, j, columns);
+          if (i == j) tile.diagonal().array() += W(p.a);
+          each_depth<W>(s, [&](index k, index depth) {
+            tile.noalias() += W(p.c) * block(gram, i, rows, k, depth) * block(gram, k, depth, j, columns);
+          });
+        });
+        mirror(polynomial);
+        // Eq. (28)
+        for (index i = 0; i < s; i += side)
+          for (index j = 0; j < l; j += side) {
+            const index rows = std::min(side, s - i), columns = std::min(side, l - j);
+            auto tile = block(next, i, rows, j, columns);
+            tile.setZero();
+            each_depth<W>(s, [&](index k, index depth) {
+              tile.noalias() += block(polynomial, i, rows, k, depth) * block(m, k, depth, j, columns);
+            });
+          }
+        std::swap(m, next);
+      }
+    if (m.data() != x.data()) std::copy(m.begin(), m.end(), x.begin());
+  }
+
+ private:
+  // Sides of the tiles and depth of one product: its packed operands are the 128 KiB each that Eigen takes
+  // from the stack; larger ones it would allocate.
+  static constexpr index side = 128;
+  static constexpr index packed_bytes = 1 << 17;  // check: 131072 == 2**17
+  template <class W>
+  static constexpr index deepest = packed_bytes / (side * index{sizeof(W)});
+
+  template <class W>
+  using matrix = Eigen::Matrix<W, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  /// Rows [i, i + rows) and columns [j, j + columns) of v.
+  template <class W>
+  static auto block(view<W, 2> v, index i, index rows, index j, index columns) {
+    return Eigen::Map<matrix<W>, 0, Eigen::OuterStride<>>(v.data() + i * v.extent(1) + j, rows, columns,
+                                                          Eigen::OuterStride<>(v.extent(1)));
+  }
+  /// f(i, rows, j, columns) for the tiles of a square matrix on and below the diagonal.
+  template <class F>
+  static void lower_tiles(index s, F f) {
+    for (index i = 0; i < s; i += side)
+      for (index j = 0; j <= i; j += side) f(i, std::min(side, s - i), j, std::min(side, s - j));
+  }
+  /// f(k, depth) for the pieces of the contracted axis, in order.
+  template <class W, class F>
+  static void each_depth(index length, F f) {
+    for (index k = 0; k < length; k += deepest<W>) f(k, std::min(deepest<W>, length - k));
+  }
+  /// The upper half from the lower one.
+  template <class W>
+  static void mirror(view<W, 2> a) {
+    for (index i = 0; i < a.extent(0); ++i)
+      for (index j = 0; j < i; ++j) a(j, i) = a(i, j);
+  }
+};
+
+}  // namespace dsv4::kernel

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Clipping of gradients by the norm of all of them together.
+/// @paper{DSV3, section 4.2}
+/// axes     n element of a buffer, flat
+/// oracle   closed form
+/// deviates the DeepSeek-V4 report names no clipping; V3 clips at 1.0
+///
+/// The order of the sum is fixed: eight lanes within a buffer (element n in lane n mod 8), then buffer after
+/// buffer as listed.  Who adds up which buffer does not matter, so threads cannot change the norm.
+/// @post (1) norm <= most: nothing changes   (2) else the norm becomes `most`, up to rounding
+///       (3) a norm that is not finite changes nothing: the caller sees it and drops the step
+#include <array>
+#include <cmath>
+#include <span>
+
+#include "../core/view.hpp"
+
+namespace dsv4 {
+
+/// sum_n g[n]^2 in double, in lanes.
+template <class T>
+double squared_norm(view<T, 1> g /*[n]*/) {
+  std::array<double, 8> lane{};
+  constexpr index lanes = lane.size();
+  const index whole = g.extent(0) / lanes * lanes;
+  const auto square = [&](index n) { return double(g.data()[n]) * double(g.data()[n]); };
+  for (index n = 0; n < whole; n += lanes)
+    for (index j = 0; j < lanes; ++j) lane[static_cast<std::size_t>(j)] += square(n + j);
+  for (index n = whole; n < g.extent(0); ++n) lane[static_cast<std::size_t>(n - whole)] += square(n);
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+/// The norm of buffers whose squared_norm's these are, in the buffers' order.
+inline double global_norm(std::span<const double> squares) {
+  double sum = 0;
+  for (const double s : squares) sum += s;
+  return std::sqrt(sum);
+}
+template <class T>
+double global_norm(std::span<const view<T, 1>> buffers) {
+  double sum = 0;
+  for (const auto& g : buffers) sum += squared_norm(g);
+  return std::sqrt(sum);
+}
+
+/// What gradients of this norm are multiplied by: 1 unless the norm is finite and above `most`.
+inline double clip_factor(double norm, double most) {
+  return norm > most && std::isfinite(norm) ? most / norm : 1;
+}
+template <class T>
+void scale_gradients(view<T, 1> g /*[n]*/, double factor) {
+  if (factor == 1) return;
+  for (T& v : g) v = T(double(v) * factor);
+}
+
+/// Scales all buffers so that their norm is at most `most`.  @return the norm before.
+template <class T>
+double clip_gradients(std::span<const view<T, 1>> buffers, double most) {
+  const double norm = global_norm(buffers), factor = clip_factor(norm, most);
+  for (const auto& g : buffers) scale_gradients(g, factor);
+  return norm;
+}
+
+}  // namespace dsv4
