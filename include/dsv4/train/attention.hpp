@@ -175,12 +175,7 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
   auto delta = scratch.take<T>(tokens, heads);  // [t, h]
   kernel::rows<E>::run(e, tokens, token_grain, [&](index begin, index end) {
     for (index t = begin; t < end; ++t)
-      for (index h = 0; h < heads; ++h) {
-        const T *g = d_o[t][h].data(), *o = s.o[t][h].data();
-        T sum = 0;
-        for (index d = 0; d < hd; ++d) sum += g[d] * o[d];
-        delta(t, h) = sum;
-      }
+      for (index h = 0; h < heads; ++h) delta(t, h) = dot<T>(d_o[t][h].data(), s.o[t][h].data(), hd);
   });
   rotate(e, d_o, l.rotary, position, rotation::forward);
 

@@ -63,7 +63,8 @@ void collapse(E& e, view<T, 2> pre /*[t,n]*/, view<T, 3> h /*[t,n,d]*/, view<T, 
         const T weight = pre(t, j);
         const T* from = h[t][j].data();
         T* to = y[t].data();
-        for (index d = 0; d < h.extent(2); ++d) to[d] = (j ? to[d] : T(0)) + weight * from[d];
+        if (j == 0) std::fill(to, to + h.extent(2), T(0));
+        for (index d = 0; d < h.extent(2); ++d) to[d] += weight * from[d];
       }
   });
 }
@@ -99,7 +100,8 @@ void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const h
       for (index j = 0; j < n; ++j) {
         T* to = next[t][j].data();
         const T* from = f[t].data();
-        for (index d = 0; d < h.extent(2); ++d) to[d] = s.post(t, j) * from[d];
+        const T share = s.post(t, j);
+        for (index d = 0; d < h.extent(2); ++d) to[d] = share * from[d];
         for (index i = 0; i < n; ++i) {
           const T weight = s.comb(t, i, j);
           const T* stream = h[t][i].data();
@@ -115,24 +117,21 @@ void hyper_write_backward(E& e, view<T, 3> dnext /*[t,n,d]*/, view<T, 3> h /*[t,
                           const hyper_state<T>& s, view<T, 3> dh /*[t,n,d]*/, view<T, 2> df /*[t,d]*/,
                           const hyper_state<T>& ds) {
   const index n = h.extent(1), width = h.extent(2);
-  const auto dot = [width](const T* a, const T* b) {
-    T sum = 0;
-    for (index d = 0; d < width; ++d) sum += a[d] * b[d];
-    return sum;
-  };
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
     for (index t = begin; t < end; ++t) {
       std::fill(df[t].begin(), df[t].end(), T(0));
       std::fill(dh[t].begin(), dh[t].end(), T(0));
       for (index j = 0; j < n; ++j) {
         const T* g = dnext[t][j].data();
-        ds.post(t, j) = dot(f[t].data(), g);
-        for (index d = 0; d < width; ++d) df(t, d) += s.post(t, j) * g[d];
+        ds.post(t, j) = dot<T>(f[t].data(), g, width);
+        T* to = df[t].data();
+        const T share = s.post(t, j);
+        for (index d = 0; d < width; ++d) to[d] += share * g[d];
         for (index i = 0; i < n; ++i) {
-          ds.comb(t, i, j) = dot(h[t][i].data(), g);
+          ds.comb(t, i, j) = dot<T>(h[t][i].data(), g, width);
           const T weight = s.comb(t, i, j);
-          T* to = dh[t][i].data();
-          for (index d = 0; d < width; ++d) to[d] += weight * g[d];
+          T* stream = dh[t][i].data();
+          for (index d = 0; d < width; ++d) stream[d] += weight * g[d];
         }
       }
     }
@@ -148,12 +147,9 @@ void collapse_backward(E& e, view<T, 2> dy /*[t,d]*/, view<T, 3> h /*[t,n,d]*/, 
       for (index j = 0; j < h.extent(1); ++j) {
         const T *g = dy[t].data(), *stream = h[t][j].data();
         T* to = dh[t][j].data();
-        T sum = 0;
-        for (index d = 0; d < h.extent(2); ++d) {
-          sum += g[d] * stream[d];
-          to[d] += pre(t, j) * g[d];
-        }
-        dpre(t, j) = sum;
+        const T weight = pre(t, j);
+        dpre(t, j) = dot<T>(g, stream, h.extent(2));
+        for (index d = 0; d < h.extent(2); ++d) to[d] += weight * g[d];
       }
   });
 }
@@ -181,13 +177,11 @@ void hyper_mixes_backward(E& e, view<T, 2> dmixes /*[t,m]*/, view<T, 2> mixes /*
   const auto x = h.reshape(tokens, width), dx = dh.reshape(tokens, width);
   kernel::rows<E>::run(e, tokens, token_grain, [&](index begin, index end) {
     for (index t = begin; t < end; ++t) {
-      T dot = 0;
-      for (index m = 0; m < mixes.extent(1); ++m) {
-        dot += dmixes(t, m) * mixes(t, m);
-        dmixes(t, m) *= r[t];
-      }
-      const T pull = dot * r[t] * r[t] / T(width);
-      for (index d = 0; d < width; ++d) dx(t, d) -= pull * x(t, d);
+      const T pull = dot<T>(dmixes[t].data(), mixes[t].data(), mixes.extent(1)) * r[t] * r[t] / T(width);
+      for (T& m : dmixes[t]) m *= r[t];
+      const T* from = x[t].data();
+      T* to = dx[t].data();
+      for (index d = 0; d < width; ++d) to[d] -= pull * from[d];
     }
   });
   project_backward(e, dmixes, x, fn, dx, dfn);

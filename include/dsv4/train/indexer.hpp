@@ -68,11 +68,9 @@ void index_scores(view<const T, 2> q /*[h,d]*/, view<const T, 1> weights /*[h]*/
   for (index s = 0; s < count; ++s) {
     scores[s] = 0;
     for (index h = 0; h < q.extent(0); ++h) {
-      T dot = 0;
-      const T *a = q[h].data(), *b = keys[s].data();
-      for (index d = 0; d < q.extent(1); ++d) dot += a[d] * b[d];
-      if (products) (*products)(h, s) = dot;
-      scores[s] += weights[h] * std::max(dot, T(0));  // Eq. (16)
+      const T product = dot<T>(q[h].data(), keys[s].data(), q.extent(1));
+      if (products) (*products)(h, s) = product;
+      scores[s] += weights[h] * std::max(product, T(0));  // Eq. (16)
     }
   }
 }

@@ -14,6 +14,21 @@
 
 namespace dsv4::train {
 
+/// <a, b> in eight interleaved partial sums: one fixed order, and one that compilers turn into vector code.
+// einsum: k, k -> (scalar)
+template <class T>
+T dot(const T* a, const T* b, index n) {
+  constexpr index lanes = 8;
+  T part[lanes] = {};
+  index k = 0;
+  for (; k + lanes <= n; k += lanes)
+    for (index i = 0; i < lanes; ++i) part[i] += a[k + i] * b[k + i];
+  for (index i = 0; k + i < n; ++i) part[i] += a[k + i] * b[k + i];
+  for (index half = lanes / 2; half > 0; half /= 2)
+    for (index i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+}
+
 /// Scratch of the calling thread, for the body of a parallel loop.  Take inside a workspace::scope.
 inline workspace& thread_scratch() {
   thread_local workspace scratch;

@@ -17,9 +17,7 @@ namespace dsv4::train {
 /// r of one row.
 template <class T>
 T rms_factor(const T* x, index n, double eps) {
-  T squares = 0;
-  for (index d = 0; d < n; ++d) squares += x[d] * x[d];
-  return 1 / std::sqrt(squares / T(n) + T(eps));
+  return 1 / std::sqrt(dot(x, x, n) / T(n) + T(eps));
 }
 
 /// y = norm(x) w; keeps r [t] for the way back.  y may be x's memory only if x is not needed again.
@@ -41,13 +39,15 @@ void rms_norm_backward(E& e, view<T, 2> dy /*[t,d]*/, view<T, 2> x /*[t,d]*/, vi
   const index tokens = x.extent(0), n = x.extent(1);
   if (dx.data())
     kernel::rows<E>::run(e, tokens, token_grain, [&](index begin, index end) {
+      workspace::scope here(thread_scratch());
+      auto row = thread_scratch().take<T>(n);  // [d]
       for (index t = begin; t < end; ++t) {
         const T *g = dy[t].data(), *xt = x[t].data();
         T* out = dx[t].data();
-        T dot = 0;  // sum_d dy w x
-        for (index d = 0; d < n; ++d) dot += g[d] * w[d] * xt[d];
-        const T pull = dot * r[t] * r[t] * r[t] / T(n);
-        for (index d = 0; d < n; ++d) out[d] += r[t] * w[d] * g[d] - pull * xt[d];
+        T* weighted = row.data();  // w dy
+        for (index d = 0; d < n; ++d) weighted[d] = g[d] * w[d];
+        const T pull = dot(weighted, xt, n) * r[t] * r[t] * r[t] / T(n);
+        for (index d = 0; d < n; ++d) out[d] += r[t] * weighted[d] - pull * xt[d];
       }
     });
   kernel::rows<E>::run(e, n, channel_grain, [&](index begin, index end) {
@@ -77,10 +77,8 @@ void head_norm_backward(E& e, view<T, 3> dq /*[t,h,d]*/, view<T, 3> y /*[t,h,d]*
       for (index h = 0; h < y.extent(1); ++h) {
         T* g = dq[t][h].data();
         const T* normed = y[t][h].data();
-        T dot = 0;
-        for (index d = 0; d < y.extent(2); ++d) dot += g[d] * normed[d];
-        dot /= T(y.extent(2));
-        for (index d = 0; d < y.extent(2); ++d) g[d] = r(t, h) * (g[d] - normed[d] * dot);
+        const T mean = dot<T>(g, normed, y.extent(2)) / T(y.extent(2));
+        for (index d = 0; d < y.extent(2); ++d) g[d] = r(t, h) * (g[d] - normed[d] * mean);
       }
   });
 }
