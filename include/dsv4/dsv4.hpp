@@ -58,6 +58,32 @@
 #include "model/transformer.hpp"  // prefill, decode, rewind
 #include "model/accounting.hpp"   // parameters, and bytes of KV cache per token
 
+// Training: every concept again with its gradient, and who moves the weights.
+#include "optim/newton_schulz.hpp"     // a matrix -> its orthogonal factor
+#include "optim/muon.hpp"              // matrices
+#include "optim/adamw.hpp"             // embedding, head, vectors
+#include "optim/schedule.hpp"          // warm-up, constant, cosine
+#include "optim/clip.hpp"              // the norm of all gradients
+#include "train/parameters.hpp"        // all parameters by name, in one buffer
+#include "train/batch.hpp"             // packed samples
+#include "train/objective.hpp"         // what is minimised
+#include "train/product.hpp"           // y = x w^T, and back
+#include "train/rms_norm.hpp"          // norms, and back
+#include "train/rope.hpp"              // rotations, and back
+#include "train/sinkhorn.hpp"          // all 39 normalisations, back
+#include "train/hyper_connection.hpp"  // mHC, and back
+#include "train/compressor.hpp"        // entries, and back
+#include "train/indexer.hpp"           // the choice, and the objective it learns from
+#include "train/sparse_attention.hpp"  // softmax with a sink, and back
+#include "train/attention.hpp"         // one layer, and back
+#include "train/gate.hpp"              // routing, and back; balance
+#include "train/moe.hpp"               // experts, and back
+#include "train/block.hpp"             // one block, and back
+#include "train/cross_entropy.hpp"     // read-out and loss, and back
+#include "train/mtp.hpp"               // multi-token prediction, and back
+#include "train/model.hpp"             // loss and gradient of the whole model
+#include "train/quantise.hpp"          // weights through FP8 and FP4 (quantisation-aware training)
+
 // With dsv4::dsv4: files, and the fast kernels.
 #if defined(DSV4_HAS_CPU)
 #include "cpu/cpu.hpp"              // every kernel of exec::cpu

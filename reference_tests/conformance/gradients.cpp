@@ -6,7 +6,7 @@
 
 #include "catch.hpp"
 #include "data.hpp"
-#include "dsv4/cpu/train/train.hpp"
+#include "dsv4/cpu/cpu.hpp"
 #include "dsv4/io/checkpoint.hpp"
 #include "dsv4/train/model.hpp"
 

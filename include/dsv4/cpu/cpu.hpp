@@ -13,3 +13,6 @@
 #include "op/rms_norm.hpp"
 #include "op/rope.hpp"
 #include "op/swiglu.hpp"
+#include "optim/muon.hpp"
+#include "train/product.hpp"
+#include "train/sparse_attention.hpp"
