@@ -22,6 +22,7 @@
 #include "golden_convert.hpp"
 #include "golden_weights.hpp"
 #include "input.hpp"
+#include "train.hpp"
 #include "verify.hpp"
 
 namespace {
@@ -212,6 +213,8 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   add_tokenize(app, run);
   cli::add_encode(app, run);
   cli::add_parse(app, run);
+  cli::add_train(app, run);
+  cli::add_grad(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
   cli::add_golden_weights(*app.get_subcommand("golden"), run);

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+#include "train_log.hpp"
+
+#include <dsv4/core/error.hpp>
+#include <dsv4/io/atomic_file.hpp>
+
+namespace cli {
+namespace {
+
+using dsv4::train::loss_curve;
+using json = nlohmann::ordered_json;
+
+/// One line as points of a curve.
+void add_line(loss_curve& c, const json& line) {
+  const auto keep_until = [](auto& points, double step) {
+    while (!points.empty() && points.back().first > step) points.pop_back();
+  };
+  const double step = line.value("step", 0.0);
+  if (line.contains("back_to")) {
+    keep_until(c.train, line["back_to"].get<double>());
+    keep_until(c.held_out, line["back_to"].get<double>());
+  } else if (line.contains("held_out")) {
+    c.held_out.emplace_back(step, line["held_out"].value("loss", 0.0));
+  } else if (line.contains("loss") && line["loss"].is_number()) {
+    c.train.emplace_back(step, line["loss"].get<double>());
+  }
+}
+
+/// f(text, parsed) for every whole line of a log.
+template <class F>
+void each_line(const std::filesystem::path& path, F f) {
+  std::ifstream in(path);
+  for (std::string text; std::getline(in, text);) {
+    const json line = json::parse(text, nullptr, false);
+    if (line.is_object() && line.contains("step") && line["step"].is_number()) f(text, line);
+  }
+}
+
+}  // namespace
+
+json to_json(const dsv4::train::step_report& r) {
+  json j{{"step", r.step}, {"loss", r.loss}, {"mtp_loss", r.mtp_loss}, {"balance", r.balance}, {"index_kl", r.index_kl}, {"rate", r.rate},
+         {"norm", r.norm}, {"load", r.load}, {"tokens", r.tokens}, {"seconds", r.seconds}};
+  if (r.anticipatory) j["anticipatory"] = true;
+  if (r.spike) j["spike"] = true;
+  if (r.skipped) j["skipped"] = true;
+  if (r.back_to) j["back_to"] = *r.back_to;
+  return j;
+}
+
+json to_json(const dsv4::train::evaluation& e, bool final) {
+  json j{{"step", e.step},
+         {"held_out",
+          {{"loss", e.loss}, {"mtp_loss", e.mtp_loss}, {"bits_per_byte", e.bits_per_byte}, {"load", e.load}, {"tokens", e.tokens}, {"bytes", e.bytes}}}};
+  if (final) j["final"] = true;
+  return j;
+}
+
+loss_curve read_curve(const std::filesystem::path& log, const std::string& name) {
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(log, none)) throw dsv4::format_error(log.string() + ": no such file, expected the log.jsonl of a training run");
+  loss_curve c;
+  c.name = name;
+  each_line(log, [&](const std::string&, const json& line) { add_line(c, line); });
+  if (c.train.empty()) throw dsv4::format_error(log.string() + ": holds no line with \"step\" and \"loss\"");
+  return c;
+}
+
+void write_text(const std::filesystem::path& path, const std::string& text) {
+  dsv4::io::atomic_file file(path);
+  file.write(text.data(), text.size());
+  file.commit();
+}
+
+train_log::train_log(std::filesystem::path path, dsv4::index steps) {
+  std::string kept;
+  each_line(path, [&](const std::string& text, const json& line) {
+    if (line["step"].get<double>() > static_cast<double>(steps)) return;
+    kept += text + '\n';
+    add_line(curve_, line);
+  });
+  write_text(path, kept);
+  file_.open(path, std::ios::app);
+  if (!file_) throw dsv4::error(path.string() + ": cannot be written");
+}
+
+void train_log::add(const json& line) {
+  file_ << line.dump() << '\n' << std::flush;
+  add_line(curve_, line);
+}
+
+}  // namespace cli

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Anticipatory routing: experts of step t are chosen by the parameters of step t - delay, while everything else,
+/// gate weights included, uses those of step t; and the detector that switches it on.
+/// @paper{DSV4, section 4.2.3}
+/// deviates the report gives neither the delay nor the detector, the rollback nor the duration: all are knobs
+///
+///   normal --spike--> back to the last snapshot --> anticipatory for `duration` steps --> normal
+///
+/// At step t the batch of step t + delay runs forward with today's parameters; its choices wait in a queue until it is
+/// trained on.  After switching on, the first `delay` batches can only have choices of that moment.
+/// A step whose loss is above mean + spike deviations (over about the last `memory` steps) is a spike; its gradient is
+/// dropped.  Steps and data go back together with the weights, so the same batches come again, routed otherwise.
+#include <algorithm>
+#include <cmath>
+
+#include "../core/view.hpp"
+
+namespace dsv4::train {
+
+enum class anticipate { never, on_spike, always };
+
+struct anticipatory_settings {
+  anticipate when = anticipate::never;
+  index delay = 1;           ///< steps between choosing experts and using them
+  double spike = 6;          ///< deviations above the mean; 0: no detector
+  double memory = 100;       ///< steps that mean and deviation remember
+  index quiet = 100;         ///< first steps, in which nothing is a spike
+  index snapshot_every = 25; ///< steps between snapshots in memory
+  index duration = 100;      ///< steps of anticipatory routing after a spike
+  index most_rollbacks = 10; ///< after which spikes are only reported
+};
+
+/// Running mean and deviation of the loss (exponentially weighted); all its state is plain numbers.
+struct spike_detector {
+  double mean = 0, variance = 0;
+  index count = 0;
+
+  /// Is `loss` far above what is usual?  It is not remembered; not a number always is.
+  bool is_spike(double loss, const anticipatory_settings& s) const {
+    if (!std::isfinite(loss)) return true;
+    return s.spike > 0 && count >= s.quiet && loss > mean + s.spike * std::sqrt(variance);
+  }
+  void remember(double loss, const anticipatory_settings& s) {
+    // The first steps weigh alike, so that the start does not linger.
+    const double weight = 1 / std::min(static_cast<double>(++count), s.memory);
+    const double off = loss - mean;
+    mean += weight * off;
+    variance = (1 - weight) * (variance + weight * off * off);
+  }
+};
+
+}  // namespace dsv4::train

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// What a model knows before its first step.
+/// @paper{DSV4: none of it; mHC's alpha: arXiv 2512.24880, Table 5; 0.02: the published config.json, initializer_range}
+/// deviates all choices but alpha are ours: docs/deviations.md, "Training"
+///
+///   matrices            normal, std (by_width: std sqrt(256 / columns), so that products keep their size in narrow models)
+///   embedding, head     normal, their own std
+///   norms               1
+///   mHC                 W normal, alpha small, S = 0: at the start the read weights are 1/2, the write weights 1 and the
+///                       carry-over 1/n each, which on n equal streams is the plain residual connection
+///   sinks, positional biases of compressors, selection bias   0
+///   hash tables         below
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "../train/parameters.hpp"
+#include "random.hpp"
+
+namespace dsv4::train {
+
+struct initial_settings {
+  double std = 0.02;
+  double embedding_std = 0.02, head_std = 0.02;
+  bool by_width = false;
+  double hyper_std = 0.02, hyper_alpha = 0.01;
+};
+
+/// Every parameter; `buffer` has the layout's size, padding becomes 0.  The same seed gives the same weights, and each
+/// parameter its own, whatever else the model has.
+template <class T>
+void initial_weights(const parameter_layout& layout, const initial_settings& s, std::uint64_t seed, view<T, 1> buffer) {
+  std::fill(buffer.begin(), buffer.end(), T{0});
+  for (const parameter_info& p : layout.all) {
+    const view<T, 1> w(buffer.data() + p.offset, p.size());
+    const auto is = [&](std::string_view end) { return std::string_view(p.name).ends_with(end); };
+    if (is("norm.weight")) {
+      std::fill(w.begin(), w.end(), T{1});
+    } else if (is("_scale")) {
+      std::fill(w.begin(), w.end(), T(s.hyper_alpha));
+    } else if (!is("_base") && !is("attn_sink") && !is(".ape")) {
+      constexpr double usual_width = 256;
+      const double scale = s.by_width ? std::sqrt(usual_width / static_cast<double>(p.shape.back())) : 1;
+      const double std = is("_fn")                      ? s.hyper_std
+                         : p.name == "embed.weight" ? s.embedding_std
+                         : p.name == "head.weight"  ? s.head_std
+                                                    : s.std * scale;
+      const counter_random r(seed, p.name);
+      for (index i = 0; i < w.size(); ++i) w[i] = T(std * r.normal(i));
+    }
+  }
+}
+
+/// Experts of every token of a hash layer, balanced by how often the tokens occur: from the most frequent token down,
+/// each takes the k experts with the least load so far.  Ties are broken by chance, so that layers differ and tokens
+/// that were never seen spread evenly, too.
+inline tensor<std::int32_t, 2> balanced_table(const config& c, std::span<const index> counts /*[vocab]*/, std::uint64_t seed, index layer) {
+  struct load {
+    index tokens = 0, ids = 0;  // occurrences, then vocabulary entries
+  };
+  const counter_random r(seed ^ counter_random::fnv1a("tid2eid"), static_cast<std::uint64_t>(layer));
+  std::vector<index> order(static_cast<std::size_t>(c.vocab_size));
+  for (index i = 0; i < c.vocab_size; ++i) order[std::size_t(i)] = i;
+  std::stable_sort(order.begin(), order.end(), [&](index a, index b) { return counts[std::size_t(a)] > counts[std::size_t(b)]; });
+
+  std::vector<load> loads(static_cast<std::size_t>(c.n_routed_experts));
+  std::vector<std::tuple<index, index, std::uint64_t, index>> choice(loads.size());  // load, ids, chance, expert
+  tensor<std::int32_t, 2> table(c.vocab_size, c.num_experts_per_tok);
+  for (std::size_t n = 0; n < order.size(); ++n) {
+    for (std::size_t e = 0; e < loads.size(); ++e)
+      choice[e] = {loads[e].tokens, loads[e].ids, r.bits(static_cast<index>(n * loads.size() + e)), static_cast<index>(e)};
+    std::partial_sort(choice.begin(), choice.begin() + c.num_experts_per_tok, choice.end());
+    for (index k = 0; k < c.num_experts_per_tok; ++k) {
+      const index e = std::get<3>(choice[std::size_t(k)]);
+      table(order[n], k) = static_cast<std::int32_t>(e);
+      loads[std::size_t(e)].tokens += counts[std::size_t(order[n])];
+      ++loads[std::size_t(e)].ids;
+    }
+  }
+  return table;
+}
+
+/// Zero bias in learned layers, balanced tables in hash layers; one entry per layer, then per MTP block.
+inline routing_tables initial_routing(const config& c, std::span<const index> counts /*[vocab]*/, std::uint64_t seed) {
+  routing_tables r;
+  const index blocks = c.num_hidden_layers + c.num_nextn_predict_layers;
+  r.bias.resize(static_cast<std::size_t>(blocks));
+  r.table.resize(static_cast<std::size_t>(blocks));
+  for (index l = 0; l < blocks; ++l) {
+    if (c.is_hash_layer(l))
+      r.table[std::size_t(l)] = balanced_table(c, counts, seed, l);
+    else
+      r.bias[std::size_t(l)] = tensor<float, 1>(c.n_routed_experts);
+  }
+  return r;
+}
+
+}  // namespace dsv4::train

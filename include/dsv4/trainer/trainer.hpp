@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// The training loop: one step after another, from nothing or from a checkpoint, to the same bits.
+/// @paper{DSV4, sections 2.4 (who updates what), 4.2.2 (schedules), 4.2.3 (anticipatory routing), 5.2.1 (QAT)}
+/// deviates docs/deviations.md, "Training"
+///
+///   batch -> loss and gradients (train/model.hpp) -> clip -> Muon, AdamW -> bias of the gates
+///
+/// Threads change no bit: a parameter's update, a row of a product, a sum in a fixed order are one thread's work.
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <numbers>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "../optim/clip.hpp"
+#include "../train/model.hpp"
+#include "../train/quantise.hpp"
+#include "checkpoint.hpp"
+#include "settings.hpp"
+
+namespace dsv4::train {
+
+struct step_report {
+  index step = 0;  ///< steps done, this one included
+  double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;  // means, nats
+  double rate = 0, norm = 0;                                 // of learning; of the gradient before clipping
+  double load = 0;                                           // max / mean use of experts, the worst learned gate
+  index tokens = 0;
+  double seconds = 0;
+  bool anticipatory = false, spike = false, skipped = false;  // skipped: the gradient was not finite
+  std::optional<index> back_to;                              // a rollback: steps done now
+};
+
+struct evaluation {
+  index step = 0, tokens = 0, bytes = 0;
+  double loss = 0, mtp_loss = 0;  // means, nats
+  double bits_per_byte = 0;       // of the text: no loss on what begins a document
+  double load = 0;                // as in step_report
+};
+
+/// T, E: numbers and executor of the model; O: executor of Newton-Schulz.
+template <class T, execution E, execution O = E>
+class trainer {
+ public:
+  /// `bytes`: token_bytes of the tokenizer.
+  trainer(const settings& s, token_list training, token_list held_out, std::vector<std::int32_t> bytes, E executor = {}, O optimiser_executor = {})
+      : s_(s),
+        schedule_(s.schedule()),
+        executor_(executor),
+        optimiser_executor_(optimiser_executor),
+        text_(hash_of(training)),
+        data_(std::move(training), s.data.length, s.seed, s.data.shift),
+        held_out_(std::move(held_out)),
+        bytes_(std::move(bytes)),
+        layout_(parameter_layout::of<T>(s.c), s.matrices == optimiser::adamw),
+        state_(layout_),
+        gradients_(layout_.layout.size),
+        network_(s.c, s.recompute) {
+    initial_weights(layout_.layout, s_.initial, s_.seed, state_.w.all());
+    state_.routing = initial_routing(s_.c, token_counts(data_.tokens(), s_.c.vocab_size), s_.seed);
+    plan_updates();
+  }
+
+  index steps_done() const { return state_.step; }
+  const settings& knobs() const { return s_; }
+  const parameter_layout& layout() const { return layout_.layout; }
+  /// The master weights, never the quantised ones.
+  view<const T, 1> weights() const { return state_.w; }
+  const routing_tables& routing() const { return state_.routing; }
+  index rows_per_epoch() { return data_.rows_per_epoch(); }
+  index training_tokens() const { return data_.tokens().size(); }
+  index held_out_tokens() const { return held_out_.size(); }
+
+  step_report step() {
+    step_report r;
+    kernel::scope<E>::run(executor_, [&] { r = run_step(); });
+    return r;
+  }
+
+  /// Loss of the held-out part: of `rows` rows spread over it; 0: all.
+  evaluation evaluate(index rows = 0) {
+    evaluation v;
+    kernel::scope<E>::run(executor_, [&] { v = run_evaluation(rows); });
+    return v;
+  }
+
+  void save(const std::filesystem::path& path) {
+    io::safetensors_writer arrays;
+    add_state(arrays, "", layout_, state_);
+    nlohmann::json run = place_of(state_);
+    if (snapshot_) {
+      add_state(arrays, "snapshot.", layout_, *snapshot_);
+      run["snapshot"] = place_of(*snapshot_);
+    }
+    nlohmann::json queue = nlohmann::json::array();
+    for (std::size_t q = 0; q < ahead_.size(); ++q) {
+      queue.push_back(ahead_[q].size());
+      for (std::size_t p = 0; p < ahead_[q].size(); ++p)
+        for (std::size_t l = 0; l < ahead_[q][p].size(); ++l)
+          arrays.add(route_name(q, p, l), ahead_[q][p][l].all());
+    }
+    run["ahead"] = queue;
+    run["anticipate_until"] = anticipate_until_;
+    run["rollbacks"] = rollbacks_;
+    run["text"] = std::to_string(text_);
+    run["settings"] = to_json(s_);
+    write_checkpoint(path, arrays, std::move(run));
+  }
+
+  /// @throws format_error of other settings, another text or another model: what differs
+  void load(const std::filesystem::path& path) {
+    const auto [file, run] = open_checkpoint(path);
+    if (const std::string other = difference(run.at("settings"), nlohmann::json(to_json(s_))); !other.empty())
+      io::fail_format(path, "was written by a run with other settings: " + other + " (a run is resumed with the settings that it began with)");
+    if (run.at("text") != std::to_string(text_)) io::fail_format(path, "was written by a run on another text, or with another tokenizer");
+    try {
+      read_state(file, "", layout_, state_);
+      set_place(state_, run);
+      snapshot_.reset();
+      if (run.contains("snapshot")) {
+        snapshot_ = state_;  // for the shapes
+        read_state(file, "snapshot.", layout_, *snapshot_);
+        set_place(*snapshot_, run["snapshot"]);
+      }
+      ahead_.clear();
+      const auto blocks = static_cast<std::size_t>(s_.c.num_hidden_layers + s_.c.num_nextn_predict_layers);
+      for (std::size_t q = 0; q < run.at("ahead").size(); ++q) {
+        auto& parts = ahead_.emplace_back(run["ahead"][q].template get<std::size_t>());
+        for (std::size_t p = 0; p < parts.size(); ++p)
+          for (std::size_t l = 0; l < blocks; ++l) {
+            const io::tensor_info& t = file.at(route_name(q, p, l));
+            tensor<std::int32_t, 2> one(t.shape.at(0), t.shape.at(1));
+            read_tensor(file, route_name(q, p, l), t.shape, one.data());
+            parts[p].push_back(std::move(one));
+          }
+      }
+      anticipate_until_ = run.at("anticipate_until").template get<index>();
+      rollbacks_ = run.at("rollbacks").template get<index>();
+    } catch (const nlohmann::json::exception& e) {
+      io::fail_format(path, std::string("its \"run\" is damaged: ") + e.what());
+    }
+  }
+
+ private:
+  using parts = std::vector<route_choice>;  // experts chosen for each part of a step's batch
+
+  static std::uint64_t hash_of(const token_list& t) {
+    const std::uint64_t h = counter_random::fnv1a({reinterpret_cast<const char*>(t.ids.data()), t.ids.size() * sizeof(std::int32_t)});
+    return counter_random::fnv1a({reinterpret_cast<const char*>(t.begins.data()), t.begins.size() * sizeof(index)}, h);
+  }
+  static std::string route_name(std::size_t q, std::size_t p, std::size_t l) {
+    return "routes." + std::to_string(q) + "." + std::to_string(p) + "." + std::to_string(l);
+  }
+
+  // ---- one step ----
+  step_report run_step() {
+    const auto begin = std::chrono::steady_clock::now();
+    step_report r;
+    take_snapshot();
+    const index now = state_.step;
+    cursor next = state_.data;
+    const std::vector<batch> work = batches(now, next);
+    const objective goal = objective_of(now);
+    const view<const T, 1> used = weights_of(now);
+    const auto w = bind<const T>(s_.c, used.data());
+    r.anticipatory = anticipates(now);
+    if (r.anticipatory) look_ahead(now, w, goal);
+
+    // Loss and gradients: the mean of the parts.
+    std::fill_n(gradients_.data(), gradients_.size(), T{0});
+    auto g = bind<T>(s_.c, gradients_.data());
+    std::vector<std::vector<index>> load;
+    index mtp_tokens = 0;
+    for (std::size_t p = 0; p < work.size(); ++p) {
+      const report one = network_.run(executor_, w, state_.routing, work[p], goal, &g, r.anticipatory ? &ahead_.front()[p] : nullptr);
+      r.loss += one.loss * static_cast<double>(one.tokens);
+      r.mtp_loss += one.mtp_loss * static_cast<double>(one.mtp_tokens);
+      r.balance += one.balance / static_cast<double>(work.size());
+      r.index_kl += one.index_kl / static_cast<double>(work.size());
+      r.tokens += one.tokens;
+      mtp_tokens += one.mtp_tokens;
+      add_load(load, one.load);
+    }
+    r.loss /= static_cast<double>(std::max<index>(r.tokens, 1));
+    r.mtp_loss /= static_cast<double>(std::max<index>(mtp_tokens, 1));
+    r.load = worst_load(load);
+    r.rate = schedule_.at(now + 1);
+
+    if (is_spike(r, now)) {
+      r.spike = true;
+      if (roll_back()) {
+        r.step = now + 1;
+        r.back_to = state_.step;
+        return r;
+      }
+      if (!std::isfinite(r.loss))
+        throw error("the loss of step " + std::to_string(now + 1) + " is not a number: lower learning_rate.peak, or set anticipatory.when");
+    } else {
+      state_.detector.remember(r.loss, s_.anticipatory);
+    }
+
+    r.norm = gradient_norm() / static_cast<double>(work.size());
+    r.skipped = !std::isfinite(r.norm);
+    if (!r.skipped) {
+      const double factor = (s_.clip > 0 ? clip_factor(r.norm, s_.clip) : 1.0) / static_cast<double>(work.size());
+      update(now + 1, r.rate, factor);
+      if (now < s_.bias.until.of(s_.steps) && !only_indexer(now)) move_bias(load);
+    }
+    state_.step = r.step = now + 1;
+    state_.data = next;
+    if (r.anticipatory) ahead_.pop_front();
+    if (!anticipates(state_.step)) ahead_.clear();
+    r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return r;
+  }
+
+  std::vector<batch> batches(index step, cursor& at) {
+    const index rows = s_.rows_of(step), most = s_.batch.rows_at_once > 0 ? s_.batch.rows_at_once : rows;
+    std::vector<batch> out;
+    for (index done = 0; done < rows; done += most) out.push_back(data_.next(at, std::min(most, rows - done)));
+    return out;
+  }
+
+  objective objective_of(index step) const {
+    objective o;
+    o.mtp_weight = step < schedule_.decay_begin ? s_.loss.mtp : s_.loss.mtp_in_decay;
+    o.balance_weight = s_.loss.balance;
+    o.index_weight = s_.loss.index;
+    const index warm_up = s_.index_stages.warm_up.of(s_.steps), sparse = s_.index_stages.sparse.of(s_.steps);
+    o.dense_attention = step < sparse;
+    o.index = step >= sparse ? index_stage::sparse : step >= warm_up ? index_stage::dense : index_stage::off;
+    o.quantise_index = quantised(step) && s_.quantise.index;
+    return o;
+  }
+  bool only_indexer(index step) const { return s_.index_stages.only_indexer && objective_of(step).index == index_stage::dense; }
+  bool quantised(index step) const { return step >= s_.quantise.from.of(s_.steps); }
+
+  /// The master weights, or what a published checkpoint would make of them.
+  view<const T, 1> weights_of(index step) {
+    if (!quantised(step)) return state_.w;
+    if (quantised_.empty()) quantised_ = tensor<T, 1>(layout_.layout.size);
+    kernel::rows<E>::run(executor_, static_cast<index>(layout_.all.size()), 1, [&](index from, index to) {
+      for (index i = from; i < to; ++i) {
+        const parameter_info& p = layout_.all[std::size_t(i)].info;
+        fake_quantise(p.name, storage_of(p.name), state_.w.data() + p.offset, p.shape[0], p.shape.size() == 2 ? p.shape[1] : 0,
+                      quantised_.data() + p.offset);
+      }
+    });
+    return quantised_;
+  }
+
+  // ---- updates ----
+  /// A matrix for Muon, or a stretch of elements for AdamW.
+  struct unit {
+    const placed_parameter* p;
+    index from, size, rows;  // elements from the parameter's first; rows 0: AdamW
+    double cost;
+  };
+  /// Units in groups of about equal cost: what threads share out.
+  void plan_updates() {
+    constexpr index stretch = index{1} << 15;
+    constexpr double adamw_cost = 30, newton_schulz_steps = 10;
+    std::vector<unit> units;
+    for (const placed_parameter& p : layout_.all) {
+      const index n = p.info.size();
+      if (!p.muon) {
+        for (index at = 0; at < n; at += stretch) units.push_back({&p, at, std::min(stretch, n - at), 0, adamw_cost * double(std::min(stretch, n - at))});
+        continue;
+      }
+      const index cols = p.info.shape[1];
+      index at = 0;
+      for (const index rows : p.info.matrices) {
+        const auto s = static_cast<double>(std::min(rows, cols)), l = static_cast<double>(std::max(rows, cols));
+        units.push_back({&p, at, rows * cols, rows, newton_schulz_steps * s * s * (s + 1.5 * l) + adamw_cost * s * l});
+        at += rows * cols;
+      }
+    }
+    std::stable_sort(units.begin(), units.end(), [](const unit& a, const unit& b) { return a.cost > b.cost; });
+    constexpr std::size_t groups = 64;
+    groups_.assign(std::min(groups, units.size()), {});
+    std::vector<double> cost(groups_.size());
+    for (const unit& u : units) {
+      const auto least = static_cast<std::size_t>(std::min_element(cost.begin(), cost.end()) - cost.begin());
+      groups_[least].push_back(u);
+      cost[least] += u.cost;
+    }
+  }
+
+  /// Which parameters learn now: the indexer's only while it has an objective, the others unless all but it are frozen.
+  bool learns(const parameter_info& p, index step) const {
+    const bool of_indexer = p.name.find(".indexer.") != p.name.npos;
+    return of_indexer ? objective_of(step).index != index_stage::off : !only_indexer(step);
+  }
+
+  void update(index step /*from 1*/, double rate, double factor) {
+    std::vector<char> learn(layout_.all.size());
+    for (std::size_t i = 0; i < learn.size(); ++i) learn[i] = learns(layout_.all[i].info, step - 1);
+    kernel::rows<E>::run(executor_, static_cast<index>(groups_.size()), 1, [&](index from, index to) {
+      for (index i = from; i < to; ++i)
+        for (const unit& u : groups_[std::size_t(i)])
+          if (learn[static_cast<std::size_t>(u.p - layout_.all.data())]) update_unit(u, step, rate, factor);
+    });
+  }
+  void update_unit(const unit& u, index step, double rate, double factor) {
+    const index at = u.p->info.offset + u.from;
+    T *const w = state_.w.data() + at, *const m = state_.m.data() + at, *const g = gradients_.data() + at;
+    scale_gradients(view<T, 1>(g, u.size), factor);
+    if (u.rows > 0) {
+      const index cols = u.p->info.shape[1];
+      muon_step(optimiser_executor_, thread_scratch(), view<const T, 2>(g, u.rows, cols), view<T, 2>(m, u.rows, cols), view<T, 2>(w, u.rows, cols),
+                rate, s_.muon);
+      return;
+    }
+    adamw_options o = s_.adamw;
+    const bool is_matrix = u.p->info.shape.size() == 2 && !u.p->info.name.ends_with(".ape");
+    if (!is_matrix && !s_.decay_vectors) o.decay = 0;
+    T* const v = state_.v.data() + u.p->second + u.from;
+    adamw_step(view<const T, 1>(g, u.size), view<T, 1>(m, u.size), view<T, 1>(v, u.size), view<T, 1>(w, u.size), step, rate, o);
+  }
+
+  double gradient_norm() {
+    std::vector<double> squares(layout_.all.size());
+    kernel::rows<E>::run(executor_, static_cast<index>(squares.size()), 1, [&](index from, index to) {
+      for (index i = from; i < to; ++i) {
+        const parameter_info& p = layout_.all[std::size_t(i)].info;
+        squares[std::size_t(i)] = learns(p, state_.step) ? squared_norm(view<T, 1>(gradients_.data() + p.offset, p.size())) : 0;
+      }
+    });
+    return global_norm(squares);
+  }
+
+  // ---- balance ----
+  static void add_load(std::vector<std::vector<index>>& sum, const std::vector<std::vector<index>>& one) {
+    if (sum.empty()) sum.resize(one.size());
+    for (std::size_t l = 0; l < one.size(); ++l) {
+      sum[l].resize(std::max(sum[l].size(), one[l].size()));
+      for (std::size_t e = 0; e < one[l].size(); ++e) sum[l][e] += one[l][e];
+    }
+  }
+  static index total(const std::vector<index>& load) {
+    index n = 0;
+    for (const index x : load) n += x;
+    return n;
+  }
+  double worst_load(const std::vector<std::vector<index>>& load) const {
+    double worst = 0;
+    for (std::size_t l = 0; l < load.size(); ++l)
+      if (const index all = total(load[l]); all > 0 && !state_.routing.bias[l].empty())
+        worst = std::max(worst, double(*std::max_element(load[l].begin(), load[l].end())) * double(load[l].size()) / double(all));
+    return worst;
+  }
+  /// Overloaded experts become less likely to be chosen, underloaded ones more.
+  void move_bias(const std::vector<std::vector<index>>& load) {
+    for (std::size_t l = 0; l < load.size(); ++l) {
+      auto& bias = state_.routing.bias[l];
+      if (bias.empty()) continue;
+      const index all = total(load[l]), experts = bias.extent(0);
+      for (index e = 0; e < experts; ++e) {
+        const index above = load[l][std::size_t(e)] * experts - all;  // E (load - mean), an integer
+        bias(e) -= static_cast<float>(above > 0 ? s_.bias.speed : above < 0 ? -s_.bias.speed : 0);
+      }
+    }
+  }
+
+  // ---- anticipatory routing ----
+  bool anticipates(index step) const { return s_.anticipatory.when == anticipate::always || step < anticipate_until_; }
+
+  /// Today's choices for the batches up to `delay` steps ahead that have none yet.
+  void look_ahead(index now, const model_parameters<const T>& w, const objective& goal) {
+    cursor at = state_.data;
+    for (index j = 0; j <= s_.anticipatory.delay; ++j) {
+      const std::vector<batch> work = batches(now + j, at);
+      if (j < static_cast<index>(ahead_.size())) continue;
+      parts choice;
+      for (const batch& b : work) choice.push_back(network_.run(executor_, w, state_.routing, b, goal, nullptr).routes);
+      ahead_.push_back(std::move(choice));
+    }
+  }
+
+  bool is_spike(const step_report& r, index now) const {
+    // While a spike is being passed the detector rests.
+    if (now < anticipate_until_ && std::isfinite(r.loss)) return false;
+    return state_.detector.is_spike(r.loss, s_.anticipatory) && (s_.anticipatory.when == anticipate::on_spike || !std::isfinite(r.loss));
+  }
+  void take_snapshot() {
+    if (s_.anticipatory.when != anticipate::on_spike) return;
+    if (!snapshot_ || state_.step >= snapshot_->step + s_.anticipatory.snapshot_every) snapshot_ = state_;
+  }
+  /// Back to the snapshot, and into anticipatory routing.  False: there is none, or it has been done too often.
+  bool roll_back() {
+    if (!snapshot_ || rollbacks_ >= s_.anticipatory.most_rollbacks) return false;
+    state_ = *snapshot_;
+    ++rollbacks_;
+    ahead_.clear();
+    anticipate_until_ = state_.step + s_.anticipatory.duration;
+    return true;
+  }
+
+  // ---- held-out part ----
+  evaluation run_evaluation(index rows) {
+    evaluation v;
+    v.step = state_.step;
+    if (held_out_.size() == 0) return v;
+    objective goal = objective_of(state_.step);
+    goal.balance_weight = 0;
+    goal.index = index_stage::off;
+    const auto w = bind<const T>(s_.c, weights_of(state_.step).data());
+    std::vector<std::vector<index>> load;
+    index mtp_tokens = 0;
+    const index at_once = s_.batch.rows_at_once > 0 ? s_.batch.rows_at_once : s_.batch.rows;
+    for (const batch& b : held_out_batches(held_out_, s_.data.length, at_once, rows)) {
+      const report one = network_.run(executor_, w, state_.routing, b, goal, nullptr);
+      v.loss += one.loss * static_cast<double>(one.tokens);
+      v.mtp_loss += one.mtp_loss * static_cast<double>(one.mtp_tokens);
+      v.tokens += one.tokens;
+      mtp_tokens += one.mtp_tokens;
+      add_load(load, one.load);
+      for (const std::int32_t id : b.targets)
+        if (id >= 0) v.bytes += bytes_[std::size_t(id)];
+    }
+    if (v.bytes > 0) v.bits_per_byte = v.loss / std::numbers::ln2 / static_cast<double>(v.bytes);
+    v.loss /= static_cast<double>(std::max<index>(v.tokens, 1));
+    v.mtp_loss /= static_cast<double>(std::max<index>(mtp_tokens, 1));
+    v.load = worst_load(load);
+    return v;
+  }
+
+  settings s_;
+  learning_rate_schedule schedule_;
+  E executor_;
+  O optimiser_executor_;
+  std::uint64_t text_;
+  dataset data_;
+  token_list held_out_;
+  std::vector<std::int32_t> bytes_;
+  placed_layout layout_;
+  training_state<T> state_;
+  tensor<T, 1> gradients_, quantised_;  // [layout.size]
+  std::vector<std::vector<unit>> groups_;
+  network<T, E> network_;
+
+  std::optional<training_state<T>> snapshot_;
+  std::deque<parts> ahead_;  // of this step and the next ones
+  index anticipate_until_ = 0, rollbacks_ = 0;
+};
+
+}  // namespace dsv4::train
