@@ -10,6 +10,7 @@
 
 #include <dsv4/io/zstd_stream.hpp>
 #include <dsv4/trainer/export.hpp>
+#include <dsv4/trainer/held_out.hpp>
 #include <dsv4/trainer/trainer.hpp>
 
 #include "arguments.hpp"
@@ -22,7 +23,7 @@ namespace cli {
 namespace {
 
 namespace fs = std::filesystem;
-using namespace dsv4::train;
+using namespace dsv4::trainer;
 using json = nlohmann::ordered_json;
 
 struct train_options {
@@ -138,7 +139,7 @@ bool prepare_folder(const train_options& o) {
 
 void train(const train_options& o) {
   if (o.defaults) {
-    std::cout << dsv4::train::to_json(settings()).dump(2) << '\n';
+    std::cout << dsv4::trainer::to_json(settings()).dump(2) << '\n';
     return;
   }
   if (!o.plot.empty()) return plot(o);
@@ -154,11 +155,11 @@ void train(const train_options& o) {
     throw dsv4::format_error(s.tokenizer + ": has " + std::to_string(tokenizer.vocab_size()) + " tokens, the model only " +
                              std::to_string(s.c.vocab_size) + " (vocab_size)");
   const std::string text = read_data(o.data);
-  const auto [training, held_out] = split_held_out(o.data, text, s.data.text.separator, s.data.held_out);
+  const text_split parts = split_text(text, s.data.held_out);
   teller tell(o, s);
   train_job job{.settings = s,
-                .training = tokenize_documents(tokenizer, training, s.data.text),
-                .held_out = tokenize_documents(tokenizer, held_out, s.data.text),
+                .training = tokenize_documents(tokenizer, parts.train, s.data.text),
+                .held_out = tokenize_documents(tokenizer, parts.held_out, s.data.text),
                 .bytes = token_bytes(tokenizer),
                 .tokenizer = tokenizer,
                 .out = o.out,
@@ -168,7 +169,7 @@ void train(const train_options& o) {
                 .threads = o.threads,
                 .listener = tell};
   job.bytes.resize(static_cast<std::size_t>(s.c.vocab_size));
-  write_text(o.out / settings_name, dsv4::train::to_json(s).dump(2) + "\n");
+  write_text(o.out / settings_name, dsv4::trainer::to_json(s).dump(2) + "\n");
   (o.ref ? train_ref : train_cpu).train(job);
   constexpr int interrupted = 130;  // 128 + SIGINT, as shells have it
   if (tell.interrupted()) throw exit_with(interrupted, "stopped; --resume goes on");

@@ -14,13 +14,11 @@
 
 #include "commands.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 struct step_report;
 struct evaluation;
-}  // namespace dsv4::train
-namespace dsv4::trainer {
 struct export_report;
-}
+}  // namespace dsv4::trainer
 
 namespace cli {
 
@@ -35,16 +33,16 @@ inline constexpr const char *checkpoint_name = "checkpoint.safetensors.zst", *lo
 struct train_listener {
   virtual ~train_listener() = default;
   virtual void begin(index steps_done, index training_tokens, index held_out_tokens, index rows_per_epoch, index parameters) = 0;
-  virtual void step(const dsv4::train::step_report&) = 0;
-  virtual void evaluated(const dsv4::train::evaluation&, bool final) = 0;
+  virtual void step(const dsv4::trainer::step_report&) = 0;
+  virtual void evaluated(const dsv4::trainer::evaluation&, bool final) = 0;
   virtual void saved(index step) = 0;
   virtual void exported(const dsv4::trainer::export_report& official) = 0;
   virtual bool stop() = 0;  ///< asked after every step
 };
 
 struct train_job {
-  const dsv4::train::settings& settings;
-  dsv4::train::token_list training, held_out;
+  const dsv4::trainer::settings& settings;
+  dsv4::trainer::token_list training, held_out;
   std::vector<std::int32_t> bytes;  ///< of the text of each token
   const dsv4::text::tokenizer& tokenizer;
   std::filesystem::path out;

@@ -29,16 +29,16 @@ void write_models(const train_job& job, const Trainer& t) {
 
 template <class T, dsv4::execution E, dsv4::execution O>
 void run_training(train_job& job) {
-  using namespace dsv4::train;
+  using namespace dsv4::trainer;
   const settings& s = job.settings;
-  trainer<T, E, O> t(s, std::move(job.training), std::move(job.held_out), std::move(job.bytes), make_executor<E>(job.threads),
+  training<T, E, O> t(s, std::move(job.training), std::move(job.held_out), std::move(job.bytes), make_executor<E>(job.threads),
                      make_executor<O>(job.threads));
   const std::filesystem::path file = job.out / checkpoint_name;
   if (job.resume) t.load(file);
   if (job.export_only) return write_models(job, t);
 
   index parameters = 0;
-  for (const parameter_info& p : t.layout().all) parameters += p.size();
+  for (const dsv4::train::parameter_info& p : t.layout().all) parameters += p.size();
   job.listener.begin(t.steps_done(), t.training_tokens(), t.held_out_tokens(), t.rows_per_epoch(), parameters);
   const index end = job.stop_at > 0 ? std::min(job.stop_at, s.steps) : s.steps;
   const auto save = [&] {
@@ -62,6 +62,7 @@ void run_training(train_job& job) {
 template <class T, dsv4::execution E>
 grad_result run_grad(const grad_job& job) {
   using namespace dsv4::train;
+  using namespace dsv4::trainer;
   const dsv4::config c = trained_config(job.model);
   const parameter_layout layout = parameter_layout::of<T>(c);
   dsv4::tensor<T, 1> w(layout.size), g(layout.size);

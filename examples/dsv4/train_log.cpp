@@ -7,7 +7,7 @@
 namespace cli {
 namespace {
 
-using dsv4::train::loss_curve;
+using dsv4::trainer::loss_curve;
 using json = nlohmann::ordered_json;
 
 /// One line as points of a curve.
@@ -38,7 +38,7 @@ void each_line(const std::filesystem::path& path, F f) {
 
 }  // namespace
 
-json to_json(const dsv4::train::step_report& r) {
+json to_json(const dsv4::trainer::step_report& r) {
   json j{{"step", r.step}, {"loss", r.loss}, {"mtp_loss", r.mtp_loss}, {"balance", r.balance}, {"index_kl", r.index_kl}, {"rate", r.rate},
          {"norm", r.norm}, {"load", r.load}, {"tokens", r.tokens}, {"seconds", r.seconds}};
   if (r.anticipatory) j["anticipatory"] = true;
@@ -48,7 +48,7 @@ json to_json(const dsv4::train::step_report& r) {
   return j;
 }
 
-json to_json(const dsv4::train::evaluation& e, bool final) {
+json to_json(const dsv4::trainer::evaluation& e, bool final) {
   json j{{"step", e.step},
          {"held_out",
           {{"loss", e.loss}, {"mtp_loss", e.mtp_loss}, {"bits_per_byte", e.bits_per_byte}, {"load", e.load}, {"tokens", e.tokens}, {"bytes", e.bytes}}}};

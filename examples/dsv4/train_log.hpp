@@ -13,11 +13,11 @@
 
 namespace cli {
 
-nlohmann::ordered_json to_json(const dsv4::train::step_report&);
-nlohmann::ordered_json to_json(const dsv4::train::evaluation&, bool final);
+nlohmann::ordered_json to_json(const dsv4::trainer::step_report&);
+nlohmann::ordered_json to_json(const dsv4::trainer::evaluation&, bool final);
 
 /// The curve of a log; lines that are not whole (a kill) are left out.  @throws dsv4::format_error no such file
-dsv4::train::loss_curve read_curve(const std::filesystem::path& log, const std::string& name);
+dsv4::trainer::loss_curve read_curve(const std::filesystem::path& log, const std::string& name);
 
 /// A file that appears whole or not at all.
 void write_text(const std::filesystem::path& path, const std::string& text);
@@ -28,11 +28,11 @@ class train_log {
   /// Goes on after `steps` steps: later lines of an earlier attempt are dropped.
   train_log(std::filesystem::path path, dsv4::index steps);
   void add(const nlohmann::ordered_json& line);
-  const dsv4::train::loss_curve& curve() const { return curve_; }
+  const dsv4::trainer::loss_curve& curve() const { return curve_; }
 
  private:
   std::ofstream file_;
-  dsv4::train::loss_curve curve_;
+  dsv4::trainer::loss_curve curve_;
 };
 
 }  // namespace cli

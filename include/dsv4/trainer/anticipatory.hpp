@@ -16,7 +16,7 @@
 
 #include "../core/view.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 
 enum class anticipate { never, on_spike, always };
 
@@ -50,4 +50,4 @@ struct spike_detector {
   }
 };
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

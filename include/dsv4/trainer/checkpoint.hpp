@@ -19,7 +19,7 @@
 #include "../io/zstd_encoder.hpp"
 #include "training_state.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 
 inline constexpr int checkpoint_version = 1;
 
@@ -103,4 +103,4 @@ inline std::pair<io::safetensors, nlohmann::json> open_checkpoint(const std::fil
   return {std::move(file), run};
 }
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

@@ -12,7 +12,6 @@
 /// puts them in another order, both functions of (seed, epoch): `cursor` is all there is to remember.
 #include <algorithm>
 #include <cstdint>
-#include <filesystem>
 #include <list>
 #include <string>
 #include <string_view>
@@ -24,7 +23,9 @@
 #include "../train/batch.hpp"
 #include "random.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
+
+using train::batch;
 
 /// What begins with the tokenizer's begin-of-text token.
 enum class begin_token {
@@ -70,21 +71,6 @@ inline std::vector<std::size_t> document_ends(std::string_view text, std::string
     for (std::size_t at = 0; (at = text.find(separator, at)) != text.npos; at += separator.size()) ends.push_back(at + separator.size());
   if (ends.empty() || ends.back() != text.size()) ends.push_back(text.size());
   return ends;
-}
-
-/// The text in two parts, the last about `held_out` of it: cut where a document ends, or, if there is one alone, a line.
-/// @throws format_error a part would be empty
-inline std::pair<std::string_view, std::string_view> split_held_out(const std::filesystem::path& file, std::string_view text,
-                                                                    const std::string& separator, double held_out) {
-  if (held_out <= 0) return {text, {}};
-  const auto wanted = static_cast<std::size_t>(static_cast<double>(text.size()) * (1 - held_out));
-  std::vector<std::size_t> ends = document_ends(text, separator_text(separator));
-  if (ends.size() == 1) ends = document_ends(text, "\n");
-  const auto cut = std::lower_bound(ends.begin(), ends.end(), wanted);
-  if (cut == ends.end() || *cut == 0 || *cut == text.size())
-    io::fail_format(file, "cannot be cut for a held-out part of " + std::to_string(held_out) + ": " + std::to_string(ends.size()) +
-                              " documents or lines, expected one to end behind byte " + std::to_string(wanted) + " and before the last");
-  return {text.substr(0, *cut), text.substr(*cut)};
 }
 
 /// @throws format_error a begin or end token is asked for that the tokenizer does not have
@@ -230,4 +216,4 @@ inline std::vector<index> token_counts(const token_list& list, index vocab) {
   return counts;
 }
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

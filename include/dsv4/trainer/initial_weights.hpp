@@ -22,7 +22,7 @@
 #include "../train/parameters.hpp"
 #include "random.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 
 struct initial_settings {
   double std = 0.02;
@@ -34,9 +34,9 @@ struct initial_settings {
 /// Every parameter; `buffer` has the layout's size, padding becomes 0.  The same seed gives the same weights, and each
 /// parameter its own, whatever else the model has.
 template <class T>
-void initial_weights(const parameter_layout& layout, const initial_settings& s, std::uint64_t seed, view<T, 1> buffer) {
+void initial_weights(const train::parameter_layout& layout, const initial_settings& s, std::uint64_t seed, view<T, 1> buffer) {
   std::fill(buffer.begin(), buffer.end(), T{0});
-  for (const parameter_info& p : layout.all) {
+  for (const train::parameter_info& p : layout.all) {
     const view<T, 1> w(buffer.data() + p.offset, p.size());
     const auto is = [&](std::string_view end) { return std::string_view(p.name).ends_with(end); };
     if (is("norm.weight")) {
@@ -86,8 +86,8 @@ inline tensor<std::int32_t, 2> balanced_table(const config& c, std::span<const i
 }
 
 /// Zero bias in learned layers, balanced tables in hash layers; one entry per layer, then per MTP block.
-inline routing_tables initial_routing(const config& c, std::span<const index> counts /*[vocab]*/, std::uint64_t seed) {
-  routing_tables r;
+inline train::routing_tables initial_routing(const config& c, std::span<const index> counts /*[vocab]*/, std::uint64_t seed) {
+  train::routing_tables r;
   const index blocks = c.num_hidden_layers + c.num_nextn_predict_layers;
   r.bias.resize(static_cast<std::size_t>(blocks));
   r.table.resize(static_cast<std::size_t>(blocks));
@@ -100,4 +100,4 @@ inline routing_tables initial_routing(const config& c, std::span<const index> co
   return r;
 }
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

@@ -8,14 +8,16 @@
 #include "../io/checkpoint.hpp"
 #include "../train/parameters.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
+
+using train::bind, train::routing_tables;
 
 namespace detail {
 
 template <class T>
 class parameter_loader {
  public:
-  void model(const model_weights& from, const model_parameters<T>& to) {
+  void model(const model_weights& from, const train::model_parameters<T>& to) {
     matrix(from.embed, to.embed);
     matrix(from.head, to.head);
     vector(from.norm, to.norm);
@@ -23,7 +25,7 @@ class parameter_loader {
     for (std::size_t l = 0; l < to.layers.size(); ++l) block(from.layers[l], to.layers[l]);
     for (std::size_t b = 0; b < to.mtp.size(); ++b) {
       const mtp_weights& m = from.mtp[b];
-      const mtp_parameters<T>& p = to.mtp[b];
+      const train::mtp_parameters<T>& p = to.mtp[b];
       vector(m.enorm, p.enorm);
       vector(m.hnorm, p.hnorm);
       vector(m.norm, p.norm);
@@ -35,7 +37,7 @@ class parameter_loader {
   }
 
  private:
-  void block(const block_weights& from, const block_parameters<T>& to) {
+  void block(const block_weights& from, const train::block_parameters<T>& to) {
     streams(from.hc_attn, to.hc_attn);
     streams(from.hc_ffn, to.hc_ffn);
     vector(from.attn_norm, to.attn_norm);
@@ -45,7 +47,7 @@ class parameter_loader {
     for (std::size_t e = 0; e < to.ffn.experts.size(); ++e) expert(from.ffn.experts[e], to.ffn.experts[e]);
     expert(from.ffn.shared, to.ffn.shared);
   }
-  void attention(const attention_weights& from, const attention_parameters<T>& to) {
+  void attention(const attention_weights& from, const train::attention_parameters<T>& to) {
     matrix(from.wq_a, to.wq_a);
     vector(from.q_norm, to.q_norm);
     matrix(from.wq_b, to.wq_b);
@@ -61,19 +63,19 @@ class parameter_loader {
       compressor(from.indexer->compressor, to.indexer->compressor);
     }
   }
-  void compressor(const compressor_weights& from, const compressor_parameters<T>& to) {
+  void compressor(const compressor_weights& from, const train::compressor_parameters<T>& to) {
     matrix(from.wkv, to.wkv);
     matrix(from.wgate, to.wgate);
     std::copy_n(from.ape.data(), to.ape.size(), to.ape.data());
     vector(from.norm, to.norm);
   }
-  void expert(const expert_weights& from, const expert_parameters<T>& to) {
+  void expert(const expert_weights& from, const train::expert_parameters<T>& to) {
     matrix(from.w1, to.w1);
     matrix(from.w2, to.w2);
     matrix(from.w3, to.w3);
   }
   template <class Hyper>
-  void streams(const Hyper& from, const hyper_parameters<T>& to) {
+  void streams(const Hyper& from, const train::hyper_parameters<T>& to) {
     matrix(from.fn, to.fn);
     vector(from.base, to.base);
     vector(from.scale, to.scale);
@@ -122,4 +124,4 @@ void load_parameters(const io::checkpoint& from, view<T, 1> buffer) {
   detail::parameter_loader<T>().model(from.weights(), bind<T>(trained_config(from), buffer.data()));
 }
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

@@ -14,7 +14,7 @@
 
 #include "../core/view.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 
 struct loss_curve {
   std::string name;
@@ -124,4 +124,4 @@ inline std::string draw(const std::vector<loss_curve>& curves, const std::string
   return out + "</svg>\n";
 }
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

@@ -12,7 +12,7 @@
 
 #include "../core/view.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 
 class counter_random {
  public:
@@ -56,4 +56,4 @@ inline std::vector<index> shuffled(index n, const counter_random& r) {
   return order;
 }
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

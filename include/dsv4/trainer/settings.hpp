@@ -20,7 +20,7 @@
 #include "initial_weights.hpp"
 #include "settings_json.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 
 struct data_settings {
   index length = 256;  ///< tokens of a row.  Paper: 4K, later 16K, 64K, 1M
@@ -255,4 +255,4 @@ inline std::string difference(const nlohmann::json& a, const nlohmann::json& b, 
   return out;
 }
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

@@ -20,7 +20,7 @@
 #include "../io/config_json.hpp"
 #include "../io/message.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
 
 /// A place in a run: a step, or a part of all steps.
 ///   200 in JSON: step 200.   0.8: four fifths of the run (a number with a point, 0.0 to 1.0).   null: never
@@ -172,4 +172,4 @@ class settings_writer {
   }
 };
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

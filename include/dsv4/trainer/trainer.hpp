@@ -25,7 +25,9 @@
 #include "checkpoint.hpp"
 #include "settings.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
+
+using train::bind, train::index_stage, train::model_parameters, train::objective, train::route_choice;
 
 struct step_report {
   index step = 0;  ///< steps done, this one included
@@ -47,10 +49,10 @@ struct evaluation {
 
 /// T, E: numbers and executor of the model; O: executor of Newton-Schulz.
 template <class T, execution E, execution O = E>
-class trainer {
+class training {
  public:
   /// `bytes`: token_bytes of the tokenizer.
-  trainer(const settings& s, token_list training, token_list held_out, std::vector<std::int32_t> bytes, E executor = {}, O optimiser_executor = {})
+  training(const settings& s, token_list training, token_list held_out, std::vector<std::int32_t> bytes, E executor = {}, O optimiser_executor = {})
       : s_(s),
         schedule_(s.schedule()),
         executor_(executor),
@@ -179,7 +181,7 @@ class trainer {
     std::vector<std::vector<index>> load;
     index mtp_tokens = 0;
     for (std::size_t p = 0; p < work.size(); ++p) {
-      const report one = network_.run(executor_, w, state_.routing, work[p], goal, &g, r.anticipatory ? &ahead_.front()[p] : nullptr);
+      const train::report one = network_.run(executor_, w, state_.routing, work[p], goal, &g, r.anticipatory ? &ahead_.front()[p] : nullptr);
       r.loss += one.loss * static_cast<double>(one.tokens);
       r.mtp_loss += one.mtp_loss * static_cast<double>(one.mtp_tokens);
       r.balance += one.balance / static_cast<double>(work.size());
@@ -249,7 +251,7 @@ class trainer {
     kernel::rows<E>::run(executor_, static_cast<index>(layout_.all.size()), 1, [&](index from, index to) {
       for (index i = from; i < to; ++i) {
         const parameter_info& p = layout_.all[std::size_t(i)].info;
-        fake_quantise(p.name, storage_of(p.name), state_.w.data() + p.offset, p.shape[0], p.shape.size() == 2 ? p.shape[1] : 0,
+        train::fake_quantise(p.name, train::storage_of(p.name), state_.w.data() + p.offset, p.shape[0], p.shape.size() == 2 ? p.shape[1] : 0,
                       quantised_.data() + p.offset);
       }
     });
@@ -314,7 +316,7 @@ class trainer {
     scale_gradients(view<T, 1>(g, u.size), factor);
     if (u.rows > 0) {
       const index cols = u.p->info.shape[1];
-      muon_step(optimiser_executor_, thread_scratch(), view<const T, 2>(g, u.rows, cols), view<T, 2>(m, u.rows, cols), view<T, 2>(w, u.rows, cols),
+      muon_step(optimiser_executor_, train::thread_scratch(), view<const T, 2>(g, u.rows, cols), view<T, 2>(m, u.rows, cols), view<T, 2>(w, u.rows, cols),
                 rate, s_.muon);
       return;
     }
@@ -416,7 +418,7 @@ class trainer {
     index mtp_tokens = 0;
     const index at_once = s_.batch.rows_at_once > 0 ? s_.batch.rows_at_once : s_.batch.rows;
     for (const batch& b : held_out_batches(held_out_, s_.data.length, at_once, rows)) {
-      const report one = network_.run(executor_, w, state_.routing, b, goal, nullptr);
+      const train::report one = network_.run(executor_, w, state_.routing, b, goal, nullptr);
       v.loss += one.loss * static_cast<double>(one.tokens);
       v.mtp_loss += one.mtp_loss * static_cast<double>(one.mtp_tokens);
       v.tokens += one.tokens;
@@ -444,11 +446,11 @@ class trainer {
   training_state<T> state_;
   tensor<T, 1> gradients_, quantised_;  // [layout.size]
   std::vector<std::vector<unit>> groups_;
-  network<T, E> network_;
+  train::network<T, E> network_;
 
   std::optional<training_state<T>> snapshot_;
   std::deque<parts> ahead_;  // of this step and the next ones
   index anticipate_until_ = 0, rollbacks_ = 0;
 };
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer

@@ -8,7 +8,9 @@
 #include "anticipatory.hpp"
 #include "dataset.hpp"
 
-namespace dsv4::train {
+namespace dsv4::trainer {
+
+using train::parameter_info, train::parameter_layout, train::routing_tables;
 
 /// A parameter with its place in the buffer of second moments, which holds those that AdamW updates and no others.
 struct placed_parameter {
@@ -26,7 +28,7 @@ struct placed_layout {
   /// `only_adamw`: nothing goes to Muon.
   placed_layout(parameter_layout l, bool only_adamw) : layout(std::move(l)) {
     for (const parameter_info& p : layout.all) {
-      const bool muon = p.rule == update_rule::muon && !only_adamw;
+      const bool muon = p.rule == train::update_rule::muon && !only_adamw;
       all.push_back({p, muon, muon ? -1 : second_size});
       if (!muon) second_size += p.size();
     }
@@ -46,4 +48,4 @@ struct training_state {
   explicit training_state(const placed_layout& p) : w(p.layout.size), m(p.layout.size), v(p.second_size) {}
 };
 
-}  // namespace dsv4::train
+}  // namespace dsv4::trainer
