@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <dsv4/cpu/cpu.hpp>
 
-#include <dsv4/cpu/optim/muon.hpp>
-
 #include "train_impl.hpp"
 
 // Newton-Schulz in float: 79,000-fold growth of rounding along directions that a gradient hardly has does not matter.
