@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// A transformer<Policy, Exec> behind two functions, so that every combination is compiled in a file of
+/// A transformer<Policy, Exec> behind four functions, so that every combination is compiled in a file of
 /// its own (engine_*.cpp) and the verbs know none of them.
 #include <cstdint>
 #include <functional>
@@ -10,6 +10,7 @@
 
 #include <dsv4/gen/log_probability.hpp>
 #include <dsv4/gen/speculative.hpp>
+#include <dsv4/trainer/score.hpp>
 
 #include "commands.hpp"
 #include "recorder.hpp"
@@ -57,10 +58,26 @@ struct generate_result {
   std::vector<std::vector<dsv4::token_probability>> top;  // [tokens] the likeliest of each place
 };
 
+struct evaluate_job {
+  const dsv4::config& config;
+  const dsv4::model_weights& weights;
+  std::span<const std::int32_t> ids;    ///< of the text
+  std::span<const std::int32_t> bytes;  ///< of each token id
+  dsv4::trainer::score_options text;
+  dsv4::trainer::draft_options drafts;  ///< no prompts: none
+  int threads = 0;
+};
+struct evaluate_result {
+  dsv4::trainer::text_score text;
+  dsv4::trainer::draft_score drafts;
+  double seconds = 0;  ///< of reading the text
+};
+
 struct engine {
   forward_result (*forward)(const forward_job&);
   generate_result (*generate)(const generate_job&);
   std::unique_ptr<session> (*open)(const session_job&);
+  evaluate_result (*evaluate)(const evaluate_job&);
   bool wide_is_double;  ///< what is wide is written as F64
 };
 

@@ -107,7 +107,18 @@ std::unique_ptr<session> open_session(const session_job& job) {
 }
 
 template <dsv4::numerics_policy P, dsv4::execution E>
-inline constexpr engine engine_of{run_forward<P, E>, run_generate<P, E>, open_session<P, E>,
+evaluate_result run_evaluate(const evaluate_job& job) {
+  dsv4::transformer<P, E> model(job.config, job.weights, make_executor<E>(job.threads));
+  evaluate_result r;
+  const auto begin = std::chrono::steady_clock::now();
+  r.text = dsv4::trainer::score_text(model, job.ids, job.bytes, job.text);
+  r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (job.drafts.prompts > 0 && model.has_mtp()) r.drafts = dsv4::trainer::score_drafts(model, job.ids, job.drafts);
+  return r;
+}
+
+template <dsv4::numerics_policy P, dsv4::execution E>
+inline constexpr engine engine_of{run_forward<P, E>, run_generate<P, E>, open_session<P, E>, run_evaluate<P, E>,
                                   std::is_same_v<written_t<E>, double>};
 
 }  // namespace cli

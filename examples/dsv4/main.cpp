@@ -18,6 +18,7 @@
 #include "chat.hpp"
 #include "commands.hpp"
 #include "encode.hpp"
+#include "evaluate.hpp"
 #include "golden.hpp"
 #include "golden_convert.hpp"
 #include "golden_weights.hpp"
@@ -215,6 +216,7 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   cli::add_parse(app, run);
   cli::add_train(app, run);
   cli::add_grad(app, run);
+  cli::add_evaluate(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
   cli::add_golden_weights(*app.get_subcommand("golden"), run);

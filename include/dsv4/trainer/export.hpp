@@ -153,7 +153,7 @@ class exporter {
     return j;
   }
 
-  /// tokenizer.json, and tokenizer_config.json where there is one beside it; the ids that begin and end a text.
+  /// tokenizer.json and tokenizer_config.json, made where there is none; the ids that begin and end a text.
   void copy_tokenizer(const std::filesystem::path& from, nlohmann::json& fields) {
     namespace fs = std::filesystem;
     const fs::path file = fs::is_directory(from) ? from / "tokenizer.json" : from;
@@ -162,11 +162,19 @@ class exporter {
                                                  " ids, the model's vocabulary is " + std::to_string(c_.vocab_size));
     if (t.bos()) fields["bos_token_id"] = *t.bos();
     if (t.eos()) fields["eos_token_id"] = *t.eos();
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
-      const fs::path source = std::string_view(name) == "tokenizer.json" ? file : file.parent_path() / name;
-      if (!fs::exists(source)) continue;
-      const io::mapped_file bytes(source);
-      write_text(dir_ / name, bytes.text());
+    write_text(dir_ / "tokenizer.json", io::mapped_file(file).text());
+    const fs::path names = file.parent_path() / "tokenizer_config.json";
+    if (fs::exists(names)) {
+      write_text(dir_ / "tokenizer_config.json", io::mapped_file(names).text());
+    } else if (t.bos() && t.eos()) {
+      // transformers knows the two tokens from here alone.
+      const nlohmann::json told{{"tokenizer_class", "PreTrainedTokenizerFast"},
+                                {"add_bos_token", false},
+                                {"add_eos_token", false},
+                                {"bos_token", std::string(*t.id_to_token(*t.bos()))},
+                                {"eos_token", std::string(*t.id_to_token(*t.eos()))},
+                                {"model_max_length", c_.max_position_embeddings}};
+      write_text(dir_ / "tokenizer_config.json", told.dump(2) + "\n");
     }
   }
 

@@ -152,12 +152,13 @@ TEST_CASE("exports say what they are, bring the tokenizer, and replace an older 
     CHECK(fs::file_size(out.path / "tokenizer.json") == fs::file_size(tokenizer));
     const auto fields = nlohmann::json::parse(std::ifstream(out.path / "config.json"));
     CHECK(fields["eos_token_id"] == 1);
+    CHECK(text::tokenizer::load(out.path).eos() == 1);
     CHECK(fields["torch_dtype"] == (official ? "bfloat16" : "float32"));
     CHECK(fields.contains("quantization_config") == official);
     CHECK(io::checkpoint::open(out.path).configuration().compress_ratios == c.compress_ratios);
     std::size_t files = 0;
     for ([[maybe_unused]] const auto& f : fs::directory_iterator(out.path)) ++files;
-    CHECK(files == 4);  // no unfinished one is left
+    CHECK(files == 5);  // no unfinished one is left
   }
   // What cannot be written is refused before anything is.
   const folder empty;
