@@ -18,6 +18,7 @@
 #include "num/minifloat.hpp"     // bf16, f16, e4m3, e2m1, e8m0 from one definition
 #include "num/round.hpp"         // the one rounding of a narrow store
 #include "num/block_scaled.hpp"  // codes and their scales, as a checkpoint stores them
+#include "num/fp4_to_fp8.hpp"    // FP4 weights as FP8, lossless under a condition
 #include "num/policy.hpp"        // official and float32<T>: what is stored between operations
 
 // Operators.
@@ -99,4 +100,8 @@
 #include "gen/state_file.hpp"       // a conversation on disk: load and go on to the same bits
 #include "gen/prefix_file.hpp"      // what an earlier prompt has computed, reused; on disk
 #include "gen/conversation.hpp"     // a chat: reads only what is new; saved and loaded
+#include "trainer/held_out.hpp"     // the end of a text, which training never sees
+#include "trainer/export.hpp"       // weights -> checkpoint directory: float, and the published types
+#include "trainer/score.hpp"        // bits per byte of a text, expert use, accepted drafts
+#include "trainer/trigram.hpp"      // the baseline: Kneser-Ney over bytes
 #endif
