@@ -126,9 +126,19 @@ void plot(const train_options& o) {
   write_text(o.out, draw(curves, "loss"));
 }
 
+/// Unfinished files that a kill left behind (io/atomic_file.hpp): nobody else writes here.
+void remove_unfinished(const fs::path& folder) {
+  if (!fs::is_directory(folder)) return;
+  std::vector<fs::path> unfinished;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (const std::string name = entry.path().filename(); entry.is_regular_file() && name.find(".part-") != name.npos) unfinished.push_back(entry.path());
+  for (const fs::path& p : unfinished) fs::remove(p);
+}
+
 /// The folder, and whether it has a run that can go on.
 bool prepare_folder(const train_options& o) {
   fs::create_directories(o.out);
+  for (const char* part : {"", "float", "official"}) remove_unfinished(o.out / part);
   const bool there = fs::exists(o.out / checkpoint_name);
   if (o.export_only && !there) throw usage_error("--export-only: " + (o.out / checkpoint_name).string() + " does not exist");
   if (there && !o.resume && !o.export_only)

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT
+// The loop: it learns, resumes to the same bits from any step in every mode, and threads change nothing.
+#include <memory>
+
+#include <dsv4/cpu/cpu.hpp>
+#include <dsv4/io/config_out.hpp>
+#include <dsv4/trainer/trainer.hpp>
+
+#include "../io/io_test.hpp"
+#include "../text/tokenizer_test.hpp"
+#include "catch.hpp"
+#include "random_model.hpp"
+
+namespace dsv4::trainer {
+
+using nlohmann::json;
+
+namespace {
+
+using run = training<float, dsv4::exec::cpu, dsv4::exec::cpu_fast>;
+
+/// Three words, over and over: something can be learned in a few steps.
+std::string text() {
+  std::string t;
+  const counter_random r(3, "text");
+  for (index i = 0; i < 1500; ++i) t += std::array{"one ", "two ", "three "}[std::size_t(r.below(i, 3))];
+  return t;
+}
+
+json smallest() {
+  dsv4::config c = dsv4_test::tiny_config();
+  c.vocab_size = dsv4::text::trained().vocab_size();
+  c.hidden_size = 32;
+  return {{"model", dsv4::io::to_json(c)}, {"steps", 12}, {"data", {{"length", 24}}}, {"batch", {{"rows", 3}}},
+          {"learning_rate", {{"peak", 0.01}, {"final", 0.001}}}, {"index", {{"warm_up", 2}, {"sparse", 4}}}};
+}
+settings with(const json& more) {
+  json j = smallest();
+  j.merge_patch(more);
+  return parse_settings("train.json", j);
+}
+run start(const settings& s, int threads = 2) {
+  const auto& t = dsv4::text::trained();
+  const std::string all = text();
+  const std::string_view v = all;
+  auto bytes = token_bytes(t);
+  return {s, tokenize_documents(t, v.substr(0, v.size() - 600), s.data.text), tokenize_documents(t, v.substr(v.size() - 600), s.data.text),
+          std::move(bytes), dsv4::exec::cpu{threads}, dsv4::exec::cpu_fast{threads}};
+}
+/// Weights and selection biases: all that a run leaves.
+std::vector<float> result(const run& r) {
+  std::vector<float> out(r.weights().begin(), r.weights().end());
+  for (const auto& bias : r.routing().bias) out.insert(out.end(), bias.data(), bias.data() + bias.size());
+  return out;
+}
+std::vector<float> trained_through(const settings& s, int threads = 2) {
+  run r = start(s, threads);
+  while (r.steps_done() < s.steps) r.step();
+  return result(r);
+}
+
+// Every mode of a run.  At too high a rate the loss goes up and down, and this detector sees spikes everywhere.
+const std::vector<std::pair<std::string, json>> modes{
+    {"plain", json::object()},
+    {"parts", {{"batch", {{"rows", 5}, {"rows_at_once", 2}, {"first_rows", 1}, {"full", 0.5}}}}},
+    {"adamw", {{"matrices", "adamw"}}},
+    {"qat", {{"quantise", {{"from", 5}}}}},
+    {"only indexer", {{"index", {{"only_indexer", true}}}}},
+    {"anticipatory", {{"anticipatory", {{"when", "always"}, {"delay", 3}}}}},
+    {"spikes", {{"learning_rate", {{"peak", 0.2}}}, {"anticipatory", {{"when", "on_spike"}, {"delay", 2}, {"spike", 0.01}, {"memory", 3}, {"quiet", 5}, {"snapshot_every", 2}, {"duration", 3}, {"most_rollbacks", 3}}}}},
+};
+
+}  // namespace
+
+TEST_CASE("it learns", "[trainer]") {
+  const settings s = with({{"steps", 30}});
+  run r = start(s);
+  const double before = r.evaluate().loss;
+  const double uniform = std::log(double(s.c.vocab_size));
+  CHECK(before == Catch::Approx(uniform).margin(0.1));
+  while (r.steps_done() < s.steps) r.step();
+  const evaluation after = r.evaluate();
+  CHECK(after.loss < 0.6 * before);
+  CHECK(after.bytes == 600);
+  CHECK(after.bits_per_byte == Catch::Approx(after.loss * double(after.tokens) / std::log(2.0) / 600));
+}
+
+TEST_CASE("a run resumed from any step ends in the same bits, in every mode", "[trainer]") {
+  const temporary_directory folder;
+  for (const auto& [name, more] : modes) {
+    INFO(name);
+    const settings s = with(more);
+    const std::vector<float> whole = trained_through(s);
+    // Save after every step, throw everything away, go on from the file.
+    std::unique_ptr<run> r(new run(start(s)));
+    std::size_t calls = 0;
+    while (r->steps_done() < s.steps) {
+      r->step();
+      REQUIRE(++calls < 100);
+      r->save(folder / "checkpoint.safetensors.zst");
+      r.reset(new run(start(s)));
+      r->load(folder / "checkpoint.safetensors.zst");
+    }
+    CHECK(result(*r) == whole);
+  }
+}
+
+TEST_CASE("threads change no bit", "[trainer]") {
+  for (const auto& [name, more] : modes) {
+    INFO(name);
+    const settings s = with(more);
+    CHECK(trained_through(s, 1) == trained_through(s, 3));
+  }
+}
+
+TEST_CASE("seeds and modes do change it", "[trainer]") {
+  std::vector<std::vector<float>> all{trained_through(with({{"seed", 2}}))};
+  for (const auto& [name, more] : modes)
+    if (name != "parts" && name != "spikes") all.push_back(trained_through(with(more)));
+  for (std::size_t a = 0; a < all.size(); ++a)
+    for (std::size_t b = 0; b < a; ++b) CHECK(all[a] != all[b]);
+}
+
+TEST_CASE("a checkpoint of other settings, another text or no checkpoint is refused", "[trainer]") {
+  const temporary_directory folder;
+  const auto file = folder / "checkpoint.safetensors.zst";
+  run r = start(with(json::object()));
+  r.step();
+  r.save(file);
+  using Catch::Matchers::ContainsSubstring;
+  run other = start(with({{"clip", 3}, {"muon", {{"momentum", 0.9}}}}));
+  CHECK_THROWS_WITH(other.load(file), ContainsSubstring("other settings: clip, muon.momentum"));
+  const settings s = with(json::object());
+  const auto& t = dsv4::text::trained();
+  run elsewhere(s, tokenize_documents(t, text() + "four", s.data.text), {}, token_bytes(t));
+  CHECK_THROWS_WITH(elsewhere.load(file), ContainsSubstring("another text"));
+  dsv4::io::safetensors_writer empty;
+  empty.write(folder / "empty.safetensors");
+  CHECK_THROWS_WITH(r.load(folder / "empty.safetensors"), ContainsSubstring("no checkpoint of a training run"));
+  // Torn: zstd has a checksum and an end.
+  const std::string bytes = read_file(file);
+  write_file(folder / "torn.zst", bytes.substr(0, bytes.size() / 2));
+  CHECK_THROWS_AS(r.load(folder / "torn.zst"), dsv4::format_error);
+}
+
+TEST_CASE("a spike goes back to the snapshot and comes again with other routing", "[trainer]") {
+  const settings s = with(modes.back().second);
+  run r = start(s);
+  index rollbacks = 0, anticipatory = 0;
+  for (int calls = 0; r.steps_done() < s.steps; ++calls) {
+    REQUIRE(calls < 100);
+    const index before = r.steps_done();
+    const step_report one = r.step();
+    anticipatory += one.anticipatory && !one.back_to;
+    if (!one.back_to) continue;
+    ++rollbacks;
+    CHECK(one.spike);
+    CHECK(*one.back_to <= before);
+    CHECK(*one.back_to >= before - 2);
+    CHECK(r.steps_done() == *one.back_to);
+  }
+  CHECK(rollbacks > 0);
+  CHECK(rollbacks <= 3);
+  CHECK(anticipatory >= rollbacks * 3);
+}
+
+TEST_CASE("a loss that is no number ends the run when there is no way back", "[trainer]") {
+  const settings s = with({{"learning_rate", {{"peak", 10}, {"warm_up", 0}}}, {"initial", {{"std", 10}, {"head_std", 10}}}, {"clip", 0}});
+  const auto through = [&] {
+    run r = start(s);
+    while (r.steps_done() < s.steps) r.step();
+  };
+  // It may also survive: then there is nothing to test.
+  const std::string told = message<dsv4::error>(through);
+  CHECK((told == "<no exception>" || told.find("is not a number") != told.npos));
+}
+
+TEST_CASE("the bias moves against the load by its speed, and stops", "[trainer]") {
+  const settings s = with({{"bias", {{"speed", 0.25}, {"until", 6}}}});
+  run r = start(s);
+  std::vector<std::vector<float>> biases;
+  const auto look = [&] {
+    std::vector<float> all;
+    for (const auto& bias : r.routing().bias) all.insert(all.end(), bias.data(), bias.data() + bias.size());
+    return all;
+  };
+  std::vector<float> before = look();
+  while (r.steps_done() < s.steps) {
+    r.step();
+    const std::vector<float> after = look();
+    for (std::size_t i = 0; i < after.size(); ++i) {
+      const float moved = std::abs(after[i] - before[i]);
+      CHECK((moved == 0 || (moved == 0.25f && r.steps_done() <= 6)));
+    }
+    CHECK((after != before) == (r.steps_done() <= 6));
+    before = after;
+  }
+}
+
+}  // namespace dsv4::trainer
