@@ -101,6 +101,17 @@
 #include "gen/prefix_file.hpp"      // what an earlier prompt has computed, reused; on disk
 #include "gen/conversation.hpp"     // a chat: reads only what is new; saved and loaded
 #include "trainer/held_out.hpp"     // the end of a text, which training never sees
+#include "trainer/random.hpp"           // numbers by counter: any draw again
+#include "trainer/dataset.hpp"          // text -> packed rows, in an order that a seed decides
+#include "trainer/initial_weights.hpp"  // before the first step; balanced hash tables
+#include "trainer/anticipatory.hpp"     // routing by earlier parameters, and when
+#include "trainer/settings.hpp"         // every knob of a run, as JSON
+#include "trainer/training_state.hpp"   // what a run is between two steps
+#include "trainer/updates.hpp"          // Muon and AdamW over all parameters
+#include "trainer/checkpoint.hpp"       // a run on disk, whole or not at all
+#include "trainer/trainer.hpp"          // the loop
+#include "trainer/load.hpp"             // checkpoint -> parameters
+#include "trainer/loss_curve.hpp"       // loss against steps, as SVG
 #include "trainer/export.hpp"       // weights -> checkpoint directory: float, and the published types
 #include "trainer/score.hpp"        // bits per byte of a text, expert use, accepted drafts
 #include "trainer/trigram.hpp"      // the baseline: Kneser-Ney over bytes

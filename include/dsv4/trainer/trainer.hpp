@@ -8,22 +8,20 @@
 ///
 /// Threads change no bit: a parameter's update, a row of a product, a sum in a fixed order are one thread's work.
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cmath>
 #include <deque>
 #include <numbers>
 #include <optional>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "../optim/clip.hpp"
 #include "../train/model.hpp"
 #include "../train/quantise.hpp"
 #include "checkpoint.hpp"
 #include "settings.hpp"
+#include "updates.hpp"
 
 namespace dsv4::trainer {
 
@@ -64,10 +62,10 @@ class training {
         layout_(parameter_layout::of<T>(s.c), s.matrices == optimiser::adamw),
         state_(layout_),
         gradients_(layout_.layout.size),
+        updates_(layout_, s_),
         network_(s.c, s.recompute) {
     initial_weights(layout_.layout, s_.initial, s_.seed, state_.w.all());
     state_.routing = initial_routing(s_.c, token_counts(data_.tokens(), s_.c.vocab_size), s_.seed);
-    plan_updates();
   }
 
   index steps_done() const { return state_.step; }
@@ -208,11 +206,12 @@ class training {
       state_.detector.remember(r.loss, s_.anticipatory);
     }
 
-    r.norm = gradient_norm() / static_cast<double>(work.size());
+    const std::vector<char> learn = learning(now);
+    r.norm = updates_.norm(executor_, gradients_, learn) / static_cast<double>(work.size());
     r.skipped = !std::isfinite(r.norm);
     if (!r.skipped) {
       const double factor = (s_.clip > 0 ? clip_factor(r.norm, s_.clip) : 1.0) / static_cast<double>(work.size());
-      update(now + 1, r.rate, factor);
+      updates_.run(executor_, optimiser_executor_, state_, gradients_, learn, now + 1, r.rate, factor);
       if (now < s_.bias.until.of(s_.steps) && !only_indexer(now)) move_bias(load);
     }
     state_.step = r.step = now + 1;
@@ -258,84 +257,12 @@ class training {
     return quantised_;
   }
 
-  // ---- updates ----
-  /// A matrix for Muon, or a stretch of elements for AdamW.
-  struct unit {
-    const placed_parameter* p;
-    index from, size, rows;  // elements from the parameter's first; rows 0: AdamW
-    double cost;
-  };
-  /// Units in groups of about equal cost: what threads share out.
-  void plan_updates() {
-    constexpr index stretch = index{1} << 15;
-    constexpr double adamw_cost = 30, newton_schulz_steps = 10;
-    std::vector<unit> units;
-    for (const placed_parameter& p : layout_.all) {
-      const index n = p.info.size();
-      if (!p.muon) {
-        for (index at = 0; at < n; at += stretch) units.push_back({&p, at, std::min(stretch, n - at), 0, adamw_cost * double(std::min(stretch, n - at))});
-        continue;
-      }
-      const index cols = p.info.shape[1];
-      index at = 0;
-      for (const index rows : p.info.matrices) {
-        const auto s = static_cast<double>(std::min(rows, cols)), l = static_cast<double>(std::max(rows, cols));
-        units.push_back({&p, at, rows * cols, rows, newton_schulz_steps * s * s * (s + 1.5 * l) + adamw_cost * s * l});
-        at += rows * cols;
-      }
-    }
-    std::stable_sort(units.begin(), units.end(), [](const unit& a, const unit& b) { return a.cost > b.cost; });
-    constexpr std::size_t groups = 64;
-    groups_.assign(std::min(groups, units.size()), {});
-    std::vector<double> cost(groups_.size());
-    for (const unit& u : units) {
-      const auto least = static_cast<std::size_t>(std::min_element(cost.begin(), cost.end()) - cost.begin());
-      groups_[least].push_back(u);
-      cost[least] += u.cost;
-    }
-  }
-
   /// Which parameters learn now: the indexer's only while it has an objective, the others unless all but it are frozen.
-  bool learns(const parameter_info& p, index step) const {
-    const bool of_indexer = p.name.find(".indexer.") != p.name.npos;
-    return of_indexer ? objective_of(step).index != index_stage::off : !only_indexer(step);
-  }
-
-  void update(index step /*from 1*/, double rate, double factor) {
-    std::vector<char> learn(layout_.all.size());
-    for (std::size_t i = 0; i < learn.size(); ++i) learn[i] = learns(layout_.all[i].info, step - 1);
-    kernel::rows<E>::run(executor_, static_cast<index>(groups_.size()), 1, [&](index from, index to) {
-      for (index i = from; i < to; ++i)
-        for (const unit& u : groups_[std::size_t(i)])
-          if (learn[static_cast<std::size_t>(u.p - layout_.all.data())]) update_unit(u, step, rate, factor);
-    });
-  }
-  void update_unit(const unit& u, index step, double rate, double factor) {
-    const index at = u.p->info.offset + u.from;
-    T *const w = state_.w.data() + at, *const m = state_.m.data() + at, *const g = gradients_.data() + at;
-    scale_gradients(view<T, 1>(g, u.size), factor);
-    if (u.rows > 0) {
-      const index cols = u.p->info.shape[1];
-      muon_step(optimiser_executor_, train::thread_scratch(), view<const T, 2>(g, u.rows, cols), view<T, 2>(m, u.rows, cols), view<T, 2>(w, u.rows, cols),
-                rate, s_.muon);
-      return;
-    }
-    adamw_options o = s_.adamw;
-    const bool is_matrix = u.p->info.shape.size() == 2 && !u.p->info.name.ends_with(".ape");
-    if (!is_matrix && !s_.decay_vectors) o.decay = 0;
-    T* const v = state_.v.data() + u.p->second + u.from;
-    adamw_step(view<const T, 1>(g, u.size), view<T, 1>(m, u.size), view<T, 1>(v, u.size), view<T, 1>(w, u.size), step, rate, o);
-  }
-
-  double gradient_norm() {
-    std::vector<double> squares(layout_.all.size());
-    kernel::rows<E>::run(executor_, static_cast<index>(squares.size()), 1, [&](index from, index to) {
-      for (index i = from; i < to; ++i) {
-        const parameter_info& p = layout_.all[std::size_t(i)].info;
-        squares[std::size_t(i)] = learns(p, state_.step) ? squared_norm(view<T, 1>(gradients_.data() + p.offset, p.size())) : 0;
-      }
-    });
-    return global_norm(squares);
+  std::vector<char> learning(index step) const {
+    const bool indexer = objective_of(step).index != index_stage::off, others = !only_indexer(step);
+    std::vector<char> learn;
+    for (const placed_parameter& p : layout_.all) learn.push_back(p.info.name.find(".indexer.") != p.info.name.npos ? indexer : others);
+    return learn;
   }
 
   // ---- balance ----
@@ -445,7 +372,7 @@ class training {
   placed_layout layout_;
   training_state<T> state_;
   tensor<T, 1> gradients_, quantised_;  // [layout.size]
-  std::vector<std::vector<unit>> groups_;
+  updates<T, E, O> updates_;
   train::network<T, E> network_;
 
   std::optional<training_state<T>> snapshot_;
