@@ -34,6 +34,9 @@ struct evaluate_options {
   bool no_begin = false, json = false;
 };
 
+/// Rows as dsv4 train makes them: one token of overlap, which the row before has predicted.
+index stride_of(const evaluate_options& o) { return o.stride > 0 ? o.stride : o.length - 1; }
+
 struct layer_load {
   std::string name;
   double imbalance;
@@ -43,8 +46,7 @@ void tell_text(const evaluate_options& o, const evaluate_result& r, index bytes,
   const auto number = [](index n) { return static_cast<long long>(n); };
   const dsv4::trainer::text_score& t = r.text;
   std::printf("held-out   %lld bytes, %lld tokens, rows of %lld", number(bytes), number(tokens), number(o.length));
-  if (o.stride > 0 && o.stride < o.length) std::printf(", each after at least %lld others", number(o.length - o.stride));
-  std::printf(" (%lld bytes scored)\n", number(t.text_bytes));
+  std::printf(", %lld of them new (%lld bytes scored)\n", number(stride_of(o)), number(t.text_bytes));
   std::printf("model      %.4f bits per byte  (%.4f nats per token)\n", t.bits_per_byte(), t.nats / static_cast<double>(std::max<index>(t.tokens, 1)));
   std::printf("trigram    %.4f bits per byte  (bytes, interpolated Kneser-Ney, counted on the text before the held-out part)\n", trigram);
   if (t.mtp_tokens > 0)
@@ -101,7 +103,7 @@ void evaluate(const evaluate_options& o) {
                   .weights = model.weights(),
                   .ids = ids,
                   .bytes = bytes,
-                  .text = {.length = o.length, .stride = o.stride, .begin = begin, .on_row = on_row},
+                  .text = {.length = o.length, .stride = stride_of(o), .begin = begin, .on_row = on_row},
                   .drafts = {.prompts = prompts, .prompt_tokens = o.prompt_tokens, .max_new = o.max_new, .begin = begin, .stop_ids = {}, .on_row = on_prompt},
                   .threads = o.engine.threads});
   bar.clear();
@@ -118,7 +120,7 @@ void evaluate(const evaluate_options& o) {
   json told{{"held_out_bytes", held_out.size()},
             {"held_out_tokens", ids.size()},
             {"length", o.length},
-            {"stride", o.stride > 0 ? o.stride : o.length},
+            {"stride", stride_of(o)},
             {"numerics", o.engine.numerics},
             {"scored_tokens", r.text.tokens},
             {"scored_bytes", r.text.text_bytes},
@@ -145,7 +147,7 @@ void add_evaluate(CLI::App& app, std::function<void()>& run) {
   verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")->type_name("FILE");
   verb.add_option("--held-out", o->held_out, "the last part of the text, from a line break on")->check(CLI::Range(0.0, 1.0))->capture_default_str();
   verb.add_option("--length", o->length, "tokens that a row reads")->check(CLI::Range(2, 1 << 30))->capture_default_str();
-  verb.add_option("--stride", o->stride, "new tokens of a row, the others are context (default: all are new)")->check(CLI::PositiveNumber);
+  verb.add_option("--stride", o->stride, "new tokens of a row, the others are context (default: all but one, the rows of dsv4 train)")->check(CLI::PositiveNumber);
   verb.add_option("--prompts", o->prompts, "prompts to continue greedily with drafts of MTP; 0: none")->check(CLI::NonNegativeNumber)->capture_default_str();
   verb.add_option("--prompt-tokens", o->prompt_tokens, "length of a prompt")->check(CLI::PositiveNumber)->capture_default_str();
   verb.add_option("--max-new", o->max_new, "length of a continuation")->check(CLI::Range(2, 1 << 30))->capture_default_str();
@@ -155,12 +157,13 @@ void add_evaluate(CLI::App& app, std::function<void()>& run) {
 Examples
   dsv4 evaluate --model run/official --data kjv.txt
   dsv4 evaluate --model run/float --data kjv.txt --numerics float32 --json | jq .bits_per_byte
-  dsv4 evaluate --model run/official --data kjv.txt --length 1024 --stride 256
+  dsv4 evaluate --model run/official --data kjv.txt --length 1024 --stride 256     after at least 768 tokens each
 
 The held-out part is the one dsv4 train holds out: the last 5%, from a line break on.  It is read in rows, each a
-sequence of its own that begins with the begin-of-text token and knows nothing of what stands before it: the first
-tokens of a row are guessed from almost nothing.  --stride gives every token some text before it, for more work.
-Bits per byte: -log2 of the probability of the row's tokens over the bytes that these stand for.
+sequence of its own: the begin-of-text token, then text, and nothing of what stands before the row.  With the length of
+its training the figure is the one dsv4 train reports: the first tokens of a row have next to no text before them.
+--stride S gives every token at least length - S tokens before it, for more work.  Bits per byte: -log2 of the
+probability of all tokens over the bytes of the text.
 trigram: a model of bytes, interpolated Kneser-Ney, counted on the rest of the text; it goes on across rows.
 drafts: prompts of the held-out part at even distances are continued greedily; the share of MTP's first drafts that are
 the model's own next token.  experts: tokens of the busiest expert over the mean, by layer.)");

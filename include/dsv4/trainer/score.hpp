@@ -8,7 +8,8 @@
 ///
 /// score_text reads the text in rows of `length` tokens, each a sequence of its own: begin-of-text token, then tokens of
 /// the text; nothing is known of what stands before the row.  With `stride` < `length` rows overlap, and of a row only
-/// the tokens that no earlier one has scored count: each has at least length - stride tokens before it.
+/// the tokens that no earlier one has scored count: each has at least length - stride tokens before it.  stride = length - 1
+/// are the rows of trainer/dataset.hpp.
 #include <algorithm>
 #include <functional>
 #include <numbers>
