@@ -88,7 +88,8 @@ struct rope<exec::ref> {
           const double c = angles.cos(t, i), s = direction == rotation::forward ? angles.sin(t, i) : -angles.sin(t, i);
           const double a = widen<double>(even), b = widen<double>(odd);
           // (a + ib) e^{i angle}
-          even = store<A>(a * c - b * s);
+          // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.
+          even = store<A>(a * c + b * -s);
           odd = store<A>(a * s + b * c);
         }
   }

@@ -36,7 +36,8 @@ void rotate(E& e, view<T, 3> x /*[t,h,d]*/, const rotary_table& table, Position 
         for (index i = 0; i < pairs; ++i) {
           const T c = T(cos[i]), s = direction == rotation::forward ? T(sin[i]) : -T(sin[i]);
           const T a = pair[2 * i], b = pair[2 * i + 1];
-          pair[2 * i] = a * c - b * s;
+          // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.
+          pair[2 * i] = a * c + b * -s;
           pair[2 * i + 1] = a * s + b * c;
         }
       }

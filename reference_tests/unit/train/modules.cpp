@@ -97,6 +97,21 @@ TEST_CASE("rotation: its gradient is the rotation back, by the position's angle"
   }
 }
 
+TEST_CASE("rotation: two roundings a product and a sum, whoever compiles the loop", "[train]") {
+  const config c = smallest_config();
+  const train::rotary_table table(c, 0, 200);
+  integers r{31};
+  auto x = numbers(r, 1, 200, 1, c.head_dim), y = x;
+  for (index i = 0; i < x.size(); ++i) x.data()[i] /= 3, y.data()[i] /= 3;  // all bits in use
+  train::rotate<exec::ref, T>(e, y, table, [](index t) { return t; }, rotation::forward);
+  for (index t = 0; t < 200; ++t)
+    for (index i = 0; i < 2; ++i) {
+      const volatile T a = x(t, 0, 2 + 2 * i), b = x(t, 0, 3 + 2 * i), cos = T(table.cos(t, i)), sin = T(table.sin(t, i));
+      const volatile T ac = a * cos, bs = b * sin, as = a * sin, bc = b * cos;
+      CHECK((y(t, 0, 2 + 2 * i) == ac - bs && y(t, 0, 3 + 2 * i) == as + bc));
+    }
+}
+
 TEST_CASE("embedding: every stream, tokens that come twice", "[train]") {
   integers r{4};
   const std::vector<std::int32_t> ids{3, 1, 3, 0};

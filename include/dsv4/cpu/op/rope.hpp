@@ -24,7 +24,8 @@ struct rope<exec::basic_cpu<M>> {
         for (index i = 0; i < pairs; ++i) {
           const W c = W(cos[i]), s = sign * W(sin[i]);
           const W a = widen<W>(v[2 * i]), b = widen<W>(v[2 * i + 1]);
-          v[2 * i] = store<A>(a * c - b * s);
+          // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.
+          v[2 * i] = store<A>(a * c + b * -s);
           v[2 * i + 1] = store<A>(a * s + b * c);
         }
       }
