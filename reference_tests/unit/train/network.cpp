@@ -96,6 +96,23 @@ TEST_CASE("network: the balance loss", "[train]") {
       check_direction(p.name, s.m.values(p), found.added(p), loss);
 }
 
+TEST_CASE("network: the MTP block is balanced too", "[train]") {
+  step s(whole());
+  s.want.index = train::index_stage::off;
+  std::vector<std::vector<double>> gate;  // [weight of the balance loss]
+  for (const double weight : {0, 1, 2}) {
+    s.want.balance_weight = weight;
+    s.gradients();
+    gate.push_back(s.m.added(*s.m.layout.find("mtp.0.ffn.gate.weight")));
+  }
+  double largest = 0;
+  for (std::size_t i = 0; i < gate[0].size(); ++i) {
+    largest = std::max(largest, std::fabs(gate[1][i] - gate[0][i]));
+    CHECK(std::fabs(gate[2][i] - 2 * gate[1][i] + gate[0][i]) < 1e-13);
+  }
+  CHECK(largest > 1e-3);
+}
+
 TEST_CASE("network: the indexer's objective, warm-up and sparse", "[train]") {
   for (const train::index_stage stage : {train::index_stage::dense, train::index_stage::sparse}) {
     step s(whole());
