@@ -17,13 +17,9 @@ build/dsv4 inspect $model
 # 3. Generate: the prompt's ids, then 16 new ones; tokens per second on stderr.
 build/dsv4 generate --model $model --ids 0,17,42,99,256,7,300,11 --max-new 16
 
-# 4. Text: the tokenizer is a trained one, the model beside it has random weights, and says so.
-if [[ ! -e build/tiny-chat/tokenizer.json ]]; then
-  rm -rf build/tiny-chat
-  build/dsv4 golden weights reference_tests/data/bundles/tiny.v4gold --tokenizer reference_tests/data/text/tokenizer.json --out build/tiny-chat
-fi
-build/dsv4 generate --model build/tiny-chat --prompt 'In the beginning' --max-new 32 --temperature 1
-echo "  a conversation with it:  build/dsv4 chat --model build/tiny-chat --max-new 60"
+# 4. Text: a small model that was trained by this project on the King James Bible (docs/training.md), with drafts by MTP.
+build/dsv4 generate --model examples/kjv-mini --prompt 'And it came to pass' --max-new 64 --draft 1
+echo "  more:  build/dsv4 generate --model examples/kjv-mini --prompt 'Blessed are' --max-new 200 --temperature 0.8"
 
 # 5. Verify: specification and fast executor against the golden, every intermediate value.
 build/examples/verify_embedded

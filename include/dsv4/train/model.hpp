@@ -21,7 +21,8 @@ namespace dsv4::train {
 /// Experts of every token: per layer, then per MTP block, [t, k].
 using route_choice = std::vector<tensor<std::int32_t, 2>>;
 
-/// What a step found.  Losses are means over their tokens (queries, sequences), in nats.
+/// What a step found.  Losses are means over their tokens (queries, sequences), in nats; balance and index_kl are means
+/// over the layers that have them (the MTP block not counted), and 0 without gradients, where they are not computed.
 struct report {
   double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;
   index tokens = 0, mtp_tokens = 0;      ///< that had a target
