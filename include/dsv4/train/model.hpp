@@ -105,16 +105,15 @@ class network {
 
     // Backward, from the last block to the first.
     const block_scales scales = scales_of(b, want);
-    auto before = scratch_.take<T>(tokens, n, d);  // [t, n, d]
     index queries = 0, csa_layers = 0, learned_layers = 0;
     for (index i = 0; i < b.samples(); ++i) queries += index_queries(b.length(i));
     for (index l = c_.num_hidden_layers; l-- > 0;) {
       workspace::scope inner(scratch_);
       block_state<T> s;
+      const view<T, 3> before = h[std::size_t(l) + 1];  // [t, n, d] the streams after this block have been used: their place is free
       if (recompute_) {
         s = block_state<T>::take(scratch_, context(l));
-        auto out = scratch_.take<T>(tokens, n, d);  // [t, n, d] not needed again
-        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l), h[std::size_t(l)], s, out);
+        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l), h[std::size_t(l)], s, before);
       } else {
         s = kept[std::size_t(l)];
       }
@@ -125,7 +124,7 @@ class network {
       r.index_kl += queries ? found.index_kl / double(queries) : 0;
       learned_layers += learned;
       csa_layers += c_.kind(l) == attention_kind::csa;
-      std::swap(dh, before);
+      dh = before;
     }
     if (learned_layers) r.balance /= double(learned_layers);
     if (csa_layers) r.index_kl /= double(csa_layers);
