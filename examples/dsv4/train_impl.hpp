@@ -55,8 +55,8 @@ void run_training(train_job& job) {
     if (stopped || done == end || (s.checkpoint_every > 0 && done % s.checkpoint_every == 0)) save();
   }
   if (t.steps_done() < s.steps) return;
-  write_models(job, t);
   job.listener.evaluated(t.evaluate(), true);
+  write_models(job, t);
 }
 
 template <class T, dsv4::execution E>

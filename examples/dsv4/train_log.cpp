@@ -15,13 +15,15 @@ void add_line(loss_curve& c, const json& line) {
   const auto keep_until = [](auto& points, double step) {
     while (!points.empty() && points.back().first > step) points.pop_back();
   };
+  // What is not a number is written as null, and is no point.
+  const auto number = [](const json& in, const char* name) { return in.is_object() && in.contains(name) && in[name].is_number(); };
   const double step = line.value("step", 0.0);
-  if (line.contains("back_to")) {
+  if (number(line, "back_to")) {
     keep_until(c.train, line["back_to"].get<double>());
     keep_until(c.held_out, line["back_to"].get<double>());
   } else if (line.contains("held_out")) {
-    c.held_out.emplace_back(step, line["held_out"].value("loss", 0.0));
-  } else if (line.contains("loss") && line["loss"].is_number()) {
+    if (number(line["held_out"], "loss")) c.held_out.emplace_back(step, line["held_out"]["loss"].get<double>());
+  } else if (number(line, "loss")) {
     c.train.emplace_back(step, line["loss"].get<double>());
   }
 }

@@ -116,12 +116,12 @@ void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/, view<T,
 
 /// Auxiliary-loss-free balancing: the selection bias of one layer after a step.
 inline void update_bias(view<float, 1> bias /*[e]*/, std::span<const index> load /*[e]*/, double speed) {
+  const index experts = bias.extent(0);
   index total = 0;
   for (const index n : load) total += n;
-  const double mean = double(total) / double(bias.extent(0));
-  for (index i = 0; i < bias.extent(0); ++i) {
-    const double n = double(load[std::size_t(i)]);
-    bias[i] += static_cast<float>(n < mean ? speed : n > mean ? -speed : 0.0);
+  for (index i = 0; i < experts; ++i) {
+    const index above = load[std::size_t(i)] * experts - total;  // E (load - mean), an integer
+    bias[i] -= static_cast<float>(above > 0 ? speed : above < 0 ? -speed : 0.0);
   }
 }
 

@@ -7,8 +7,9 @@
 /// deviates none
 ///
 /// Memory: the streams at the beginning of every block are kept; what is inside a block is computed again on the way
-/// back (`recompute`, to the same bits) or kept for all blocks.  Numerics: float32<T>, nothing is quantised here.
-/// Quantisation-aware training passes weights that were quantised before (quantise.hpp).
+/// back (`recompute`, to the same bits) or kept for all blocks.  Numerics: float32<T>; nothing is quantised here but, on
+/// request, the indexer's queries and keys.  Quantisation-aware training passes weights that were quantised before
+/// (quantise.hpp).
 #include <map>
 #include <memory>
 
@@ -47,9 +48,7 @@ class network {
   report run(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b, const objective& want,
              const model_parameters<T>* gradients, const route_choice* forced = nullptr) {
     b.check(c_);
-    expects_equal(static_cast<index>(tables.bias.size()), blocks(), "network: routing tables against layers and MTP blocks");
-    expects_equal(static_cast<index>(tables.table.size()), blocks(), "network: hash tables against layers and MTP blocks");
-    if (forced) expects_equal(static_cast<index>(forced->size()), blocks(), "network: forced routes against layers and MTP blocks");
+    check_routing(tables, b, forced);
     report r;
     kernel::scope<E>::run(e, [&] { step(e, w, tables, b, want, gradients, forced, r); });
     return r;
@@ -57,6 +56,30 @@ class network {
 
  private:
   index blocks() const { return c_.num_hidden_layers + c_.num_nextn_predict_layers; }
+  bool is_hash(index l) const { return l < c_.num_hidden_layers && c_.is_hash_layer(l); }
+
+  void check_routing(const routing_tables& tables, const batch& b, const route_choice* forced) const {
+    expects_equal(static_cast<index>(tables.bias.size()), blocks(), "network: routing tables against layers and MTP blocks");
+    expects_equal(static_cast<index>(tables.table.size()), blocks(), "network: hash tables against layers and MTP blocks");
+    if (forced) expects_equal(static_cast<index>(forced->size()), blocks(), "network: forced routes against layers and MTP blocks");
+    for (index l = 0; l < blocks(); ++l) {
+      const auto at = std::size_t(l);
+      const std::string layer = " of layer " + std::to_string(l);
+      if (forced) fits((*forced)[at], b.tokens(), "network: forced routes" + layer);
+      if (is_hash(l))
+        fits(tables.table[at], c_.vocab_size, "network: hash table" + layer);
+      else
+        expects_equal(tables.bias[at].extent(0), c_.n_routed_experts, "network: selection bias" + layer);
+    }
+  }
+  /// [rows, k], and experts that there are.
+  void fits(const tensor<std::int32_t, 2>& routes, index rows, const std::string& what) const {
+    expects_equal(routes.extent(0), rows, what + ": rows");
+    expects_equal(routes.extent(1), c_.num_experts_per_tok, what + ": choices");
+    const auto [least, most] = std::minmax_element(routes.all().begin(), routes.all().end());
+    expects_in(*least, 0, c_.n_routed_experts, what + ": expert");
+    expects_in(*most, 0, c_.n_routed_experts, what + ": expert");
+  }
 
   void step(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b, const objective& want,
             const model_parameters<T>* g, const route_choice* forced, report& r) {
@@ -180,13 +203,10 @@ class network {
     const auto at = std::size_t(l);
     route_rule rule;
     if (forced) rule.forced = (*forced)[at].all();
-    if (l < c_.num_hidden_layers && c_.is_hash_layer(l)) {
-      expects_equal(tables.table[at].extent(0), c_.vocab_size, "network: rows of the hash table of layer " + std::to_string(l));
+    if (is_hash(l))
       rule.table = tables.table[at].all();
-    } else {
-      expects_equal(tables.bias[at].extent(0), c_.n_routed_experts, "network: selection bias of layer " + std::to_string(l));
+    else
       rule.bias = tables.bias[at].all();
-    }
     return rule;
   }
   void remember_routes(const gate_state<T>& s, report& r) const {

@@ -32,10 +32,13 @@ nlohmann::json place_of(const training_state<T>& s) {
   return {{"step", s.step}, {"epoch", s.data.epoch}, {"position", s.data.position}, {"detector", to_json(s.detector)}};
 }
 template <class T>
-void set_place(training_state<T>& s, const nlohmann::json& j) {
+void set_place(training_state<T>& s, const nlohmann::json& j, const std::filesystem::path& file) {
   s.step = j.at("step").get<index>();
   s.data = {j.at("epoch").get<index>(), j.at("position").get<index>()};
   s.detector = detector_of(j.at("detector"));
+  constexpr index most = index{1} << 53;
+  for (const auto& [name, n] : {std::pair{"step", s.step}, {"epoch", s.data.epoch}, {"position", s.data.position}, {"count", s.detector.count}})
+    if (n < 0 || n > most) io::fail_format(file, "its \"run\" is damaged: '" + std::string(name) + "': found " + std::to_string(n) + ", expected 0 to 2^53");
 }
 
 /// Adds the arrays of a state, which must outlive the writer.
@@ -98,8 +101,8 @@ inline std::pair<io::safetensors, nlohmann::json> open_checkpoint(const std::fil
   const auto at = file.metadata().find("run");
   const auto run = at == file.metadata().end() ? nlohmann::json() : nlohmann::json::parse(at->second, nullptr, false);
   if (!run.is_object()) io::fail_format(path, "is no checkpoint of a training run: it has no \"run\" in its metadata");
-  if (run.value("version", 0) != checkpoint_version)
-    io::fail_format(path, "checkpoint version: found " + std::to_string(run.value("version", 0)) + ", expected " + std::to_string(checkpoint_version));
+  if (const auto version = run.find("version"); version == run.end() || *version != checkpoint_version)
+    io::fail_format(path, "checkpoint version: found " + (version == run.end() ? "none" : version->dump()) + ", expected " + std::to_string(checkpoint_version));
   return {std::move(file), run};
 }
 

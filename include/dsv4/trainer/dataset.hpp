@@ -7,9 +7,10 @@
 ///   text -> documents -> tokens, one list -> rows of `length` tokens -> batches
 ///
 /// A row is filled from one place of the list on: samples, each a document or the part of one that fits.  The target
-/// of a token is the one after it, also where a row cuts a document; every token is a target once per pass over the
-/// text (without a begin-of-text token the first of a document never is).  Each epoch shifts where rows begin and
-/// puts them in another order, both functions of (seed, epoch): `cursor` is all there is to remember.
+/// of a token is the one after it, also where a row cuts a document.  Every held-out token is a target once (without a
+/// begin-of-text token the first of a document never is); in training an epoch leaves out what is before its shift,
+/// none in the first, and a last row that is shorter.  Each epoch shifts where rows begin and puts them in another
+/// order, both functions of (seed, epoch): `cursor` is all there is to remember.
 #include <algorithm>
 #include <cstdint>
 #include <list>
@@ -131,6 +132,7 @@ inline index append_row(const token_list& list, index at, index length, batch& o
 
 /// The rows that cover `list` from token `shift` on: where each begins.  The last may be shorter than `length`.
 inline std::vector<index> row_begins(const token_list& list, index length, index shift) {
+  expects(length >= 2, "row_begins: a row has at least two tokens, got " + std::to_string(length));
   std::vector<index> rows;
   batch unused;
   for (index at = std::min(shift, list.size()); at < list.size();) {

@@ -219,7 +219,13 @@ inline settings parse_settings(const std::filesystem::path& file, const nlohmann
   } else {
     s.c = io::parse_config(file, s.model);
   }
-  s.tokenizer = (folder / s.tokenizer).string();
+  s.tokenizer = std::filesystem::absolute(folder / s.tokenizer).lexically_normal().string();  // to_json(s) may be read elsewhere
+  const auto even = [&](const char* name, index n) {
+    if (n % 2) io::fail_format(file, "field 'model." + std::string(name) + "': found " + std::to_string(n) + ", expected an even number: FP4 is stored in pairs");
+  };
+  even("hidden_size", s.c.hidden_size);
+  even("moe_intermediate_size", s.c.moe_intermediate_size);
+  if (s.rate.warm_up.never) io::fail_format(file, "field 'learning_rate.warm_up': found null, expected a place in the run: the rate would stay near 0");
   if (s.data.length > s.c.max_position_embeddings)
     io::fail_format(file, "field 'data.length': found " + std::to_string(s.data.length) + ", expected at most max_position_embeddings, " +
                               std::to_string(s.c.max_position_embeddings));
@@ -238,18 +244,20 @@ inline settings read_settings(const std::filesystem::path& file) {
   }
 }
 
-/// The knobs whose values differ between two runs and change their numbers, "" if none: how often a run is saved,
-/// told or looked at does not.
+/// The knobs of either run whose values differ and change its numbers, "" if none: how often a run is saved, told or
+/// looked at does not.
 inline std::string difference(const nlohmann::json& a, const nlohmann::json& b, const std::string& prefix = {}) {
   static const std::vector<std::string> harmless{"tokenizer", "checkpoint_every", "eval_every", "eval_rows", "log_every", "recompute"};
   std::string out;
-  for (const auto& [name, value] : a.items()) {
+  nlohmann::json names = a;
+  names.update(b);
+  for (const auto& [name, any] : names.items()) {
     if (prefix.empty() && std::find(harmless.begin(), harmless.end(), name) != harmless.end()) continue;
-    const nlohmann::json other = b.is_object() && b.contains(name) ? b[name] : nlohmann::json();
-    if (value.is_object() && other.is_object()) {
-      const std::string inner = difference(value, other, prefix + name + ".");
+    const nlohmann::json in_a = a.value(name, nlohmann::json()), in_b = b.value(name, nlohmann::json());
+    if (in_a.is_object() && in_b.is_object()) {
+      const std::string inner = difference(in_a, in_b, prefix + name + ".");
       if (!inner.empty()) out += (out.empty() ? "" : ", ") + inner;
-    } else if (value != other) {
+    } else if (in_a != in_b) {
       out += (out.empty() ? "" : ", ") + prefix + name;
     }
   }

@@ -117,30 +117,19 @@ class training {
   /// @throws format_error of other settings, another text or another model: what differs
   void load(const std::filesystem::path& path) {
     const auto [file, run] = open_checkpoint(path);
-    if (const std::string other = difference(run.at("settings"), nlohmann::json(to_json(s_))); !other.empty())
-      io::fail_format(path, "was written by a run with other settings: " + other + " (a run is resumed with the settings that it began with)");
-    if (run.at("text") != std::to_string(text_)) io::fail_format(path, "was written by a run on another text, or with another tokenizer");
     try {
+      if (const std::string other = difference(run.at("settings"), nlohmann::json(to_json(s_))); !other.empty())
+        io::fail_format(path, "was written by a run with other settings: " + other + " (a run is resumed with the settings that it began with)");
+      if (run.at("text") != std::to_string(text_)) io::fail_format(path, "was written by a run on another text, or with another tokenizer");
       read_state(file, "", layout_, state_);
-      set_place(state_, run);
+      set_place(state_, run, path);
       snapshot_.reset();
       if (run.contains("snapshot")) {
         snapshot_ = state_;  // for the shapes
         read_state(file, "snapshot.", layout_, *snapshot_);
-        set_place(*snapshot_, run["snapshot"]);
+        set_place(*snapshot_, run["snapshot"], path);
       }
-      ahead_.clear();
-      const auto blocks = static_cast<std::size_t>(s_.c.num_hidden_layers + s_.c.num_nextn_predict_layers);
-      for (std::size_t q = 0; q < run.at("ahead").size(); ++q) {
-        auto& parts = ahead_.emplace_back(run["ahead"][q].template get<std::size_t>());
-        for (std::size_t p = 0; p < parts.size(); ++p)
-          for (std::size_t l = 0; l < blocks; ++l) {
-            const io::tensor_info& t = file.at(route_name(q, p, l));
-            tensor<std::int32_t, 2> one(t.shape.at(0), t.shape.at(1));
-            read_tensor(file, route_name(q, p, l), t.shape, one.data());
-            parts[p].push_back(std::move(one));
-          }
-      }
+      read_ahead(file, run.at("ahead"));
       anticipate_until_ = run.at("anticipate_until").template get<index>();
       rollbacks_ = run.at("rollbacks").template get<index>();
     } catch (const nlohmann::json::exception& e) {
@@ -159,6 +148,28 @@ class training {
     return "routes." + std::to_string(q) + "." + std::to_string(p) + "." + std::to_string(l);
   }
 
+  /// The queue of routes: one for each part of the steps that come.
+  void read_ahead(const io::safetensors& file, const nlohmann::json& queue) {
+    const auto most = static_cast<std::size_t>(s_.anticipatory.delay) + 1;
+    if (queue.size() > most)
+      io::fail_format(file.path(), "routes chosen ahead: found those of " + std::to_string(queue.size()) + " steps, expected at most " + std::to_string(most));
+    const auto blocks = static_cast<std::size_t>(s_.c.num_hidden_layers + s_.c.num_nextn_predict_layers);
+    ahead_.clear();
+    cursor at = state_.data;
+    for (std::size_t q = 0; q < queue.size(); ++q) {
+      const std::vector<batch> work = batches(state_.step + static_cast<index>(q), at);
+      if (queue.at(q) != work.size())
+        io::fail_format(file.path(), "parts of a step routed ahead: found " + queue.at(q).dump() + ", expected " + std::to_string(work.size()));
+      parts& choice = ahead_.emplace_back(work.size());
+      for (std::size_t p = 0; p < work.size(); ++p)
+        for (std::size_t l = 0; l < blocks; ++l) {
+          tensor<std::int32_t, 2> one(work[p].tokens(), s_.c.num_experts_per_tok);
+          read_tensor(file, route_name(q, p, l), {one.extent(0), one.extent(1)}, one.data());
+          choice[p].push_back(std::move(one));
+        }
+    }
+  }
+
   // ---- one step ----
   step_report run_step() {
     const auto begin = std::chrono::steady_clock::now();
@@ -171,7 +182,10 @@ class training {
     const view<const T, 1> used = weights_of(now);
     const auto w = bind<const T>(s_.c, used.data());
     r.anticipatory = anticipates(now);
-    if (r.anticipatory) look_ahead(now, w, goal);
+    if (r.anticipatory) {
+      look_ahead(now, w, goal);
+      expects_equal(static_cast<index>(ahead_.front().size()), static_cast<index>(work.size()), "training: parts routed ahead against parts of the step");
+    }
 
     // Loss and gradients: the mean of the parts.
     std::fill_n(gradients_.data(), gradients_.size(), T{0});
@@ -202,7 +216,7 @@ class training {
       }
       if (!std::isfinite(r.loss))
         throw error("the loss of step " + std::to_string(now + 1) + " is not a number: lower learning_rate.peak, or set anticipatory.when");
-    } else {
+    } else if (now >= anticipate_until_) {
       state_.detector.remember(r.loss, s_.anticipatory);
     }
 
@@ -287,15 +301,8 @@ class training {
   }
   /// Overloaded experts become less likely to be chosen, underloaded ones more.
   void move_bias(const std::vector<std::vector<index>>& load) {
-    for (std::size_t l = 0; l < load.size(); ++l) {
-      auto& bias = state_.routing.bias[l];
-      if (bias.empty()) continue;
-      const index all = total(load[l]), experts = bias.extent(0);
-      for (index e = 0; e < experts; ++e) {
-        const index above = load[l][std::size_t(e)] * experts - all;  // E (load - mean), an integer
-        bias(e) -= static_cast<float>(above > 0 ? s_.bias.speed : above < 0 ? -s_.bias.speed : 0);
-      }
-    }
+    for (std::size_t l = 0; l < load.size(); ++l)
+      if (auto& bias = state_.routing.bias[l]; !bias.empty()) train::update_bias(bias, load[l], s_.bias.speed);
   }
 
   // ---- anticipatory routing ----
@@ -314,7 +321,7 @@ class training {
   }
 
   bool is_spike(const step_report& r, index now) const {
-    // While a spike is being passed the detector rests.
+    // While a spike is being passed the detector rests, and remembers nothing.
     if (now < anticipate_until_ && std::isfinite(r.loss)) return false;
     return state_.detector.is_spike(r.loss, s_.anticipatory) && (s_.anticipatory.when == anticipate::on_spike || !std::isfinite(r.loss));
   }

@@ -4,6 +4,9 @@
 /// @paper{DSV4, section 2.4}
 /// deviates docs/deviations.md, "Training": no weight decay on vectors unless asked for
 ///
+/// AdamW's bias correction counts the steps of the run, also for the indexer's vectors, which begin to learn later:
+/// their first steps are smaller than those of a counter of their own.
+///
 /// The work is cut into units, a matrix or a stretch of elements, and these into groups of about equal cost, which
 /// threads share out.  A unit is one thread's work, so threads change no bit.
 #include <algorithm>

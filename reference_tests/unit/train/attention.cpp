@@ -180,6 +180,35 @@ TEST_CASE("indexer: through its projections; quantised, straight through the rou
   }
 }
 
+TEST_CASE("indexer: quantised, queries and keys are turned and rounded to FP4", "[train]") {
+  const config c = smallest_config();
+  const train::batch b = packed({5, 9}, c.vocab_size, 6);
+  const train::layer_context l(c, b, csa_ratio, 9);
+  const index tokens = b.tokens();
+  trained_model<> m(c, 7);
+  integers r{8};
+  auto x = numbers(r, 1, tokens, c.hidden_size), qr = numbers(r, 1, tokens, c.q_lora_rank);
+  workspace scratch;
+  const auto run = [&](bool quantise) {
+    const auto s = train::indexer_state<T>::take(scratch, c, tokens, l.entries.size());
+    train::index_forward<exec::ref, T>(e, c, l.entries, l.position, x, qr, *m.w().layers[1].attn.indexer, l.rotary, quantise, s);
+    return s;
+  };
+  const auto plain = run(false), rounded = run(true);
+  const auto same = [](const auto& a, const auto& b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); };
+  CHECK(same(rounded.weights, plain.weights));
+  struct { view<T, 2> from, to; } const both[] = {{plain.q.reshape(tokens * c.index_n_heads, c.index_head_dim),
+                                                  rounded.q.reshape(tokens * c.index_n_heads, c.index_head_dim)},
+                                                 {plain.keys.entries, rounded.keys.entries}};
+  for (const auto& [from, to] : both) {
+    CHECK(from.extent(0) > 0);
+    hadamard(e, from);
+    CHECK_FALSE(same(from, to));
+    fp4_act_quant(e, from);
+    CHECK(same(from, to));
+  }
+}
+
 /// One layer's attention over the samples.
 struct attention_case {
   config c = smallest_config();

@@ -294,6 +294,28 @@ TEST_CASE("network: what it refuses", "[train]") {
   refuses([](train::batch& b) { b.ids[3] = -1; });
   refuses([](train::batch& b) { b.targets[3] = 13; });
   refuses([](train::batch& b) { b.targets[3] = -2; });
+  s.b = good;
+  // Routes that are not the batch's, tables that are not the model's, experts that there are not.
+  const train::route_choice routes = s.net.run(e, s.m.w(), s.m.tables, s.b, s.want, nullptr).routes;
+  const auto forced = [&](auto change) {
+    train::route_choice other = routes;
+    change(other);
+    CHECK_THROWS_AS(s.net.run(e, s.m.w(), s.m.tables, s.b, s.want, nullptr, &other), contract_violation);
+  };
+  forced([](train::route_choice& r) { r.pop_back(); });
+  forced([](train::route_choice& r) { r[1] = tensor<std::int32_t, 2>(r[1].extent(0) - 1, r[1].extent(1)); });
+  forced([](train::route_choice& r) { r[1] = tensor<std::int32_t, 2>(r[1].extent(0), r[1].extent(1) - 1); });
+  forced([&](train::route_choice& r) { r[4](2, 1) = std::int32_t(s.m.c.n_routed_experts); });
+  forced([](train::route_choice& r) { r[0](0, 0) = -1; });
+  const train::routing_tables tables = s.m.tables;
+  const auto table = [&](auto change) {
+    refuses([&](train::batch&) { change(s.m.tables.table[0]); });
+    s.m.tables = tables;
+  };
+  table([&](tensor<std::int32_t, 2>& t) { t(3, 1) = std::int32_t(s.m.c.n_routed_experts); });
+  table([](tensor<std::int32_t, 2>& t) { t(3, 1) = -1; });
+  table([](tensor<std::int32_t, 2>& t) { t = tensor<std::int32_t, 2>(t.extent(0) - 1, t.extent(1)); });
+  table([](tensor<std::int32_t, 2>& t) { t = tensor<std::int32_t, 2>(t.extent(0), t.extent(1) + 1); });
   refuses([&](train::batch&) { s.m.tables.bias.pop_back(); });
   config c = whole();
   c.num_nextn_predict_layers = 2;

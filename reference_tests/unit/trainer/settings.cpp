@@ -25,6 +25,8 @@ TEST_CASE("what is not given has its default; what is written reads back", "[tra
   const settings s = parse_settings("/tmp/train.json", j);
   CHECK(s.steps == settings().steps);
   CHECK(s.tokenizer == "/tmp/tokenizer.json");
+  // What is written may be read from another folder.
+  CHECK(parse_settings("there/../train.json", j).tokenizer == (std::filesystem::current_path() / "tokenizer.json").string());
   j["learning_rate"] = {{"peak", 0.01}, {"warm_up", 17}, {"decay", nullptr}};
   j["data"] = {{"begin", "document"}, {"separator", "form-feed"}};
   j["quantise"] = {{"from", 0.9}};
@@ -62,6 +64,9 @@ TEST_CASE("what is out of range, of another type or impossible is refused", "[tr
   CHECK_THAT(with("/bias", 3), ContainsSubstring("expected an object"));
   CHECK_THAT(with("/muon/nesterov", 1), ContainsSubstring("expected true or false"));
   CHECK_THAT(with("/anticipatory/duration", 5), ContainsSubstring("at least snapshot_every"));
+  CHECK_THAT(with("/learning_rate/warm_up", nullptr), ContainsSubstring("'learning_rate.warm_up': found null"));
+  CHECK_THAT(with("/model/hidden_size", 33), ContainsSubstring("'model.hidden_size': found 33, expected an even number"));
+  CHECK_THAT(with("/model/moe_intermediate_size", 17), ContainsSubstring("'model.moe_intermediate_size': found 17, expected an even number"));
   CHECK_THAT(refusal(json::object()), ContainsSubstring("field 'model' is missing"));
 }
 
@@ -74,6 +79,11 @@ TEST_CASE("difference names the knobs that change a run, and no others", "[train
   b["clip"] = 2;
   b["muon"]["momentum"] = 0.9;
   CHECK(difference(a, b) == "clip, muon.momentum");
+  // What only one of them has.
+  b = a;
+  b["model"]["new"] = 1;
+  CHECK(difference(a, b) == "model.new");
+  CHECK(difference(b, a) == "model.new");
 }
 
 TEST_CASE("moments", "[trainer]") {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The loop: it learns, resumes to the same bits from any step in every mode, and threads change nothing.
+#include <cstring>
+#include <limits>
+#include <list>
 #include <memory>
 
 #include <tbb/global_control.h>
@@ -59,6 +62,28 @@ std::vector<float> trained_through(const settings& s, int threads = 2) {
   run r = start(s, threads);
   while (r.steps_done() < s.steps) r.step();
   return result(r);
+}
+
+/// The checkpoint `from` again: another "run", and perhaps other arrays.
+template <class F, class G>
+void write_again(const std::filesystem::path& from, const std::filesystem::path& to, F change_run, G change_array) {
+  const auto file = dsv4::io::safetensors::open(from, {.max_decompressed = std::size_t{1} << 30});
+  dsv4::io::safetensors_writer arrays;
+  std::list<std::vector<std::byte>> kept;
+  for (const dsv4::io::tensor_info& t : file.tensors()) {
+    auto& bytes = kept.emplace_back(t.data, t.data + t.bytes);
+    std::vector<index> shape = t.shape;
+    change_array(t.name, shape, bytes);
+    arrays.add(t.name, t.type, shape, static_cast<const void*>(bytes.data()));
+  }
+  json run = json::parse(file.metadata().at("run"));
+  change_run(run);
+  arrays.metadata["run"] = run.dump();
+  dsv4::io::atomic_file out(to);
+  dsv4::io::zstd_encoder packed(dsv4::io::zstd_encoder::fast, [&](const void* data, std::size_t bytes) { out.write(data, bytes); });
+  arrays.write_to([&](const void* data, std::size_t bytes) { packed.write(data, bytes); });
+  packed.finish();
+  out.commit();
 }
 
 // Every mode of a run.  At too high a rate the loss goes up and down, and this detector sees spikes everywhere.
@@ -147,6 +172,48 @@ TEST_CASE("a checkpoint of other settings, another text or no checkpoint is refu
   CHECK_THROWS_AS(r.load(folder / "torn.zst"), dsv4::format_error);
 }
 
+TEST_CASE("a damaged checkpoint is refused, and the file named", "[trainer]") {
+  const temporary_directory folder;
+  const auto file = folder / "checkpoint.safetensors.zst", damaged = folder / "damaged.zst";
+  const settings s = with({{"batch", {{"rows", 3}, {"rows_at_once", 2}}}, {"anticipatory", {{"when", "always"}, {"delay", 2}}}});
+  run r = start(s);
+  r.step();
+  r.save(file);
+  const auto nothing = [](auto&&...) {};
+  const auto refusal = [&](auto change_run, auto change_array) {
+    write_again(file, damaged, change_run, change_array);
+    run other = start(s);
+    const std::string told = message<dsv4::format_error>([&] { other.load(damaged); });
+    if (told != "<no exception>") CHECK_THAT(told, Catch::Matchers::ContainsSubstring("damaged.zst: "));
+    return told;
+  };
+  using Catch::Matchers::ContainsSubstring;
+  CHECK(refusal(nothing, nothing) == "<no exception>");
+  const auto set = [&](const char* pointer, const json& value) {
+    return refusal([&](json& run) { run[json::json_pointer(pointer)] = value; }, nothing);
+  };
+  for (const char* name : {"/step", "/epoch", "/position", "/detector/count"}) CHECK_THAT(set(name, -1), ContainsSubstring("found -1, expected 0 to 2^53"));
+  CHECK_THAT(set("/version", "1"), ContainsSubstring("checkpoint version: found \"1\", expected 1"));
+  for (const char* name : {"/settings", "/detector", "/step", "/ahead"}) CHECK_THAT(set(name, "no"), ContainsSubstring("damaged"));
+  for (const char* name : {"settings", "text", "ahead", "step"})
+    CHECK_THAT(refusal([&](json& run) { run.erase(name); }, nothing), ContainsSubstring("damaged"));
+  // Routes ahead: as many as there are parts, of as many tokens, for no more steps than the delay.
+  CHECK_THAT(set("/ahead/0", 1000000000000), ContainsSubstring("found 1000000000000, expected 2"));
+  CHECK_THAT(set("/ahead/0", 0), ContainsSubstring("found 0, expected 2"));
+  CHECK_THAT(set("/ahead", {2, 2, 2, 2}), ContainsSubstring("found those of 4 steps, expected at most 3"));
+  const auto cut = [](const std::string& name, std::vector<index>& shape, std::vector<std::byte>& bytes) {
+    if (name != "routes.0.1.2") return;
+    shape = {std::ssize(bytes) / 4};
+  };
+  CHECK_THAT(refusal(nothing, cut), ContainsSubstring("'routes.0.1.2'"));
+  const auto longer = [](const std::string& name, std::vector<index>& shape, std::vector<std::byte>& bytes) {
+    if (name != "routes.0.1.2") return;
+    shape[0] *= 4;
+    bytes.resize(4 * bytes.size());
+  };
+  CHECK_THAT(refusal(nothing, longer), ContainsSubstring("'routes.0.1.2'"));
+}
+
 TEST_CASE("a spike goes back to the snapshot and comes again with other routing", "[trainer]") {
   const settings s = with(modes.back().second);
   run r = start(s);
@@ -169,14 +236,46 @@ TEST_CASE("a spike goes back to the snapshot and comes again with other routing"
 }
 
 TEST_CASE("a loss that is no number ends the run when there is no way back", "[trainer]") {
-  const settings s = with({{"learning_rate", {{"peak", 10}, {"warm_up", 0}}}, {"initial", {{"std", 10}, {"head_std", 10}}}, {"clip", 0}});
-  const auto through = [&] {
-    run r = start(s);
-    while (r.steps_done() < s.steps) r.step();
-  };
-  // It may also survive: then there is nothing to test.
-  const std::string told = message<dsv4::error>(through);
-  CHECK((told == "<no exception>" || told.find("is not a number") != told.npos));
+  const temporary_directory folder;
+  const auto file = folder / "checkpoint.safetensors.zst", bad = folder / "bad.zst";
+  run r = start(with(json::object()));
+  r.step();
+  r.save(file);
+  write_again(file, bad, [](json&) {}, [](const std::string& name, std::vector<index>&, std::vector<std::byte>& bytes) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    if (name == "w.norm.weight") std::memcpy(bytes.data(), &nan, sizeof nan);
+  });
+  r.load(bad);
+  CHECK_THAT(message<dsv4::error>([&] { r.step(); }), Catch::Matchers::ContainsSubstring("the loss of step 2 is not a number"));
+}
+
+TEST_CASE("the bias goes down where many tokens went, up where few did", "[trainer]") {
+  const settings s = with({{"bias", {{"speed", 0.25}}}});
+  run r = start(s);
+  // The first batch, routed by the first weights.
+  const auto& t = dsv4::text::trained();
+  const std::string all = text();
+  dataset data(tokenize_documents(t, std::string_view(all).substr(0, all.size() - 600), s.data.text), s.data.length, s.seed, s.data.shift);
+  cursor at;
+  train::objective goal;
+  goal.index = index_stage::off;
+  goal.dense_attention = true;
+  dsv4::exec::cpu e{2};
+  train::network<float, dsv4::exec::cpu> net(s.c);
+  const train::report found = net.run(e, bind<const float>(s.c, r.weights().data()), r.routing(), data.next(at, s.batch.rows), goal, nullptr);
+  r.step();
+  bool up = false, down = false;
+  for (std::size_t l = 0; l < found.load.size(); ++l) {
+    const auto& bias = r.routing().bias[l];
+    index total = 0;
+    for (const index n : found.load[l]) total += n;
+    for (index i = 0; i < bias.size(); ++i) {
+      const index above = found.load[l][std::size_t(i)] * bias.size() - total;
+      CHECK(bias[i] == (above > 0 ? -0.25f : above < 0 ? 0.25f : 0.0f));
+      (above > 0 ? down : up) |= above != 0;
+    }
+  }
+  CHECK((up && down));
 }
 
 TEST_CASE("the bias moves against the load by its speed, and stops", "[trainer]") {

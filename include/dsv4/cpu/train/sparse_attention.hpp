@@ -7,7 +7,8 @@
 /// deviates none
 ///
 /// Keys are shared by the heads: a tile of 32 queries and h heads is one product of 32 h rows.  Keys that a query does
-/// not see get a bias of -inf.  Tiles of a sample run in order on one thread, which fixes the sums into the keys.
+/// not see get a bias of -inf, which Eigen's vectorised exp of floats makes 3e-39, not 0: nothing beside a
+/// softmax's sum, which is at least 1.  Tiles of a sample run in order on one thread, which fixes the sums into the keys.
 #include <limits>
 
 #include "../../adapt/eigen.hpp"
