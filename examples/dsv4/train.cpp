@@ -35,12 +35,13 @@ struct train_options {
   std::vector<fs::path> plot;
 };
 
-/// Tells the run on stderr, keeps its log and its curve.
+/// Tells the run on stderr, keeps its settings, its log and its curve.
 class teller final : public train_listener {
  public:
   teller(const train_options& o, const settings& s) : o_(o), s_(s) {}
 
   void begin(index done, index training, index held_out, index rows, index parameters) override {
+    write_text(o_.out / settings_name, dsv4::trainer::to_json(s_).dump(2) + "\n");
     log_.emplace(o_.out / log_name, done);
     std::fprintf(stderr, "%lld parameters; %lld tokens to train on (%lld rows of %lld), %lld held out\n", ll(parameters), ll(training), ll(rows),
                  ll(s_.data.length), ll(held_out));
@@ -179,7 +180,6 @@ void train(const train_options& o) {
                 .threads = o.threads,
                 .listener = tell};
   job.bytes.resize(static_cast<std::size_t>(s.c.vocab_size));
-  write_text(o.out / settings_name, dsv4::trainer::to_json(s).dump(2) + "\n");
   (o.ref ? train_ref : train_cpu).train(job);
   constexpr int interrupted = 130;  // 128 + SIGINT, as shells have it
   if (tell.interrupted()) throw exit_with(interrupted, "stopped; --resume goes on");
