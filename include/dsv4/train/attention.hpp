@@ -122,8 +122,12 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
         index_choose<T>(c, s.indexer.q.rows(begin, end), s.indexer.weights.rows(begin, end),
                         s.indexer.keys.entries.rows(l.entries.begin(i), l.entries.begin(i) + n), chosen);
       } else {
-        for (index t = 0; t < end - begin; ++t)
-          for (index j = 0; j < n; ++j) chosen(t, j) = j < visible_entries(t, l.entries.ratio);
+        for (index t = 0; t < end - begin; ++t) {
+          std::uint8_t* row = chosen.data() + t * n;
+          const index visible = n ? std::min(n, visible_entries(t, l.entries.ratio)) : 0;
+          std::fill(row, row + visible, std::uint8_t{1});
+          std::fill(row + visible, row + n, std::uint8_t{0});
+        }
       }
       kernel::attend<E>::template forward<T>(s.q.rows(begin, end), s.keys_of(l, i), w.attn_sink, s.o.rows(begin, end),
                                              s.lse.rows(begin, end));

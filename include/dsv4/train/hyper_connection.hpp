@@ -159,12 +159,22 @@ void collapse_backward(E& e, view<T, 2> dy /*[t,d]*/, view<T, 3> h /*[t,n,d]*/, 
 template <class T, class Part>
 void affine_backward(view<T, 2> dz /*[t,m] -> dmixes*/, view<T, 2> mixes /*[t,m]*/, view<const T, 1> scale,
                      view<T, 1> dscale, view<T, 1> dbase /*[m]*/, Part part) {
-  for (index t = 0; t < dz.extent(0); ++t)
+  // The terms of different tokens nearly cancel: summed in double, whatever T is.
+  workspace::scope here(thread_scratch());
+  auto base = zeros<double>(thread_scratch(), dz.extent(1)), by_scale = zeros<double>(thread_scratch(), dz.extent(1));  // [m]
+  for (index t = 0; t < dz.extent(0); ++t) {
+    T* g = dz[t].data();
+    const T* mix = mixes[t].data();
     for (index m = 0; m < dz.extent(1); ++m) {
-      dbase[m] += dz(t, m);
-      dscale[part(m)] += dz(t, m) * mixes(t, m);
-      dz(t, m) *= scale[part(m)];
+      base[m] += double(g[m]);
+      by_scale[m] += double(g[m]) * double(mix[m]);
+      g[m] *= scale[part(m)];
     }
+  }
+  for (index m = 0; m < dz.extent(1); ++m) {
+    dbase[m] += T(base[m]);
+    dscale[part(m)] += T(by_scale[m]);
+  }
 }
 
 /// Through mixes = (fn x) r: dx += fn^T (dmixes r) - x r^2 / (n D) <dmixes, mixes>, dfn += (dmixes r)^T x.

@@ -13,10 +13,12 @@
 
 namespace dsv4::train {
 
-/// g [i, j] from the gradient of the balanced matrix to that of the logits, in place.
-template <class T>
+namespace detail {
+
+/// N: the number of streams if it is known when compiling (loops unroll), else 0.
+template <index N, class T>
 void sinkhorn_backward(view<T, 2> logits /*[i,j]*/, index iterations, T eps, view<T, 2> g /*[i,j]*/) {
-  const index n = g.extent(0), steps = 2 * iterations - 1;
+  const index n = N ? N : g.extent(0), steps = 2 * iterations - 1;
   workspace::scope here(thread_scratch());
   // What each step gives, and its denominators: step 0 divides by sums over i, step 1 over j, and so on.
   auto after = thread_scratch().take<T>(steps + 1, n, n);  // [step, i, j]; [0] is the softmax + eps
@@ -57,6 +59,18 @@ void sinkhorn_backward(view<T, 2> logits /*[i,j]*/, index iterations, T eps, vie
     for (index j = 0; j < n; ++j) dot += g(i, j) * softmax(i, j);
     for (index j = 0; j < n; ++j) g(i, j) = (g(i, j) - dot) * softmax(i, j);
   }
+}
+
+}  // namespace detail
+
+/// g [i, j] from the gradient of the balanced matrix to that of the logits, in place.
+template <class T>
+void sinkhorn_backward(view<T, 2> logits /*[i,j]*/, index iterations, T eps, view<T, 2> g /*[i,j]*/) {
+  constexpr index published = 4;  // hc_mult of Flash and Pro
+  if (g.extent(0) == published)
+    detail::sinkhorn_backward<published>(logits, iterations, eps, g);
+  else
+    detail::sinkhorn_backward<0>(logits, iterations, eps, g);
 }
 
 }  // namespace dsv4::train

@@ -54,8 +54,14 @@ struct products<exec::basic_cpu<A>> {
   // einsum: t o, t k -> o k
   template <class T>
   static void weight(E&, view<const T, 2> dy, view<const T, 2> x, view<T, 2> dw) {
-    cpu::product_tiles(dw.extent(0), [&](index begin, index end) {
-      adapt::as_eigen(dw.rows(begin, end)).noalias() += adapt::as_eigen(dy).middleCols(begin, end - begin).transpose() * adapt::as_eigen(x);
+    // Few rows: the columns are cut as well, so that there is something to share out.  The cuts follow from the shape alone.
+    const index rows = dw.extent(0), cols = dw.extent(1), width = rows <= cpu::product_tile ? cpu::product_tile : cols;
+    const index across = (cols + width - 1) / width;
+    cpu::parallel_tasks((rows + cpu::product_tile - 1) / cpu::product_tile * across, [&](index i) {
+      const index o = i / across * cpu::product_tile, k = i % across * width;
+      const index height = std::min(cpu::product_tile, rows - o), n = std::min(width, cols - k);
+      adapt::as_eigen(dw).block(o, k, height, n).noalias() +=
+          adapt::as_eigen(dy).middleCols(o, height).transpose() * adapt::as_eigen(x).middleCols(k, n);
     });
   }
 };
