@@ -6,29 +6,21 @@
 /// oracle   closed form
 /// deviates the DeepSeek-V4 report names no clipping; V3 clips at 1.0
 ///
-/// The order of the sum is fixed: eight lanes within a buffer (element n in lane n mod 8), then buffer after
-/// buffer as listed.  Who adds up which buffer does not matter, so threads cannot change the norm.
+/// The order of the sum is fixed: fold's within a buffer, then buffer after buffer as listed.  Who adds up which
+/// buffer does not matter, so threads cannot change the norm.
 /// @post (1) norm <= most: nothing changes   (2) else the norm becomes `most`, up to rounding
 ///       (3) a norm that is not finite changes nothing: the caller sees it and drops the step
-#include <array>
 #include <cmath>
 #include <span>
 
-#include "../core/view.hpp"
+#include "../core/fold.hpp"
 
 namespace dsv4 {
 
-/// sum_n g[n]^2 in double, in lanes.
+/// sum_n g[n]^2 in double.
 template <class T>
 double squared_norm(view<T, 1> g /*[n]*/) {
-  std::array<double, 8> lane{};
-  constexpr index lanes = lane.size();
-  const index whole = g.extent(0) / lanes * lanes;
-  const auto square = [&](index n) { return double(g.data()[n]) * double(g.data()[n]); };
-  for (index n = 0; n < whole; n += lanes)
-    for (index j = 0; j < lanes; ++j) lane[static_cast<std::size_t>(j)] += square(n + j);
-  for (index n = whole; n < g.extent(0); ++n) lane[static_cast<std::size_t>(n - whole)] += square(n);
-  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+  return fold(g.size(), 0.0, [=](index n) { return double(g.data()[n]) * double(g.data()[n]); });
 }
 
 /// The norm of buffers whose squared_norm's these are, in the buffers' order.

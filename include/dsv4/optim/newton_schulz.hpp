@@ -19,6 +19,7 @@
 
 #include "../core/contract.hpp"
 #include "../core/exec.hpp"
+#include "../core/fold.hpp"
 #include "../core/tensor.hpp"
 
 namespace dsv4 {
@@ -95,13 +96,10 @@ struct scaled_norm {
 };
 template <class T>
 scaled_norm frobenius_norm(view<const T, 2> x) {
-  double largest = 0, squares = 0;
-  for (const T v : x) {
-    const double size = std::fabs(double(v));
-    if (size > largest || std::isnan(size)) largest = size;
-  }
+  const auto size = [=](index n) { return std::fabs(double(x.data()[n])); };
+  const double largest = fold(x.size(), 0.0, size, [](double a, double b) { return b > a || std::isnan(b) ? b : a; });
   if (largest == 0) return {0, 0};
-  for (const T v : x) squares += (double(v) / largest) * (double(v) / largest);
+  const double squares = fold(x.size(), 0.0, [=](index n) { return size(n) / largest * (size(n) / largest); });
   return {largest, std::sqrt(squares)};
 }
 
@@ -124,12 +122,15 @@ void newton_schulz(E& e, workspace& scratch, view<T, 2> x /*[o,i]*/,
   const bool tall = rows > columns;
   const workspace::scope here(scratch);
   auto m = scratch.take<W>(std::min(rows, columns), std::max(rows, columns));  // [s,l]
-  const auto at = [&](index o, index i) -> W& { return tall ? m(i, o) : m(o, i); };
-  for (index o = 0; o < rows; ++o)
-    for (index i = 0; i < columns; ++i) at(o, i) = W(double(x(o, i)) / norm.largest / norm.relative);
+  // f(entry of m, number of the same entry in x and y)
+  const auto each = [&](auto f) {
+    for (index n = 0; !tall && n < m.size(); ++n) f(m.data()[n], n);
+    for (index s = 0; tall && s < columns; ++s)
+      for (index l = 0; l < rows; ++l) f(m(s, l), l * columns + s);
+  };
+  each([&](W& entry, index n) { entry = W(double(x.data()[n]) / norm.largest / norm.relative); });
   kernel::newton_schulz<E>::run(e, scratch, m);
-  for (index o = 0; o < rows; ++o)
-    for (index i = 0; i < columns; ++i) y(o, i) = static_cast<std::remove_const_t<T>>(at(o, i));
+  each([&](W& entry, index n) { y.data()[n] = static_cast<std::remove_const_t<T>>(entry); });
 }
 
 }  // namespace dsv4

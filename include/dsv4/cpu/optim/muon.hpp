@@ -48,7 +48,7 @@ struct newton_schulz<exec::basic_cpu<A>> {
         lower_tiles(s, [&](index i, index rows, index j, index columns) {
           auto tile = block(polynomial, i, rows, j, columns);
           tile = W(p.b) * block(gram, i, rows, j, columns);
-          if (i == j) tile.diagonal().array() += W(p.a);
+          if (i - j < columns) block(polynomial, i, rows, i, rows).diagonal().array() += W(p.a);  // the tile with the diagonal
           each_depth<W>(s, [&](index k, index depth) {
             tile.noalias() += W(p.c) * block(gram, i, rows, k, depth) * block(gram, k, depth, j, columns);
           });
@@ -74,6 +74,9 @@ struct newton_schulz<exec::basic_cpu<A>> {
   // from the stack; larger ones it would allocate.
   static constexpr index side = 128;
   static constexpr index packed_bytes = 1 << 17;  // check: 131072 == 2**17
+  // Rows of the tiles of a symmetric result, of which only those on and below the diagonal are computed.
+  static constexpr index band = 64;
+  static_assert(side % band == 0, "a tile holds all of the diagonal in its rows");
   template <class W>
   static constexpr index deepest = packed_bytes / (side * index{sizeof(W)});
 
@@ -85,22 +88,26 @@ struct newton_schulz<exec::basic_cpu<A>> {
     return Eigen::Map<matrix<W>, 0, Eigen::OuterStride<>>(v.data() + i * v.extent(1) + j, rows, columns,
                                                           Eigen::OuterStride<>(v.extent(1)));
   }
-  /// f(i, rows, j, columns) for the tiles of a square matrix on and below the diagonal.
+  /// f(i, rows, j, columns) for tiles that cover a square matrix on and below the diagonal, and a little above it.
   template <class F>
   static void lower_tiles(index s, F f) {
-    for (index i = 0; i < s; i += side)
-      for (index j = 0; j <= i; j += side) f(i, std::min(side, s - i), j, std::min(side, s - j));
+    for (index i = 0; i < s; i += band) {
+      const index end = std::min(i + band, s);
+      for (index j = 0; j < end; j += side) f(i, end - i, j, std::min(side, end - j));
+    }
   }
   /// f(k, depth) for the pieces of the contracted axis, in order.
   template <class W, class F>
   static void each_depth(index length, F f) {
     for (index k = 0; k < length; k += deepest<W>) f(k, std::min(deepest<W>, length - k));
   }
-  /// The upper half from the lower one.
+  /// Above the diagonal from below it.
   template <class W>
   static void mirror(view<W, 2> a) {
-    for (index i = 0; i < a.extent(0); ++i)
-      for (index j = 0; j < i; ++j) a(j, i) = a(i, j);
+    for (index i = band; i < a.extent(0); i += band) {
+      const index rows = std::min(band, a.extent(0) - i);
+      block(a, 0, i, i, rows) = block(a, i, rows, 0, i).transpose();
+    }
   }
 };
 
