@@ -19,10 +19,10 @@ struct layer_context {
   std::vector<index> position;  // [t]
   entry_map entries;
   std::vector<index> chosen_at;  // [samples + 1] where each sample's chosen [t, s] begins
-  rotary_table rotary;
+  const rotary_table& rotary;    // outlives this
 
-  layer_context(const config& config, const batch& b, index ratio, index longest)
-      : c(&config), samples(&b), position(positions(b)), rotary(config, ratio, longest) {
+  layer_context(const config& config, const batch& b, index ratio, const rotary_table& rotary)
+      : c(&config), samples(&b), position(positions(b)), rotary(rotary) {
     if (kind_of_ratio(ratio) != attention_kind::window) entries = entry_map(b, ratio);
     entries.ratio = ratio;
     entries.offsets.resize(b.begins.size());
@@ -119,7 +119,7 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
       const index begin = b.begin(i), end = b.end(i), n = l.entries.count(i);
       const view<std::uint8_t, 2> chosen{s.chosen.data() + l.chosen_at[std::size_t(i)], end - begin, n};
       if (choose && n > 0) {
-        index_choose<T>(c, s.indexer.q.rows(begin, end), s.indexer.weights.rows(begin, end),
+        index_choose<E, T>(e, c, s.indexer.q.rows(begin, end), s.indexer.weights.rows(begin, end),
                         s.indexer.keys.entries.rows(l.entries.begin(i), l.entries.begin(i) + n), chosen);
       } else {
         for (index t = 0; t < end - begin; ++t) {
@@ -159,17 +159,18 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
   const auto position = [&](index t) { return l.position[std::size_t(t)]; };
 
   // Grouped output projection.
-  auto dlow = zeros<T>(scratch, tokens, groups * rank);  // [t, g r]
+  auto dlow = zeros<T>(e, scratch, tokens, groups * rank);  // [t, g r]
   project_backward(e, dout, s.low, w.wo_b, dlow, dw.wo_b);
   auto d_o = scratch.take<T>(tokens, heads, hd);  // [t, h, d]
   {
     workspace::scope projection(scratch);
     const index width = heads * hd / groups;
-    auto group = scratch.take<T>(tokens, width), dgroup = scratch.take<T>(tokens, width), dpart = scratch.take<T>(tokens, rank);
+    auto group = scratch.take<T>(tokens, width), dpart = scratch.take<T>(tokens, rank);  // [t, k], [t, r]
     for (index g = 0; g < groups; ++g) {
       copy_columns(e, s.o.reshape(tokens, heads * hd), g * width, group);
       copy_columns(e, dlow, g * rank, dpart);
-      std::fill(dgroup.begin(), dgroup.end(), T(0));
+      workspace::scope one(scratch);
+      auto dgroup = zeros<T>(e, scratch, tokens, width);  // [t, k]
       const index from = g * rank, to = from + rank;
       project_backward(e, dpart, group, w.wo_a.rows(from, to), dgroup, dw.wo_a.rows(from, to));
       paste_columns(e, dgroup, d_o.reshape(tokens, heads * hd), g * width);
@@ -186,15 +187,15 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
   // Core attention and the indexer's objective, sample by sample.
   const bool learn_index = l.kind() == attention_kind::csa && want.index != index_stage::off && index_scale != T(0);
   auto dq = scratch.take<T>(tokens, heads, hd);                   // [t, h, d]
-  auto dkv = zeros<T>(scratch, tokens, hd);                       // [t, d]
-  auto dentries = zeros<T>(scratch, l.entries.size(), hd);        // [s, d]
-  auto dsink = zeros<T>(scratch, b.samples(), heads);             // [sample, h]
-  auto kl = zeros<double>(scratch, b.samples());                  // [sample]
+  auto dkv = zeros<T>(e, scratch, tokens, hd);                       // [t, d]
+  auto dentries = zeros<T>(e, scratch, l.entries.size(), hd);        // [s, d]
+  auto dsink = zeros<T>(e, scratch, b.samples(), heads);             // [sample, h]
+  auto kl = zeros<double>(e, scratch, b.samples());                  // [sample]
   indexer_state<T> di;  // gradients of the indexer's q, weights and keys
   if (learn_index) {
-    di.q = zeros<T>(scratch, tokens, c.index_n_heads, c.index_head_dim);
-    di.weights = zeros<T>(scratch, tokens, c.index_n_heads);
-    di.keys.entries = zeros<T>(scratch, l.entries.size(), c.index_head_dim);
+    di.q = zeros<T>(e, scratch, tokens, c.index_n_heads, c.index_head_dim);
+    di.weights = zeros<T>(e, scratch, tokens, c.index_n_heads);
+    di.keys.entries = zeros<T>(e, scratch, l.entries.size(), c.index_head_dim);
   }
   kernel::rows<E>::run(e, b.samples(), 1, [&](index first, index last) {
     for (index i = first; i < last; ++i) {
@@ -210,7 +211,7 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
       const view<const std::uint8_t, 2> set = keys.chosen;
       auto teacher = own.take<T>(end - begin, n);  // [t, s]
       kernel::attend<E>::template mass<T>(s.q.rows(begin, end), keys.entries, set, s.lse.rows(begin, end), teacher);
-      kl[i] = index_objective<T>(s.indexer.q.rows(begin, end), s.indexer.weights.rows(begin, end),
+      kl[i] = index_objective<E, T>(e, s.indexer.q.rows(begin, end), s.indexer.weights.rows(begin, end),
                                  s.indexer.keys.entries.rows(at, at + n), set, teacher, index_scale, di.q.rows(begin, end),
                                  di.weights.rows(begin, end), di.keys.entries.rows(at, at + n));
     }
@@ -228,13 +229,13 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
   if (l.kind() != attention_kind::window)
     compress_backward(e, scratch, l.entries, l.position, dentries, x, *w.compressor, l.rotary, s.compressor, dx, *dw.compressor);
   rotate(e, dkv.reshape(tokens, 1, hd), l.rotary, position, rotation::inverse);
-  auto dkva = zeros<T>(scratch, tokens, hd);  // [t, d]
+  auto dkva = zeros<T>(e, scratch, tokens, hd);  // [t, d]
   rms_norm_backward(e, dkv, s.kva, w.kv_norm, s.kva_r, dkva, dw.kv_norm);
   project_backward(e, dkva, x, w.wkv, dx, dw.wkv);
 
   head_norm_backward(e, dq, s.q, s.q_r);  // of the rotated y: a rotation keeps <dy, y>
   rotate(e, dq, l.rotary, position, rotation::inverse);
-  auto dqr = zeros<T>(scratch, tokens, c.q_lora_rank), dqa = zeros<T>(scratch, tokens, c.q_lora_rank);  // [t, qr]
+  auto dqr = zeros<T>(e, scratch, tokens, c.q_lora_rank), dqa = zeros<T>(e, scratch, tokens, c.q_lora_rank);  // [t, qr]
   project_backward(e, dq.reshape(tokens, heads * hd), s.qr, w.wq_b, dqr, dw.wq_b);
   rms_norm_backward(e, dqr, s.qa, w.q_norm, s.qa_r, dqa, dw.q_norm);
   project_backward(e, dqa, x, w.wq_a, dx, dw.wq_a);

@@ -99,7 +99,7 @@ block_losses block_backward(E& e, workspace& scratch, const layer_context& l, co
                                  const hyper_parameters<const T>& hc, view<T, 1> dnorm, const hyper_parameters<T>& dhc, auto inner) {
     workspace::scope mine(scratch);
     const auto ds = hyper_state<T>::take(scratch, t, n);
-    auto df = scratch.take<T>(t, d), dx = zeros<T>(scratch, t, d), dy = zeros<T>(scratch, t, d);  // [t, d]
+    auto df = scratch.take<T>(t, d), dx = zeros<T>(e, scratch, t, d), dy = zeros<T>(e, scratch, t, d);  // [t, d]
     hyper_write_backward(e, dnext, from, half.f, half.streams, dfrom, df, ds);
     inner(df, dx);
     rms_norm_backward(e, dx, half.y, norm, half.r, dy, dnorm);

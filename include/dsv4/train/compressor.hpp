@@ -81,11 +81,11 @@ void compress_backward(E& e, workspace& scratch, const entry_map& map, const std
   workspace::scope here(scratch);
   const index width = w.norm.extent(0), tokens = x.extent(0), channels = s.kv.extent(1);
   rotate(e, dentries.reshape(map.size(), 1, width), rotary, [&](index i) { return map.position[std::size_t(i)]; }, rotation::inverse);
-  auto dpooled = zeros<T>(scratch, map.size(), width);  // [s, d]
+  auto dpooled = zeros<T>(e, scratch, map.size(), width);  // [s, d]
   rms_norm_backward(e, dentries, s.pooled, w.norm, s.r, dpooled, dw.norm);
 
   // Channels that are a slot of no entry (open blocks, the low half of each last block) get nothing.
-  auto dkv = zeros<T>(scratch, tokens, channels), dscore = zeros<T>(scratch, tokens, channels);  // [t, c d]
+  auto dkv = zeros<T>(e, scratch, tokens, channels), dscore = zeros<T>(e, scratch, tokens, channels);  // [t, c d]
   kernel::rows<E>::run(e, map.size(), 1, [&](index begin, index end) {
     for (index i = begin; i < end; ++i)
       for (index d = 0; d < width; ++d) {

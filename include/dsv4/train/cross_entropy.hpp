@@ -26,14 +26,13 @@ struct readout_parameters {
 inline constexpr index readout_piece = 512;
 
 /// In place: logits of one token to `scale` times their gradient.  @returns its loss.
-template <class T>
-double cross_entropy(view<T, 1> logits /*[v]*/, std::int32_t target, T scale) {
-  T largest = logits[0];
-  for (const T z : logits) largest = std::max(largest, z);
-  const T shifted = logits[target] - largest;
-  T sum = 0;
-  for (T& z : logits) sum += z = std::exp(z - largest);
-  const T share = scale / sum;
+template <execution E, class T>
+double cross_entropy(E& e, view<T, 1> logits /*[v]*/, std::int32_t target, T scale) {
+  const auto at = [=](index v) { return logits[v]; };
+  const T largest = fold(logits.size(), logits[0], at, [](T a, T b) { return a < b ? b : a; }), shifted = logits[target] - largest;
+  for (T& z : logits) z -= largest;
+  kernel::exponential<E>::run(e, logits.data(), logits.size());
+  const T sum = fold(logits.size(), T(0), at), share = scale / sum;
   for (T& z : logits) z *= share;
   logits[target] -= scale;
   return std::log(double(sum)) - double(shifted);
@@ -55,7 +54,7 @@ double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t
   collapse(e, pre, h, y);
   rms_norm(e, y, w.norm, c.rms_norm_eps, y_r, normed);
 
-  auto dnormed = dw ? zeros<T>(scratch, tokens, d) : view<T, 2>{};  // [t, d]
+  auto dnormed = dw ? zeros<T>(e, scratch, tokens, d) : view<T, 2>{};  // [t, d]
   auto loss = scratch.take<double>(tokens);                         // [t]
   for (index from = 0; from < tokens; from += readout_piece) {
     workspace::scope piece(scratch);
@@ -65,7 +64,7 @@ double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t
     kernel::rows<E>::run(e, to - from, 1, [&](index begin, index end) {
       for (index t = begin; t < end; ++t) {
         const std::int32_t id = target(from + t);
-        loss[from + t] = id < 0 ? 0 : cross_entropy(logits[t], id, scale);
+        loss[from + t] = id < 0 ? 0 : cross_entropy<E, T>(e, logits[t], id, scale);
         if (id < 0) std::fill(logits[t].begin(), logits[t].end(), T(0));
       }
     });
@@ -75,7 +74,7 @@ double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t
   for (const double l : loss) sum += l;
   if (!dw) return sum;
 
-  auto dy = zeros<T>(scratch, tokens, d);         // [t, d]
+  auto dy = zeros<T>(e, scratch, tokens, d);         // [t, d]
   auto dmixes = scratch.take<T>(tokens, n);       // [t, n]
   rms_norm_backward(e, dnormed, y, w.norm, y_r, dy, dw->norm);
   collapse_backward(e, dy, h, pre, dh, dmixes);
@@ -84,7 +83,7 @@ double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t
       const T a = pre(t, j) - T(c.hc_eps);
       dmixes(t, j) *= a * (1 - a);
     }
-  affine_backward(dmixes, mixes, w.hc_head.scale, dw->hc_head.scale, dw->hc_head.base, [](index) { return 0; });
+  affine_backward(e, dmixes, mixes, w.hc_head.scale, dw->hc_head.scale, dw->hc_head.base, [](index) { return 0; });
   hyper_mixes_backward(e, dmixes, mixes, r, h, w.hc_head.fn, dh, dw->hc_head.fn);
   return sum;
 }

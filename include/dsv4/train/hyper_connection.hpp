@@ -13,8 +13,7 @@
 /// then, given dy:
 ///   dpre_j = <dy, h_j>     dh_j += pre_j dy     and through the mixes:
 ///   dx += fn^T (dmixes r) - x r^2 / (n D) <dmixes, mixes>
-#include <array>
-#include <vector>
+#include <type_traits>
 
 #include "../core/config.hpp"
 #include "parameters.hpp"
@@ -53,20 +52,44 @@ void hyper_mixes(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, view<const T, 
   });
 }
 
+/// f(n), n a constant where it is the published number of streams: loops over them unroll.
+template <class F>
+void with_streams(index n, F f) {
+  constexpr index published = 4;  // hc_mult of Flash and Pro
+  if (n == published)
+    f(std::integral_constant<index, published>{});
+  else
+    f(n);
+}
+
 /// y [t, d] = sum_j pre_j h_j.
 // einsum: t n, t n d -> t d
 template <execution E, class T>
 void collapse(E& e, view<T, 2> pre /*[t,n]*/, view<T, 3> h /*[t,n,d]*/, view<T, 2> y /*[t,d]*/) {
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t)
-      for (index j = 0; j < h.extent(1); ++j) {
-        const T weight = pre(t, j);
-        const T* from = h[t][j].data();
+    with_streams(h.extent(1), [&](auto n) {
+      const index width = h.extent(2);
+      for (index t = begin; t < end; ++t) {
+        const T *weight = pre[t].data(), *from = h[t].data();
         T* to = y[t].data();
-        if (j == 0) std::fill(to, to + h.extent(2), T(0));
-        for (index d = 0; d < h.extent(2); ++d) to[d] += weight * from[d];
+        for (index d = 0; d < width; ++d) {
+          T sum = 0;
+          for (index j = 0; j < n; ++j) sum += weight[j] * from[j * width + d];
+          to[d] = sum;
+        }
       }
+    });
   });
+}
+
+/// The eight tokens from t on (before `end`; the last one repeated) of a sinkhorn_steps: their logits, Eq. (4).
+template <class T>
+void comb_logits(const hyper_parameters<const T>& w, const hyper_state<T>& s, index t, index end, view<T, 3> logits /*[i,j,l]*/) {
+  const index n = logits.extent(0);
+  for (index l = 0; l < sinkhorn_lanes; ++l) {
+    const T* mixes = s.mixes[std::min(t + l, end - 1)].data() + 2 * n;
+    for (index at = 0; at < n * n; ++at) logits.data()[at * sinkhorn_lanes + l] = mixes[at] * w.scale[2] + w.base[2 * n + at];
+  }
 }
 
 /// Reads a half block's input y from the streams.
@@ -81,9 +104,14 @@ void hyper_read(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, const hyper_par
         s.pre(t, j) = sigmoid(s.mixes(t, j) * w.scale[0] + w.base[j]) + T(c.hc_eps);             // Eq. (6)
         s.post(t, j) = 2 * sigmoid(s.mixes(t, n + j) * w.scale[1] + w.base[n + j]);             // Eq. (7)
       }
-      for (index at = 0; at < n * n; ++at)
-        s.comb[t].data()[at] = s.mixes(t, 2 * n + at) * w.scale[2] + w.base[2 * n + at];        // Eq. (4)
-      dsv4::sinkhorn(s.comb[t], c.hc_sinkhorn_iters, T(c.hc_eps));                              // Eq. (8)
+    }
+    workspace::scope here(thread_scratch());
+    const auto steps = sinkhorn_steps<T>::take(thread_scratch(), n, c.hc_sinkhorn_iters);
+    for (index t = begin; t < end; t += sinkhorn_lanes) {
+      comb_logits(w, s, t, end, steps.softmax);
+      steps.forward(e, T(c.hc_eps));                                                            // Eq. (8)
+      for (index l = 0; l < std::min(sinkhorn_lanes, end - t); ++l)
+        for (index at = 0; at < n * n; ++at) s.comb[t + l].data()[at] = steps.result().data()[at * sinkhorn_lanes + l];
     }
   });
   collapse(e, s.pre, h, y);
@@ -94,20 +122,20 @@ void hyper_read(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, const hyper_par
 template <execution E, class T>
 void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const hyper_state<T>& s,
                  view<T, 3> next /*[t,n,d]*/) {
-  const index n = h.extent(1);
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t)
-      for (index j = 0; j < n; ++j) {
-        T* to = next[t][j].data();
-        const T* from = f[t].data();
-        const T share = s.post(t, j);
-        for (index d = 0; d < h.extent(2); ++d) to[d] = share * from[d];
-        for (index i = 0; i < n; ++i) {
-          const T weight = s.comb(t, i, j);
-          const T* stream = h[t][i].data();
-          for (index d = 0; d < h.extent(2); ++d) to[d] += weight * stream[d];
+    with_streams(h.extent(1), [&](auto n) {
+      const index width = h.extent(2);
+      for (index t = begin; t < end; ++t)
+        for (index j = 0; j < n; ++j) {
+          T* to = next[t][j].data();
+          const T *from = f[t].data(), *stream = h[t].data(), *weight = s.comb[t].data() + j, share = s.post(t, j);
+          for (index d = 0; d < width; ++d) {
+            T sum = share * from[d];
+            for (index i = 0; i < n; ++i) sum += weight[i * n] * stream[i * width + d];
+            to[d] = sum;
+          }
         }
-      }
+    });
   });
 }
 
@@ -116,25 +144,27 @@ template <execution E, class T>
 void hyper_write_backward(E& e, view<T, 3> dnext /*[t,n,d]*/, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/,
                           const hyper_state<T>& s, view<T, 3> dh /*[t,n,d]*/, view<T, 2> df /*[t,d]*/,
                           const hyper_state<T>& ds) {
-  const index n = h.extent(1), width = h.extent(2);
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t) {
-      std::fill(df[t].begin(), df[t].end(), T(0));
-      std::fill(dh[t].begin(), dh[t].end(), T(0));
-      for (index j = 0; j < n; ++j) {
-        const T* g = dnext[t][j].data();
-        ds.post(t, j) = dot<T>(f[t].data(), g, width);
-        T* to = df[t].data();
-        const T share = s.post(t, j);
-        for (index d = 0; d < width; ++d) to[d] += share * g[d];
-        for (index i = 0; i < n; ++i) {
-          ds.comb(t, i, j) = dot<T>(h[t][i].data(), g, width);
-          const T weight = s.comb(t, i, j);
-          T* stream = dh[t][i].data();
-          for (index d = 0; d < width; ++d) stream[d] += weight * g[d];
+    with_streams(h.extent(1), [&](auto n) {
+      const index width = h.extent(2);
+      // to = sum_j weight_j g_j
+      const auto combine = [&](const T* weight, const T* g, T* to) {
+        for (index d = 0; d < width; ++d) {
+          T sum = 0;
+          for (index j = 0; j < n; ++j) sum += weight[j] * g[j * width + d];
+          to[d] = sum;
+        }
+      };
+      for (index t = begin; t < end; ++t) {
+        const T* g = dnext[t].data();
+        combine(s.post[t].data(), g, df[t].data());
+        for (index i = 0; i < n; ++i) combine(s.comb[t][i].data(), g, dh[t][i].data());
+        for (index j = 0; j < n; ++j) {
+          ds.post(t, j) = dot<T>(f[t].data(), g + j * width, width);
+          for (index i = 0; i < n; ++i) ds.comb(t, i, j) = dot<T>(h[t][i].data(), g + j * width, width);
         }
       }
-    }
+    });
   });
 }
 
@@ -156,12 +186,12 @@ void collapse_backward(E& e, view<T, 2> dy /*[t,d]*/, view<T, 3> h /*[t,n,d]*/, 
 
 /// From the gradient of the logits z = mixes * scale + base to those of mixes (in place), scale and base.
 /// `part[m]`: which of the scales mix m is multiplied by.
-template <class T, class Part>
-void affine_backward(view<T, 2> dz /*[t,m] -> dmixes*/, view<T, 2> mixes /*[t,m]*/, view<const T, 1> scale,
+template <execution E, class T, class Part>
+void affine_backward(E& e, view<T, 2> dz /*[t,m] -> dmixes*/, view<T, 2> mixes /*[t,m]*/, view<const T, 1> scale,
                      view<T, 1> dscale, view<T, 1> dbase /*[m]*/, Part part) {
   // The terms of different tokens nearly cancel: summed in double, whatever T is.
   workspace::scope here(thread_scratch());
-  auto base = zeros<double>(thread_scratch(), dz.extent(1)), by_scale = zeros<double>(thread_scratch(), dz.extent(1));  // [m]
+  auto base = zeros<double>(e, thread_scratch(), dz.extent(1)), by_scale = zeros<double>(e, thread_scratch(), dz.extent(1));  // [m]
   for (index t = 0; t < dz.extent(0); ++t) {
     T* g = dz[t].data();
     const T* mix = mixes[t].data();
@@ -207,22 +237,27 @@ void hyper_read_backward(E& e, const config& c, view<T, 2> dy /*[t,d]*/, view<T,
 
   // dmixes holds the gradient of z = mixes * scale + base first.
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
-    workspace::scope here(thread_scratch());
-    auto logits = thread_scratch().take<T>(n, n);  // [i, j]
-    for (index t = begin; t < end; ++t) {
+    for (index t = begin; t < end; ++t)
       for (index j = 0; j < n; ++j) {
         // d sigmoid = s (1 - s)
         const T a = s.pre(t, j) - T(c.hc_eps), b = s.post(t, j) / 2;
         ds.mixes(t, j) = ds.pre(t, j) * a * (1 - a);
         ds.mixes(t, n + j) = ds.post(t, j) * 2 * b * (1 - b);
       }
-      for (index at = 0; at < n * n; ++at)
-        logits.data()[at] = s.mixes(t, 2 * n + at) * w.scale[2] + w.base[2 * n + at];
-      sinkhorn_backward(logits, c.hc_sinkhorn_iters, T(c.hc_eps), ds.comb[t]);
-      for (index at = 0; at < n * n; ++at) ds.mixes(t, 2 * n + at) = ds.comb[t].data()[at];
+    workspace::scope here(thread_scratch());
+    const auto steps = sinkhorn_steps<T>::take(thread_scratch(), n, c.hc_sinkhorn_iters);
+    auto g = thread_scratch().take<T>(n, n, sinkhorn_lanes);  // [i, j, l]
+    for (index t = begin; t < end; t += sinkhorn_lanes) {
+      comb_logits(w, s, t, end, steps.softmax);
+      for (index l = 0; l < sinkhorn_lanes; ++l)
+        for (index at = 0; at < n * n; ++at) g.data()[at * sinkhorn_lanes + l] = ds.comb[std::min(t + l, end - 1)].data()[at];
+      steps.forward(e, T(c.hc_eps));
+      steps.backward(g);
+      for (index l = 0; l < std::min(sinkhorn_lanes, end - t); ++l)
+        for (index at = 0; at < n * n; ++at) ds.mixes(t + l, 2 * n + at) = g.data()[at * sinkhorn_lanes + l];
     }
   });
-  affine_backward(ds.mixes, s.mixes, w.scale, dw.scale, dw.base, [n](index m) { return m < n ? 0 : m < 2 * n ? 1 : 2; });
+  affine_backward(e, ds.mixes, s.mixes, w.scale, dw.scale, dw.base, [n](index m) { return m < n ? 0 : m < 2 * n ? 1 : 2; });
   hyper_mixes_backward(e, ds.mixes, s.mixes, s.r, h, w.fn, dh, dw.fn);
 }
 

@@ -60,66 +60,85 @@ void index_forward(E& e, const config& c, const entry_map& map, const std::vecto
   }
 }
 
-/// Scores of one query against `count` entries, and its products q.K for the way back (or null).
-// einsum: h d, s d -> h s; relu; h s, h -> s
+/// Queries whose products with the keys are computed together.
+inline constexpr index index_tile = 32;
+
+/// I_ts of one query from its products q.K.
+// einsum: h, h s -> s; of relu
 template <class T>
-void index_scores(view<const T, 2> q /*[h,d]*/, view<const T, 1> weights /*[h]*/, view<const T, 2> keys /*[s,d]*/, index count,
-                  T* scores /*[s]*/, view<T, 2>* products /*[h,s]*/) {
-  for (index s = 0; s < count; ++s) {
-    scores[s] = 0;
-    for (index h = 0; h < q.extent(0); ++h) {
-      const T product = dot<T>(q[h].data(), keys[s].data(), q.extent(1));
-      if (products) (*products)(h, s) = product;
-      scores[s] += weights[h] * std::max(product, T(0));  // Eq. (16)
+void index_scores(view<const T, 2> products /*[h,s]*/, view<const T, 1> weights /*[h]*/, view<T, 1> scores /*[s]*/) {
+  std::fill(scores.begin(), scores.end(), T(0));
+  for (index h = 0; h < products.extent(0); ++h)
+    for (index s = 0; s < scores.extent(0); ++s) scores[s] += weights[h] * std::max(products(h, s), T(0));  // Eq. (16)
+}
+
+/// f(t, visible, products [h, s], scores [s]) for every query of a sample that sees entries; after each tile of them
+/// g(from, to, keys [s, d]), the keys that any of them sees.
+// einsum: t h d, s d -> t h s
+template <execution E, class T, class F, class G>
+void index_tiles(E& e, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/, view<const T, 2> keys /*[s,d]*/, F f, G g) {
+  const index heads = q.extent(1);
+  for (index from = 0; from < q.extent(0); from += index_tile) {
+    const index to = std::min(from + index_tile, q.extent(0)), count = std::min(visible_entries(to - 1, csa_ratio), keys.extent(0));
+    if (count == 0) continue;
+    workspace::scope here(thread_scratch());
+    auto products = thread_scratch().take<T>(to - from, heads, count);  // [t, h, s]
+    auto scores = thread_scratch().take<T>(count);                      // [s]
+    kernel::products<E>::forward(e, q.rows(from, to).reshape((to - from) * heads, q.extent(2)), keys.rows(0, count),
+                                 products.reshape((to - from) * heads, count));
+    for (index t = from; t < to; ++t) {
+      const index visible = std::min(visible_entries(t, csa_ratio), count);
+      if (visible == 0) continue;
+      index_scores<T>(products[t - from], weights[t], scores);
+      f(t, visible, products[t - from], scores);
     }
+    g(from, to, keys.rows(0, count));
   }
 }
 
 /// chosen [t, s] of one sample: 1 for the top k of the visible entries, ties to the lower index.   Eq. (17)
-template <class T>
-void index_choose(const config& c, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/,
+template <execution E, class T>
+void index_choose(E& e, const config& c, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/,
                   view<const T, 2> keys /*[s,d]*/, view<std::uint8_t, 2> chosen /*[t,s]*/) {
   workspace& scratch = thread_scratch();
   workspace::scope here(scratch);
-  auto scores = scratch.take<T>(keys.extent(0));
   auto order = scratch.take<std::int32_t>(keys.extent(0)), best = scratch.take<std::int32_t>(keys.extent(0));
   std::fill(chosen.begin(), chosen.end(), std::uint8_t{0});
-  for (index t = 0; t < q.extent(0); ++t) {
-    const index visible = visible_entries(t, csa_ratio), k = std::min(visible, c.index_topk);
-    if (visible > k) {
-      index_scores<T>(q[t], weights[t], keys, visible, scores.data(), nullptr);
-      top_k(std::span<const T>(scores.data(), std::size_t(visible)), std::span(order.data(), std::size_t(visible)),
-            std::span(best.data(), std::size_t(k)));
-      for (index j = 0; j < k; ++j) chosen(t, best[j]) = 1;
-    } else {
-      for (index s = 0; s < visible; ++s) chosen(t, s) = 1;
+  const auto choose = [&](index t, index visible, view<T, 2>, view<T, 1> scores) {
+    const index k = std::min(visible, c.index_topk);
+    if (visible == k) {
+      std::fill_n(chosen[t].data(), k, std::uint8_t{1});
+      return;
     }
-  }
+    top_k(std::span<const T>(scores.data(), std::size_t(visible)), std::span(order.data(), std::size_t(visible)),
+          std::span(best.data(), std::size_t(k)));
+    for (index j = 0; j < k; ++j) chosen(t, best[j]) = 1;
+  };
+  index_tiles<E, T>(e, q, weights, keys, choose, [](index, index, view<const T, 2>) {});
 }
 
 /// The objective of one sample.  teacher [t, s]: sum over heads of P, on the set; queries without one do not count.
-/// Adds `scale` times its gradient to dq, dweights and dkeys.  @returns the sum of the KLs over queries.
-template <class T>
-double index_objective(view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/,
-                       view<const T, 2> keys /*[s,d]*/, view<const std::uint8_t, 2> set /*[t,s]*/, view<const T, 2> teacher /*[t,s]*/,
-                       T scale, view<T, 3> dq /*[t,h,d]*/, view<T, 2> dweights /*[t,h]*/, view<T, 2> dkeys /*[s,d]*/) {
+/// Adds `scale` times its gradient to dq, dweights and dkeys (an empty dq: no gradients).  @returns the sum of the KLs
+/// over queries.
+template <execution E, class T>
+double index_objective(E& e, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/, view<const T, 2> keys /*[s,d]*/,
+                       view<const std::uint8_t, 2> set /*[t,s]*/, view<const T, 2> teacher /*[t,s]*/, T scale, view<T, 3> dq /*[t,h,d]*/,
+                       view<T, 2> dweights /*[t,h]*/, view<T, 2> dkeys /*[s,d]*/) {
   workspace& scratch = thread_scratch();
   workspace::scope here(scratch);
-  const index heads = q.extent(1), d = q.extent(2), count = keys.extent(0);
-  auto products = scratch.take<T>(heads, count);  // [h, s]
-  auto scores = scratch.take<T>(count);
+  const index heads = q.extent(1), d = q.extent(2), entries = keys.extent(0);
+  auto dproducts = scratch.take<T>(index_tile * heads * entries);  // [t, h, s] of one tile, its s
   double total = 0;
-  for (index t = 0; t < q.extent(0); ++t) {
-    const index visible = std::min(visible_entries(t, csa_ratio), count);
-    T mass = 0, largest = -INFINITY;
-    if (visible > 0) index_scores<T>(q[t], weights[t], keys, visible, scores.data(), &products);
+  const auto query = [&](index t, index visible, view<T, 2> products /*[h,s]*/, view<T, 1> scores /*[s]*/) {
+    const index count = scores.extent(0);
+    T* const back = dproducts.data() + t % index_tile * heads * count;  // [h, s]
+    T mass = 0, largest = -INFINITY, sum = 0;
     for (index s = 0; s < visible; ++s)
       if (set(t, s)) {
         mass += teacher(t, s);
         largest = std::max(largest, scores[s]);
       }
-    if (!(mass > 0)) continue;  // no entry yet, or the attention gave them nothing
-    T sum = 0;
+    if (!(mass > 0)) return;  // the attention gave them nothing
     for (index s = 0; s < visible; ++s)
       if (set(t, s)) sum += std::exp(scores[s] - largest);
     for (index s = 0; s < visible; ++s) {
@@ -131,14 +150,21 @@ double index_objective(view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights 
       for (index h = 0; h < heads; ++h) {
         if (!(products(h, s) > 0)) continue;  // relu
         dweights(t, h) += g * products(h, s);
-        const T through = g * weights(t, h);
-        for (index i = 0; i < d; ++i) {
-          dq(t, h, i) += through * keys(s, i);
-          dkeys(s, i) += through * q(t, h, i);
-        }
+        back[h * count + s] = g * weights(t, h);
       }
     }
-  }
+  };
+  // Through the products of a tile, once all its queries have left their gradients.
+  std::fill(dproducts.begin(), dproducts.end(), T(0));
+  const auto tile = [&](index from, index to, view<const T, 2> seen /*[s,d]*/) {
+    if (!dq.data()) return;
+    const index rows = (to - from) * heads, count = seen.extent(0);
+    const view<T, 2> dp(dproducts.data(), rows, count);  // [t h, s]
+    kernel::products<E>::backward(e, view<const T, 2>(dp), q.rows(from, to).reshape(rows, d), seen, dq.rows(from, to).reshape(rows, d),
+                                  dkeys.rows(0, count));
+    std::fill(dp.begin(), dp.end(), T(0));
+  };
+  index_tiles<E, T>(e, q, weights, keys, query, tile);
   return total;
 }
 

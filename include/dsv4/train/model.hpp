@@ -115,7 +115,7 @@ class network {
     }
 
     // Read-out: the loss, and dh of the last streams.
-    auto dh = g ? zeros<T>(scratch_, tokens, n, d) : view<T, 3>{};  // [t, n, d]
+    auto dh = g ? zeros<T>(e, scratch_, tokens, n, d) : view<T, 3>{};  // [t, n, d]
     const double per_token = r.tokens ? 1.0 / double(r.tokens) : 0;
     {
       const readout_parameters<const T> from{w.hc_head, w.norm, w.head};
@@ -180,7 +180,7 @@ class network {
     remember_routes(inside.ffn.gate, r);
 
     const bool learn = g && want.mtp_weight != 0;
-    auto dout = learn ? zeros<T>(scratch_, tokens, n, d) : view<T, 3>{};  // [t, n, d]
+    auto dout = learn ? zeros<T>(e, scratch_, tokens, n, d) : view<T, 3>{};  // [t, n, d]
     const readout_parameters<const T> from{m.hc_head, m.norm, w.head};
     readout_parameters<T> to;
     if (learn) to = {g->mtp[0].hc_head, g->mtp[0].norm, g->head};
@@ -216,20 +216,25 @@ class network {
     r.routes.push_back(std::move(chosen));
   }
 
-  /// One context per compression ratio.
+  /// One context per compression ratio; cos and sin are kept from step to step.
   void prepare_contexts(const batch& b) {
     index longest = 0;
     for (index i = 0; i < b.samples(); ++i) longest = std::max(longest, b.length(i));
     contexts_.clear();
     for (index l = 0; l < blocks(); ++l)
-      if (!contexts_.contains(c_.ratio(l))) contexts_.emplace(c_.ratio(l), std::make_unique<layer_context>(c_, b, c_.ratio(l), longest));
+      if (const index ratio = c_.ratio(l); !contexts_.contains(ratio)) {
+        rotary_table& rotary = rotary_[ratio];
+        if (rotary.length() < longest) rotary = rotary_table(c_, ratio, longest);
+        contexts_.emplace(ratio, std::make_unique<layer_context>(c_, b, ratio, rotary));
+      }
   }
   const layer_context& context(index l) const { return *contexts_.at(c_.ratio(l)); }
 
   config c_;
   bool recompute_;
   workspace scratch_;
-  std::map<index, std::unique_ptr<layer_context>> contexts_;  // by compression ratio
+  std::map<index, rotary_table> rotary_;                      // by compression ratio
+  std::map<index, std::unique_ptr<layer_context>> contexts_;  // the same
 };
 
 }  // namespace dsv4::train

@@ -62,26 +62,32 @@ struct moe_state {
   }
 };
 
-template <class T>
-T silu(T x) {
-  return x * sigmoid(x);
+/// s = sigmoid(min(a, limit)).
+template <execution E, class T>
+void clamped_sigmoid(E& e, const T* a, index n, T limit, T* s) {
+  for (index i = 0; i < n; ++i) s[i] = -std::min(a[i], limit);
+  kernel::exponential<E>::run(e, s, n);
+  for (index i = 0; i < n; ++i) s[i] = 1 / (1 + s[i]);
 }
 
-/// z = silu(min(a, limit)) clamp(u) weight; weight null: 1.
-template <class T>
-void swiglu(const T* a, const T* u, index n, T limit, T weight, T* z) {
-  for (index i = 0; i < n; ++i) z[i] = silu(std::min(a[i], limit)) * std::clamp(u[i], -limit, limit) * weight;
+/// z = silu(min(a, limit)) clamp(u) weight,  silu(x) = x sigmoid(x).
+template <execution E, class T>
+void swiglu(E& e, const T* a, const T* u, index n, T limit, T weight, T* z) {
+  clamped_sigmoid(e, a, n, limit, z);
+  for (index i = 0; i < n; ++i) z[i] *= std::min(a[i], limit) * std::clamp(u[i], -limit, limit) * weight;
 }
 
 /// From dz to da and du.  @returns the gradient of the weight.
-template <class T>
-T swiglu_backward(const T* a, const T* u, const T* dz, index n, T limit, T weight, T* da, T* du) {
-  T dweight = 0;
+template <execution E, class T>
+T swiglu_backward(E& e, const T* a, const T* u, const T* dz, index n, T limit, T weight, T* da, T* du) {
+  const auto gate = [=](index i) { return std::min(a[i], limit); };
+  const auto up = [=](index i) { return std::clamp(u[i], -limit, limit); };
+  clamped_sigmoid(e, a, n, limit, da);
+  const T dweight = fold(n, T(0), [=](index i) { return dz[i] * gate(i) * da[i] * up(i); });
   for (index i = 0; i < n; ++i) {
-    const T gate = std::min(a[i], limit), up = std::clamp(u[i], -limit, limit), s = sigmoid(gate);
-    dweight += dz[i] * gate * s * up;
-    du[i] = std::abs(u[i]) > limit ? T(0) : dz[i] * gate * s * weight;
-    da[i] = a[i] > limit ? T(0) : dz[i] * up * weight * s * (1 + gate * (1 - s));  // silu' = s (1 + x (1 - s))
+    const T x = gate(i), s = da[i];
+    du[i] = std::abs(u[i]) > limit ? T(0) : dz[i] * x * s * weight;
+    da[i] = a[i] > limit ? T(0) : dz[i] * up(i) * weight * s * (1 + x * (1 - s));  // silu' = s (1 + x (1 - s))
   }
   return dweight;
 }
@@ -97,7 +103,7 @@ void expert_forward(E& e, const config& c, view<T, 2> x /*[a,D]*/, const expert_
   project(e, x, w.w3, s.u);
   auto z = scratch.take<T>(n, inner);  // [a, i]
   kernel::rows<E>::run(e, n, token_grain, [&](index begin, index end) {
-    for (index i = begin; i < end; ++i) swiglu<T>(s.a[i].data(), s.u[i].data(), inner, T(c.swiglu_limit), weight(i), z[i].data());
+    for (index i = begin; i < end; ++i) swiglu<E, T>(e, s.a[i].data(), s.u[i].data(), inner, T(c.swiglu_limit), weight(i), z[i].data());
   });
   project(e, z, w.w2, y);
 }
@@ -109,16 +115,16 @@ void expert_backward(E& e, const config& c, view<T, 2> dy /*[a,D]*/, view<T, 2> 
   workspace& scratch = thread_scratch();
   workspace::scope here(scratch);
   const index n = x.extent(0), inner = w.w1.extent(0);
-  auto dz = zeros<T>(scratch, n, inner);                                                               // [a, i]
+  auto dz = zeros<T>(e, scratch, n, inner);                                                               // [a, i]
   auto z = scratch.take<T>(n, inner), da = scratch.take<T>(n, inner), du = scratch.take<T>(n, inner);  // [a, i]
   kernel::rows<E>::run(e, n, token_grain, [&](index begin, index end) {
-    for (index i = begin; i < end; ++i) swiglu<T>(s.a[i].data(), s.u[i].data(), inner, T(c.swiglu_limit), weight(i), z[i].data());
+    for (index i = begin; i < end; ++i) swiglu<E, T>(e, s.a[i].data(), s.u[i].data(), inner, T(c.swiglu_limit), weight(i), z[i].data());
   });
   project_backward(e, dy, z, w.w2, dz, dw.w2);
   kernel::rows<E>::run(e, n, token_grain, [&](index begin, index end) {
     for (index i = begin; i < end; ++i)
-      dweight(i, swiglu_backward<T>(s.a[i].data(), s.u[i].data(), dz[i].data(), inner, T(c.swiglu_limit), weight(i), da[i].data(),
-                                    du[i].data()));
+      dweight(i, swiglu_backward<E, T>(e, s.a[i].data(), s.u[i].data(), dz[i].data(), inner, T(c.swiglu_limit), weight(i), da[i].data(),
+                                       du[i].data()));
   });
   project_backward(e, da, x, w.w1, dx, dw.w1);
   project_backward(e, du, x, w.w3, dx, dw.w3);
@@ -180,7 +186,7 @@ double moe_backward(E& e, workspace& scratch, const config& c, const batch& b, v
   expert_backward(e, c, dout, x, w.shared, s.shared, [](index) { return T(1); }, [](index, T) {}, dx, dw.shared);
 
   auto dweights = scratch.take<T>(tokens, k);                      // [t, k]
-  auto dinput = zeros<T>(scratch, tokens * k, x.extent(1));        // [a, D]
+  auto dinput = zeros<T>(e, scratch, tokens * k, x.extent(1));        // [a, D]
   kernel::rows<E>::run(e, c.n_routed_experts, 1, [&](index first, index last) {
     for (index i = first; i < last; ++i) {
       const index begin = rows.begin[i], end = rows.begin[i + 1];
@@ -200,7 +206,7 @@ double moe_backward(E& e, workspace& scratch, const config& c, const batch& b, v
     for (index t = begin; t < end; ++t) add_choices(c, rows, dinput, t, dx[t].data());
   });
 
-  auto dscores = zeros<T>(scratch, tokens, c.n_routed_experts);  // [t, e]
+  auto dscores = zeros<T>(e, scratch, tokens, c.n_routed_experts);  // [t, e]
   double balance = 0;
   if (learned)
     for (index i = 0; i < b.samples(); ++i) balance += balance_loss(c, s.gate, b.begin(i), b.end(i), balance_scale, dscores);

@@ -73,16 +73,18 @@ void mtp_input_backward(E& e, workspace& scratch, view<T, 3> dx /*[t,n,d]*/, std
                         view<T, 2> dtable /*[v,d]*/, const mtp_parameters<T>& dw) {
   workspace::scope here(scratch);
   const index tokens = h.extent(0), n = h.extent(1), d = h.extent(2);
-  auto dhnormed = zeros<T>(scratch, tokens * n, d);  // [t n, d]
+  auto dhnormed = zeros<T>(e, scratch, tokens * n, d);  // [t n, d]
   project_backward(e, dx.reshape(tokens * n, d), s.hnormed, w.h_proj, dhnormed, dw.h_proj);
   rms_norm_backward(e, dhnormed, h.reshape(tokens * n, d), w.hnorm, s.h_r, dh.reshape(tokens * n, d), dw.hnorm);
 
-  auto dprojected = zeros<T>(scratch, tokens, d), denormed = zeros<T>(scratch, tokens, d);  // [t, d]
-  for (index t = 0; t < tokens; ++t)
-    for (index j = 0; j < n; ++j)
-      for (index i = 0; i < d; ++i) dprojected(t, i) += dx(t, j, i);
+  auto dprojected = zeros<T>(e, scratch, tokens, d), denormed = zeros<T>(e, scratch, tokens, d);  // [t, d]
+  kernel::rows<E>::run(e, tokens, token_grain, [&](index begin, index end) {
+    for (index t = begin; t < end; ++t)
+      for (index j = 0; j < n; ++j)
+        for (index i = 0; i < d; ++i) dprojected(t, i) += dx(t, j, i);
+  });
   project_backward(e, dprojected, s.enormed, w.e_proj, denormed, dw.e_proj);
-  auto dtoken = zeros<T>(scratch, tokens, 1, d);  // [t, 1, d]
+  auto dtoken = zeros<T>(e, scratch, tokens, 1, d);  // [t, 1, d]
   rms_norm_backward(e, denormed, s.token.reshape(tokens, d), w.enorm, s.token_r, dtoken.reshape(tokens, d), dw.enorm);
   embed_backward(e, next, dtoken, dtable);
 }

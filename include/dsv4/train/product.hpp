@@ -6,27 +6,23 @@
 /// oracle   finite differences; golden/transformers/seed0/grads.safetensors
 /// deviates none
 ///
-/// All that training computes in parallel goes through two customisation points: these products, and
-/// `rows`, a loop whose pieces write whole outputs, so that neither threads nor cuts change a bit.
+/// All that training computes in parallel or in wide vectors goes through three customisation points: these products,
+/// `rows`, a loop whose pieces write whole outputs, so that neither threads nor cuts change a bit, and `exponential`.
+#include <algorithm>
+#include <cmath>
+
 #include "../core/contract.hpp"
 #include "../core/exec.hpp"
+#include "../core/fold.hpp"
 #include "../core/tensor.hpp"
 
 namespace dsv4::train {
 
-/// <a, b> in eight interleaved partial sums: one fixed order, and one that compilers turn into vector code.
+/// <a, b>.
 // einsum: k, k -> (scalar)
 template <class T>
 T dot(const T* a, const T* b, index n) {
-  constexpr index lanes = 8;
-  T part[lanes] = {};
-  index k = 0;
-  for (; k + lanes <= n; k += lanes)
-    for (index i = 0; i < lanes; ++i) part[i] += a[k + i] * b[k + i];
-  for (index i = 0; k + i < n; ++i) part[i] += a[k + i] * b[k + i];
-  for (index half = lanes / 2; half > 0; half /= 2)
-    for (index i = 0; i < half; ++i) part[i] += part[i + half];
-  return part[0];
+  return fold(n, T(0), [=](index k) { return a[k] * b[k]; });
 }
 
 /// Scratch of the calling thread, for the body of a parallel loop.  Take inside a workspace::scope.
@@ -52,7 +48,20 @@ struct rows<exec::ref> {
   }
 };
 
-/// forward(e, x, w, y): y = x w^T.   input(e, dy, w, dx): dx += dy w.   weight(e, dy, x, dw): dw += dy^T x.
+/// run(e, x, n): x[i] = exp(x[i]), in place.  What a number becomes depends neither on its neighbours nor on its place.
+template <execution E>
+struct exponential {
+  static_assert(has_kernel<E>, "exponential: no kernel for this executor");
+};
+template <>
+struct exponential<exec::ref> {
+  template <class T>
+  static void run(exec::ref&, T* x, index n) {
+    for (index i = 0; i < n; ++i) x[i] = std::exp(x[i]);
+  }
+};
+
+/// forward(e, x, w, y): y = x w^T.   backward(e, dy, x, w, dx, dw): dx += dy w (or an empty dx: not wanted), dw += dy^T x.
 template <execution E>
 struct products {
   static_assert(has_kernel<E>, "products: no kernel for this executor");
@@ -69,16 +78,13 @@ struct products<exec::ref> {
         y(t, o) = sum;
       }
   }
-  // einsum: t o, o k -> t k
   template <class T>
-  static void input(exec::ref&, view<const T, 2> dy, view<const T, 2> w, view<T, 2> dx) {
-    for (index t = 0; t < dx.extent(0); ++t)
+  static void backward(exec::ref&, view<const T, 2> dy, view<const T, 2> x, view<const T, 2> w, view<T, 2> dx, view<T, 2> dw) {
+    // einsum: t o, o k -> t k
+    for (index t = 0; dx.data() && t < dx.extent(0); ++t)
       for (index o = 0; o < dy.extent(1); ++o)
         for (index k = 0; k < dx.extent(1); ++k) dx(t, k) += dy(t, o) * w(o, k);
-  }
-  // einsum: t o, t k -> o k
-  template <class T>
-  static void weight(exec::ref&, view<const T, 2> dy, view<const T, 2> x, view<T, 2> dw) {
+    // einsum: t o, t k -> o k
     for (index o = 0; o < dw.extent(0); ++o)
       for (index t = 0; t < dy.extent(0); ++t)
         for (index k = 0; k < dw.extent(1); ++k) dw(o, k) += dy(t, o) * x(t, k);
@@ -101,21 +107,20 @@ void project(E& e, view<T, 2> x /*[t,k]*/, view<const T, 2> w /*[o,k]*/, view<T,
 template <execution E, class T>
 void project_backward(E& e, view<T, 2> dy /*[t,o]*/, view<T, 2> x /*[t,k]*/, view<const T, 2> w /*[o,k]*/,
                       view<T, 2> dx /*[t,k]*/, view<T, 2> dw /*[o,k]*/) {
-  if (dx.data()) kernel::products<E>::input(e, view<const T, 2>(dy), w, dx);
-  kernel::products<E>::weight(e, view<const T, 2>(dy), view<const T, 2>(x), dw);
-}
-
-/// A view of `scratch`, filled with zeros.
-template <class T, class... N>
-auto zeros(workspace& scratch, N... n) {
-  auto v = scratch.take<T>(n...);
-  std::fill(v.begin(), v.end(), T{});
-  return v;
+  kernel::products<E>::backward(e, view<const T, 2>(dy), view<const T, 2>(x), w, dx, dw);
 }
 
 /// Smallest number of tokens worth a piece of its own in `rows`.
 inline constexpr index token_grain = 16;
-/// The same for channels, in sums over all tokens.
-inline constexpr index channel_grain = 16;
+/// The same for channels, in sums over all tokens; and for words that are only written.
+inline constexpr index channel_grain = 16, word_grain = 4096;
+
+/// A view of `scratch`, filled with zeros.
+template <class T, execution E, class... N>
+auto zeros(E& e, workspace& scratch, N... n) {
+  auto v = scratch.take<T>(n...);
+  kernel::rows<E>::run(e, v.size(), word_grain, [&](index begin, index end) { std::fill(v.data() + begin, v.data() + end, T{}); });
+  return v;
+}
 
 }  // namespace dsv4::train

@@ -21,6 +21,7 @@ struct rotary_table {
     const rotary_angles all{cos, sin};
     for (index p = 0; p < length; ++p) all.set(p, p, inv_freq);
   }
+  index length() const { return cos.extent(0); }
 };
 
 /// The last rd channels of every head of row t turned by the angle of position(t), in place.

@@ -2,75 +2,87 @@
 #pragma once
 /// Sinkhorn, backward: through all 2 * 20 - 1 normalisations, and the softmax they begin with.
 /// @paper{DSV4, Eq. (8)}
-/// axes     i = j stream
+/// axes     i = j stream · l one of eight tokens side by side
 /// oracle   mhc/sinkhorn.hpp (forward); finite differences
 /// deviates none
 ///
 /// For y = x / (s + eps), s the sum of x along an axis:  dx = (dy - sum along the axis of dy y) / (s + eps).
-/// The normalisations are recomputed from the logits and walked back.
+/// The normalisations are recomputed from the logits and walked back.  A matrix of 4 x 4 is too small for vectors:
+/// the same entry of eight tokens is one.  No token's numbers depend on its neighbours.
 #include "../mhc/sinkhorn.hpp"
 #include "product.hpp"
 
 namespace dsv4::train {
 
-namespace detail {
+/// Tokens side by side.
+inline constexpr index sinkhorn_lanes = 8;
 
-/// N: the number of streams if it is known when compiling (loops unroll), else 0.
-template <index N, class T>
-void sinkhorn_backward(view<T, 2> logits /*[i,j]*/, index iterations, T eps, view<T, 2> g /*[i,j]*/) {
-  const index n = N ? N : g.extent(0), steps = 2 * iterations - 1;
-  workspace::scope here(thread_scratch());
-  // What each step gives, and its denominators: step 0 divides by sums over i, step 1 over j, and so on.
-  auto after = thread_scratch().take<T>(steps + 1, n, n);  // [step, i, j]; [0] is the softmax + eps
-  auto denominator = thread_scratch().take<T>(steps, n);   // [step, j or i]
-  auto softmax = thread_scratch().take<T>(n, n);           // [i, j]
-
-  for (index i = 0; i < n; ++i) {
-    T largest = logits(i, 0), sum = 0;
-    for (index j = 1; j < n; ++j) largest = std::max(largest, logits(i, j));
-    for (index j = 0; j < n; ++j) sum += softmax(i, j) = std::exp(logits(i, j) - largest);
-    for (index j = 0; j < n; ++j) after(0, i, j) = (softmax(i, j) /= sum) + eps;
-  }
-  for (index k = 0; k < steps; ++k) {
-    const bool over_i = k % 2 == 0;
-    for (index a = 0; a < n; ++a) {
-      T sum = 0;
-      for (index b = 0; b < n; ++b) sum += over_i ? after(k, b, a) : after(k, a, b);
-      denominator(k, a) = sum + eps;
-    }
-    for (index i = 0; i < n; ++i)
-      for (index j = 0; j < n; ++j) after(k + 1, i, j) = after(k, i, j) / denominator(k, over_i ? j : i);
-  }
-
-  for (index k = steps; k-- > 0;) {
-    const bool over_i = k % 2 == 0;
-    for (index a = 0; a < n; ++a) {
-      T dot = 0;  // sum along the axis of dy y
-      for (index b = 0; b < n; ++b) dot += over_i ? g(b, a) * after(k + 1, b, a) : g(a, b) * after(k + 1, a, b);
-      for (index b = 0; b < n; ++b) {
-        T& x = over_i ? g(b, a) : g(a, b);
-        x = (x - dot) / denominator(k, a);
-      }
-    }
-  }
-  // softmax over j: (g - <g, p>) p
-  for (index i = 0; i < n; ++i) {
-    T dot = 0;
-    for (index j = 0; j < n; ++j) dot += g(i, j) * softmax(i, j);
-    for (index j = 0; j < n; ++j) g(i, j) = (g(i, j) - dot) * softmax(i, j);
-  }
-}
-
-}  // namespace detail
-
-/// g [i, j] from the gradient of the balanced matrix to that of the logits, in place.
+/// All steps of eight matrices: after[0] is the softmax + eps, after[k + 1] = after[k] divided by sums over i (k even)
+/// or over j (k odd) + eps, which are kept.
 template <class T>
-void sinkhorn_backward(view<T, 2> logits /*[i,j]*/, index iterations, T eps, view<T, 2> g /*[i,j]*/) {
-  constexpr index published = 4;  // hc_mult of Flash and Pro
-  if (g.extent(0) == published)
-    detail::sinkhorn_backward<published>(logits, iterations, eps, g);
-  else
-    detail::sinkhorn_backward<0>(logits, iterations, eps, g);
-}
+struct sinkhorn_steps {
+  static constexpr index lanes = sinkhorn_lanes;
+  index n, steps;
+  view<T, 3> softmax;      // [i, j, l]
+  view<T, 4> after;        // [step, i, j, l]
+  view<T, 3> denominator;  // [step, j or i, l]
+
+  static sinkhorn_steps take(workspace& w, index n, index iterations) {
+    const index steps = 2 * iterations - 1;
+    return {n, steps, w.take<T>(n, n, lanes), w.take<T>(steps + 1, n, n, lanes), w.take<T>(steps, n, lanes)};
+  }
+  /// The balanced matrices.
+  view<T, 3> result() const { return after[steps]; }
+
+  /// softmax holds the logits.
+  template <execution E>
+  void forward(E& e, T eps) const {
+    // Softmax over j.
+    for (index i = 0; i < n; ++i) {
+      T largest[lanes], sum[lanes] = {};
+      std::copy_n(at(softmax, i, 0), lanes, largest);
+      for (index j = 1; j < n; ++j) each([&](index l) { largest[l] = std::max(largest[l], at(softmax, i, j)[l]); });
+      for (index j = 0; j < n; ++j) each([&](index l) { at(softmax, i, j)[l] -= largest[l]; });
+      kernel::exponential<E>::run(e, at(softmax, i, 0), n * lanes);
+      for (index j = 0; j < n; ++j) each([&](index l) { sum[l] += at(softmax, i, j)[l]; });
+      for (index j = 0; j < n; ++j) each([&](index l) { at(after[0], i, j)[l] = (at(softmax, i, j)[l] /= sum[l]) + eps; });
+    }
+    for (index k = 0; k < steps; ++k)
+      for (index a = 0; a < n; ++a) {
+        T sum[lanes] = {};
+        for (index b = 0; b < n; ++b) each([&](index l) { sum[l] += along(after[k], k, a, b)[l]; });
+        T* const below = denominator[k][a].data();
+        each([&](index l) { below[l] = sum[l] + eps; });
+        for (index b = 0; b < n; ++b) each([&](index l) { along(after[k + 1], k, a, b)[l] = along(after[k], k, a, b)[l] / below[l]; });
+      }
+  }
+
+  /// g from the gradient of the result to that of the logits, in place.
+  void backward(view<T, 3> g /*[i,j,l]*/) const {
+    for (index k = steps; k-- > 0;)
+      for (index a = 0; a < n; ++a) {
+        T dot[lanes] = {};  // sum along the axis of dy y
+        for (index b = 0; b < n; ++b) each([&](index l) { dot[l] += along(g, k, a, b)[l] * along(after[k + 1], k, a, b)[l]; });
+        const T* const below = denominator[k][a].data();
+        for (index b = 0; b < n; ++b) each([&](index l) { along(g, k, a, b)[l] = (along(g, k, a, b)[l] - dot[l]) / below[l]; });
+      }
+    // Softmax over j: (g - <g, p>) p.
+    for (index i = 0; i < n; ++i) {
+      T dot[lanes] = {};
+      for (index j = 0; j < n; ++j) each([&](index l) { dot[l] += at(g, i, j)[l] * at(softmax, i, j)[l]; });
+      for (index j = 0; j < n; ++j) each([&](index l) { at(g, i, j)[l] = (at(g, i, j)[l] - dot[l]) * at(softmax, i, j)[l]; });
+    }
+  }
+
+ private:
+  template <class F>
+  static void each(F f) {
+    for (index l = 0; l < lanes; ++l) f(l);
+  }
+  /// The eight entries (i, j).
+  static T* at(view<T, 3> x, index i, index j) { return x.data() + (i * x.extent(1) + j) * lanes; }
+  /// The b-th of those that step k divides by their sum, a-th of n sums.
+  static T* along(view<T, 3> x, index k, index a, index b) { return k % 2 == 0 ? at(x, b, a) : at(x, a, b); }
+};
 
 }  // namespace dsv4::train

@@ -188,7 +188,8 @@ class training {
     }
 
     // Loss and gradients: the mean of the parts.
-    std::fill_n(gradients_.data(), gradients_.size(), T{0});
+    kernel::rows<E>::run(executor_, gradients_.size(), train::word_grain,
+                         [&](index begin, index end) { std::fill(gradients_.data() + begin, gradients_.data() + end, T{0}); });
     auto g = bind<T>(s_.c, gradients_.data());
     std::vector<std::vector<index>> load;
     index mtp_tokens = 0;

@@ -18,7 +18,8 @@ TEST_CASE("compressor: overlap, blocks left open, several samples", "[train]") {
   for (const index layer : {1, 2}) {  // CSA, HCA
     trained_model<> m(c, 1);
     const train::batch b = packed(lengths, c.vocab_size, 2);
-    const train::layer_context l(c, b, c.ratio(layer), 17);
+    const train::rotary_table rotary(c, c.ratio(layer), 17);
+    const train::layer_context l(c, b, c.ratio(layer), rotary);
     const index tokens = b.tokens(), entries = l.entries.size(), width = (layer == 1 ? 2 : 1) * c.head_dim;
     CHECK(entries == (layer == 1 ? 0 + 0 + 1 + 1 + 1 + 2 + 2 + 4 : 3 + 2));
     integers r{3};
@@ -105,8 +106,10 @@ TEST_CASE("core attention: window, entries, sink near and far", "[train]") {
 }
 
 TEST_CASE("indexer's objective: q, head weights and keys, over a set", "[train]") {
-  const index tokens = 14, heads = 3, d = 4, entries = 3;
-  for (const bool dense : {true, false}) {
+  const index heads = 3, d = 4;
+  // One tile of queries; and two, the second not full.
+  for (const auto& [tokens, dense] : {std::pair<index, bool>{14, true}, {14, false}, {41, false}}) {
+    const index entries = tokens / csa_ratio;
     integers r{5};
     variable<3> q(r, 1.5, tokens, heads, d);
     variable<2> weights(r, 1, tokens, heads), keys(r, 1.5, entries, d);
@@ -121,9 +124,9 @@ TEST_CASE("indexer's objective: q, head weights and keys, over a set", "[train]"
     if (dense) teacher(12, 1) = 0;                  // no share: 0 log 0 is 0
     const view<const std::uint8_t, 2> mask(set.data(), tokens, entries);
     const auto loss = [&] {
-      return 0.7 * train::index_objective<T>(q.constant(), weights.constant(), keys.constant(), mask, teacher.all(), 1, {}, {}, {});
+      return 0.7 * train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(), mask, teacher.all(), 1, {}, {}, {});
     };
-    train::index_objective<T>(q.constant(), weights.constant(), keys.constant(), mask, teacher.all(), 0.7, q.gradient, weights.gradient,
+    train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(), mask, teacher.all(), 0.7, q.gradient, weights.gradient,
                               keys.gradient);
     q.check("q", loss);
     weights.check("head weights", loss);
@@ -136,14 +139,16 @@ TEST_CASE("indexer's objective: q, head weights and keys, over a set", "[train]"
 
     // A pupil that knows everything has nothing to learn: the scores' own softmax as teacher.
     tensor<T, 2> own(tokens, entries);
-    tensor<T, 1> scores(entries);
     for (index t = 0; t < tokens; ++t) {
       const index n = train::visible_entries(t, csa_ratio);
-      train::index_scores<T>(q.constant()[t], weights.constant()[t], keys.constant(), n, scores.data(), nullptr);
-      for (index s = 0; s < n; ++s) own(t, s) = mask(t, s) ? 3 * std::exp(scores[s]) : 0;
+      for (index s = 0; s < n; ++s) {
+        T score = 0;
+        for (index h = 0; h < heads; ++h) score += weights.value(t, h) * std::max(inner(q.value[t][h], keys.value[s]), T(0));
+        own(t, s) = mask(t, s) ? 3 * std::exp(score) : 0;
+      }
     }
     q.forget(0);
-    CHECK(std::fabs(train::index_objective<T>(q.constant(), weights.constant(), keys.constant(), mask, own.all(), 1, q.gradient,
+    CHECK(std::fabs(train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(), mask, own.all(), 1, q.gradient,
                                               weights.gradient, keys.gradient)) < 1e-14);
     for (index i = 0; i < q.gradient.size(); ++i) CHECK(std::fabs(q.gradient.data()[i]) < 1e-14);
   }
@@ -152,7 +157,8 @@ TEST_CASE("indexer's objective: q, head weights and keys, over a set", "[train]"
 TEST_CASE("indexer: through its projections; quantised, straight through the rounding", "[train]") {
   const config c = smallest_config();
   const train::batch b = packed({5, 9}, c.vocab_size, 6);
-  const train::layer_context l(c, b, csa_ratio, 9);
+  const train::rotary_table rotary(c, csa_ratio, 9);
+  const train::layer_context l(c, b, csa_ratio, rotary);
   const index tokens = b.tokens();
   for (const bool quantise : {false, true}) {
     trained_model<> m(c, 7);
@@ -183,7 +189,8 @@ TEST_CASE("indexer: through its projections; quantised, straight through the rou
 TEST_CASE("indexer: quantised, queries and keys are turned and rounded to FP4", "[train]") {
   const config c = smallest_config();
   const train::batch b = packed({5, 9}, c.vocab_size, 6);
-  const train::layer_context l(c, b, csa_ratio, 9);
+  const train::rotary_table rotary(c, csa_ratio, 9);
+  const train::layer_context l(c, b, csa_ratio, rotary);
   const index tokens = b.tokens();
   trained_model<> m(c, 7);
   integers r{8};
@@ -215,7 +222,8 @@ struct attention_case {
   index layer;
   trained_model<> m{c, 9};
   train::batch b = packed(lengths, c.vocab_size, 10);
-  train::layer_context l{c, b, c.ratio(layer), 17};
+  train::rotary_table rotary{c, c.ratio(layer), 17};
+  train::layer_context l{c, b, c.ratio(layer), rotary};
   integers r{11};
   variable<2> x{r, 1, b.tokens(), c.hidden_size};
   tensor<T, 2> dout = numbers(r, 1, b.tokens(), c.hidden_size), out = tensor<T, 2>(b.tokens(), c.hidden_size);

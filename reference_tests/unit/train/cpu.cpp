@@ -44,7 +44,7 @@ TEST_CASE("cpu: the loop covers every piece once", "[train]") {
 }
 
 TEST_CASE("cpu: products, tiles whole and partial", "[train]") {
-  struct { index t, k, o; } const sizes[] = {{1, 1, 1}, {3, 5, 7}, {130, 17, 150}, {257, 40, 129}, {2, 300, 128}};
+  struct { index t, k, o; } const sizes[] = {{1, 1, 1}, {3, 5, 7}, {130, 17, 150}, {257, 40, 129}, {600, 300, 130}, {2, 300, 128}};
   for (const auto& [t, k, o] : sizes)
     for (const int threads : {1, 3}) {
       integers r{std::uint64_t(t)};
@@ -53,19 +53,45 @@ TEST_CASE("cpu: products, tiles whole and partial", "[train]") {
       tensor<double, 2> y(t, o), y0(t, o);
       auto dx = numbers(r, 1, t, k), dw = numbers(r, 1, o, k);  // added to
       auto dx0 = dx;
-      auto dw0 = dw;
+      auto dw0 = dw, dw_only = dw;
       kernel::scope<exec::cpu>::run(e, [&] {
         kernel::products<exec::cpu>::forward<double>(e, x, w, y);
-        kernel::products<exec::cpu>::input<double>(e, dy, w, dx);
-        kernel::products<exec::cpu>::weight<double>(e, dy, x, dw);
+        kernel::products<exec::cpu>::backward<double>(e, dy, x, w, dx, dw);
+        kernel::products<exec::cpu>::backward<double>(e, dy, x, w, {}, dw_only);
       });
       kernel::products<exec::ref>::forward<double>(spec, x, w, y0);
-      kernel::products<exec::ref>::input<double>(spec, dy, w, dx0);
-      kernel::products<exec::ref>::weight<double>(spec, dy, x, dw0);
+      kernel::products<exec::ref>::backward<double>(spec, dy, x, w, dx0, dw0);
       same_up_to_rounding("y", y, y0);
       same_up_to_rounding("dx", dx, dx0);
       same_up_to_rounding("dw", dw, dw0);
+      CHECK(std::equal(dw.data(), dw.data() + dw.size(), dw_only.data()));
     }
+}
+
+TEST_CASE("cpu: exponentials, the same wherever a number stands", "[train]") {
+  exec::cpu e;
+  integers r{4};
+  constexpr index most = 70;
+  const auto x = numbers(r, 40, most);
+  for (index n = 0; n <= most; ++n) {
+    std::vector<float> single(std::size_t(n) + 1, 7);
+    std::vector<double> twice(std::size_t(n) + 1, 7);
+    std::copy_n(x.data(), n, twice.data());
+    std::copy_n(x.data(), n, single.data());
+    kernel::exponential<exec::cpu>::run(e, single.data(), n);
+    kernel::exponential<exec::cpu>::run(e, twice.data(), n);
+    CHECK((single[std::size_t(n)] == 7 && twice[std::size_t(n)] == 7));
+    for (index i = 0; i < n; ++i) {
+      CHECK(twice[std::size_t(i)] == Catch::Approx(std::exp(x[i])).epsilon(1e-14));
+      float alone = float(x[i]);
+      CHECK(single[std::size_t(i)] == Catch::Approx(std::exp(double(alone))).epsilon(3e-7));
+      kernel::exponential<exec::cpu>::run(e, &alone, 1);
+      CHECK(single[std::size_t(i)] == alone);
+    }
+  }
+  float edges[] = {-INFINITY, -1000, 0, NAN};
+  kernel::exponential<exec::cpu>::run(e, edges, 4);
+  CHECK((edges[0] < 1e-37f && edges[1] < 1e-37f && edges[2] == 1 && std::isnan(edges[3])));
 }
 
 /// Operands and results of core attention.

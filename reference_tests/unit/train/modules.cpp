@@ -140,8 +140,22 @@ TEST_CASE("Sinkhorn: sizes, iterations, logits near and far apart", "[train]") {
           sinkhorn<T>(y, iterations, 1e-6);
           return inner(dy, y);
         };
-        logits.gradient = dy;
-        train::sinkhorn_backward<T>(logits, iterations, 1e-6, logits.gradient);
+        // Eight matrices side by side, this one in an inner place among others.
+        workspace scratch;
+        const auto steps = train::sinkhorn_steps<T>::take(scratch, n, iterations);
+        auto g = scratch.take<T>(n, n, train::sinkhorn_lanes);
+        constexpr index lane = 5;
+        const auto entry = [&](const auto& v, index at) -> T& { return v.data()[at * train::sinkhorn_lanes + lane]; };
+        for (index at = 0; at < n * n * train::sinkhorn_lanes; ++at) steps.softmax.data()[at] = spread * r.unit(), g.data()[at] = r.unit();
+        for (index at = 0; at < n * n; ++at) entry(steps.softmax, at) = logits.value.data()[at], entry(g, at) = dy.data()[at];
+        exec::ref e;
+        steps.forward(e, 1e-6);
+        steps.backward(g);
+        loss();
+        for (index at = 0; at < n * n; ++at) {
+          CHECK(entry(steps.result(), at) == y.data()[at]);
+          logits.gradient.data()[at] = entry(g, at);
+        }
         INFO("n " << n << ", iterations " << iterations << ", spread " << spread);
         logits.check("logits", loss, 0);
       }
@@ -206,21 +220,23 @@ TEST_CASE("read-out and cross-entropy: with and without targets, more tokens tha
 }
 
 TEST_CASE("cross-entropy: by hand, and logits far apart", "[train]") {
+  exec::ref e;
   tensor<T, 1> z(3);
   z[0] = 1, z[1] = 2, z[2] = 4;
   const double sum = std::exp(1.0) + std::exp(2.0) + std::exp(4.0);
-  CHECK(train::cross_entropy<T>(z, 1, 2.0) == Catch::Approx(std::log(sum) - 2).epsilon(1e-15));
+  CHECK(train::cross_entropy<exec::ref, T>(e, z, 1, 2.0) == Catch::Approx(std::log(sum) - 2).epsilon(1e-15));
   CHECK(z[0] == Catch::Approx(2 * std::exp(1.0) / sum).epsilon(1e-14));
   CHECK(z[1] == Catch::Approx(2 * std::exp(2.0) / sum - 2).epsilon(1e-14));
   tensor<float, 1> far(2);
   far[0] = 3e4f, far[1] = -3e4f;
-  CHECK(train::cross_entropy<float>(far, 1, 1.0f) == 6e4);
+  CHECK(train::cross_entropy<exec::ref, float>(e, far, 1, 1.0f) == 6e4);
   CHECK((far[0] == 1 && far[1] == -1));
 }
 
 // ---- experts
 
 TEST_CASE("SwiGLU: gradients, and none where it is clamped", "[train]") {
+  exec::ref e;
   const T limit = 2, weight = 0.7;
   //                 inside          gate above   up above   up below   gate far below: not clamped   both
   std::vector<T> a{0.5, -1.2, 1.9, 2.5, 3.1, 0.4, -0.9, -6, -40, 2.2}, u{1.5, -0.4, -1.9, 1, -1.8, 2.5, -2.6, 1.2, 0.3, 2.8};
@@ -228,12 +244,12 @@ TEST_CASE("SwiGLU: gradients, and none where it is clamped", "[train]") {
   std::vector<T> dz{0.3, -1, 0.8, 1, 0.5, -0.7, 0.9, 1, 1, 0.6}, z(10), da(10), du(10);
   T w = weight;
   const auto loss = [&] {
-    train::swiglu<T>(a.data(), u.data(), n, limit, w, z.data());
+    train::swiglu<exec::ref, T>(e, a.data(), u.data(), n, limit, w, z.data());
     T sum = 0;
     for (std::size_t i = 0; i < 10; ++i) sum += dz[i] * z[i];
     return sum;
   };
-  const T dw = train::swiglu_backward<T>(a.data(), u.data(), dz.data(), n, limit, weight, da.data(), du.data());
+  const T dw = train::swiglu_backward<exec::ref, T>(e, a.data(), u.data(), dz.data(), n, limit, weight, da.data(), du.data());
   check_gradient("a", a, da, loss);
   check_gradient("u", u, du, loss);
   check_gradient("weight", std::span(&w, 1), std::span(&dw, 1), loss);
@@ -244,7 +260,7 @@ TEST_CASE("SwiGLU: gradients, and none where it is clamped", "[train]") {
   // The border itself belongs to the inside.
   const T edge_a[] = {limit, 1, 1}, edge_u[] = {1, limit, -limit}, one[] = {1, 1, 1};
   T ea[3], eu[3];
-  train::swiglu_backward<T>(edge_a, edge_u, one, 3, limit, weight, ea, eu);
+  train::swiglu_backward<exec::ref, T>(e, edge_a, edge_u, one, 3, limit, weight, ea, eu);
   CHECK((ea[0] != 0 && eu[1] != 0 && eu[2] != 0));
 }
 

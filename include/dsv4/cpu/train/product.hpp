@@ -6,8 +6,8 @@
 /// oracle   train/product.hpp
 /// deviates none
 ///
-/// A tile is a fixed number of rows of the result, summed by one thread over the whole contracted axis: neither the
-/// threads nor who runs a tile change a bit.
+/// A tile is a fixed part of the result, summed by one thread over the whole contracted axis: neither the threads nor
+/// who runs a tile change a bit.  The tiles of both products of the way back are shared out together.
 #include "../../adapt/eigen.hpp"
 #include "../../train/product.hpp"
 #include "../parallel.hpp"
@@ -15,14 +15,13 @@
 namespace dsv4 {
 
 namespace cpu {
-/// Rows of a result that one task computes: enough for Eigen's packing of the other factor to cost a few percent.
-inline constexpr index product_tile = 128;
+/// Tokens of a tile of y or dx: enough for Eigen's packing of the weight to cost a few percent.
+inline constexpr index token_tile = 256;
+/// Rows of a tile of dw, whose contracted axis is long; few rows are cut into as many columns as well.
+inline constexpr index weight_tile = 128;
 
-/// f(begin, end) for fixed tiles of [0, n).
-template <class F>
-void product_tiles(index n, F f) {
-  parallel_tasks((n + product_tile - 1) / product_tile, [&](index i) { f(i * product_tile, std::min(n, (i + 1) * product_tile)); });
-}
+/// Tiles of `side` that cover [0, n).
+inline index tiles(index n, index side) { return (n + side - 1) / side; }
 }  // namespace cpu
 
 namespace kernel {
@@ -35,34 +34,57 @@ struct rows<exec::basic_cpu<A>> {
 };
 
 template <accumulate A>
+struct exponential<exec::basic_cpu<A>> {
+  template <class T>
+  static void run(exec::basic_cpu<A>&, T* x, index n) {
+    // In vectors from the first to the last: Eigen's exp of a vector and std::exp may differ by an ulp.
+    constexpr index wide = 16;
+    using vector = Eigen::Array<T, wide, 1>;
+    index i = 0;
+    for (; i + wide <= n; i += wide) {
+      Eigen::Map<vector> part(x + i);
+      part = part.exp();
+    }
+    vector rest = vector::Zero();
+    std::copy(x + i, x + n, rest.data());
+    rest = rest.exp().eval();
+    std::copy_n(rest.data(), n - i, x + i);
+  }
+};
+
+template <accumulate A>
 struct products<exec::basic_cpu<A>> {
   using E = exec::basic_cpu<A>;
   // einsum: t k, o k -> t o
   template <class T>
   static void forward(E&, view<const T, 2> x, view<const T, 2> w, view<T, 2> y) {
-    cpu::product_tiles(y.extent(0), [&](index begin, index end) {
+    constexpr index side = cpu::token_tile;
+    const index tokens = y.extent(0);
+    cpu::parallel_tasks(cpu::tiles(tokens, side), [&](index i) {
+      const index begin = i * side, end = std::min(tokens, begin + side);
       adapt::as_eigen(y.rows(begin, end)).noalias() = adapt::as_eigen(x.rows(begin, end)) * adapt::as_eigen(w).transpose();
     });
   }
-  // einsum: t o, o k -> t k
+
   template <class T>
-  static void input(E&, view<const T, 2> dy, view<const T, 2> w, view<T, 2> dx) {
-    cpu::product_tiles(dx.extent(0), [&](index begin, index end) {
+  static void backward(E&, view<const T, 2> dy, view<const T, 2> x, view<const T, 2> w, view<T, 2> dx, view<T, 2> dw) {
+    // einsum: t o, t k -> o k
+    const index rows = dw.extent(0), cols = dw.extent(1), high = cpu::weight_tile, wide = rows <= high ? high : cols;
+    const index across = cpu::tiles(cols, wide), weights = cpu::tiles(rows, high) * across;
+    const auto weight = [&](index i) {
+      const index o = i / across * high, k = i % across * wide, height = std::min(high, rows - o), width = std::min(wide, cols - k);
+      adapt::as_eigen(dw).block(o, k, height, width).noalias() +=
+          adapt::as_eigen(dy).middleCols(o, height).transpose() * adapt::as_eigen(x).middleCols(k, width);
+    };
+    // einsum: t o, o k -> t k
+    constexpr index side = cpu::token_tile;
+    const index tokens = dx.data() ? dx.extent(0) : 0;
+    const auto input = [&](index i) {
+      const index begin = i * side, end = std::min(tokens, begin + side);
       adapt::as_eigen(dx.rows(begin, end)).noalias() += adapt::as_eigen(dy.rows(begin, end)) * adapt::as_eigen(w);
-    });
-  }
-  // einsum: t o, t k -> o k
-  template <class T>
-  static void weight(E&, view<const T, 2> dy, view<const T, 2> x, view<T, 2> dw) {
-    // Few rows: the columns are cut as well, so that there is something to share out.  The cuts follow from the shape alone.
-    const index rows = dw.extent(0), cols = dw.extent(1), width = rows <= cpu::product_tile ? cpu::product_tile : cols;
-    const index across = (cols + width - 1) / width;
-    cpu::parallel_tasks((rows + cpu::product_tile - 1) / cpu::product_tile * across, [&](index i) {
-      const index o = i / across * cpu::product_tile, k = i % across * width;
-      const index height = std::min(cpu::product_tile, rows - o), n = std::min(width, cols - k);
-      adapt::as_eigen(dw).block(o, k, height, n).noalias() +=
-          adapt::as_eigen(dy).middleCols(o, height).transpose() * adapt::as_eigen(x).middleCols(k, n);
-    });
+    };
+    // The tiles of dw are the larger ones: first.
+    cpu::parallel_tasks(weights + cpu::tiles(tokens, side), [&](index i) { i < weights ? weight(i) : input(i - weights); });
   }
 };
 }  // namespace kernel

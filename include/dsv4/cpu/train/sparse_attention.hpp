@@ -67,7 +67,7 @@ struct attend<exec::basic_cpu<A>> {
       const index end = std::min(begin + cpu::query_tile, q.extent(0)), rows = (end - begin) * heads;
       const auto tile = cpu::tile_keys<T>::take(scratch, k, begin, end);
       const auto keys = adapt::as_eigen(tile.keys);
-      auto p = scratch.take<T>(rows, tile.keys.extent(0));  // [q, k] scores, then exp(score - lse)
+      auto p = scratch.take<T>(rows, tile.keys.extent(0));  // [q, k] scores, then their softmax
       auto P = adapt::as_eigen(p);
       P.noalias() = adapt::as_eigen(q.rows(begin, end).reshape(rows, d)) * keys.transpose();
       for (index r = 0; r < rows; ++r) {
@@ -75,9 +75,10 @@ struct attend<exec::basic_cpu<A>> {
         auto row = P.row(r).array();
         row = row * scale + adapt::as_eigen(tile.bias).row(t).array();
         const T largest = std::max(row.maxCoeff(), sink[h]);
-        const T sum = (row - largest).exp().sum() + std::exp(sink[h] - largest);
+        row = (row - largest).exp();
+        const T sum = row.sum() + std::exp(sink[h] - largest);
         lse(begin + t, h) = largest + std::log(sum);
-        row = (row - lse(begin + t, h)).exp();
+        row *= 1 / sum;
       }
       adapt::as_eigen(o.rows(begin, end).reshape(rows, d)).noalias() = P * keys;
     }
