@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // One training step of the embedded model: tokens per second, share of the Eigen sgemm rate of the same run, memory.
-//   build/bench/training [TRAIN.json] [--threads N] [--steps N] [--at-once ROWS] [--recompute] [--plain] [--adamw]
+//   build/bench/training [TRAIN.json] [--threads N] [--steps N] [--at-once ROWS] [--recompute] [--plain] [--adamw] [--json]
 // --at-once: a step in parts of so many rows.  --plain: no MTP block and no indexer objective, which transformers lacks
-// (reference_tests/oracle/train_transformers.py speed measures that).  --adamw: no Muon.
+// (reference_tests/oracle/train_transformers.py speed --ours measures both by turns).  --adamw: no Muon.
+// --json: one line, {"seconds": [of each step], "tokens", "gflop", "sgemm_gflops", "peak_mib", "needed_mib"}.
 // TRAIN.json: a training file; default examples/kjv-mini/train.json.  The text is random tokens, which cost the same.
 //
 // A step is loss, gradients, clipping, Muon, AdamW and the bias of the gates.  GFLOP counts the multiplications and
@@ -15,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <dsv4/dsv4.hpp>
+#include <numeric>
 #include <random>
 
 namespace {
@@ -55,12 +57,12 @@ double block_floats(const config& c) {
 }
 
 /// Multiply-adds of one step over `rows` samples of `length` tokens.
-double step_flop(const config& c, const train::parameter_layout& layout, index rows, index length) {
+double step_flop(const config& c, const train::parameter_layout& layout, index rows, index length, bool muon) {
   const double tokens = double(rows * length);
   constexpr double both_ways = 3, weights_only = 2;  // forward, dx, dw; the indexer's inputs are detached
   double macs = 0, newton_schulz = 0;
   for (const train::parameter_info& p : layout.all) {
-    if (p.rule == train::update_rule::muon)
+    if (muon && p.rule == train::update_rule::muon)
       for (const index r : p.matrices) {
         // X X^T and A A (symmetric, but computed as products), B X: ten times
         const double s = double(std::min(r, p.shape[1])), l = double(std::max(r, p.shape[1]));
@@ -95,7 +97,7 @@ double resident_mb() {
 int main(int argc, char** argv) try {
   std::string file = DSV4_SOURCE_DIR "/examples/kjv-mini/train.json";
   int threads = 2, steps = 5, at_once = 0;
-  bool recompute = false, plain = false, adamw = false;
+  bool recompute = false, plain = false, adamw = false, json = false;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--threads") && i + 1 < argc)
       threads = std::atoi(argv[++i]);
@@ -109,10 +111,13 @@ int main(int argc, char** argv) try {
       plain = true;
     else if (!std::strcmp(argv[i], "--adamw"))
       adamw = true;
+    else if (!std::strcmp(argv[i], "--json"))
+      json = true;
     else
       file = argv[i];
   }
   const double sgemm_before = sgemm_gflops(threads), base_mb = resident_mb();
+  if (steps < 1) throw std::invalid_argument("--steps must be at least 1");
   trainer::settings s = trainer::read_settings(file);
   s.quantise.from = trainer::moment::none();
   s.recompute = recompute;
@@ -131,10 +136,11 @@ int main(int argc, char** argv) try {
   s.index_stages.warm_up = s.index_stages.sparse = plain ? trainer::moment::none() : trainer::moment::share(0);
   trainer::training<float, exec::cpu, exec::cpu_fast> t(s, text, {}, std::vector<std::int32_t>(std::size_t(s.c.vocab_size), 1), {threads});
   t.step();  // memory
-  double best = 1e9;
-  for (int i = 0; i < steps; ++i) best = std::min(best, t.step().seconds);
+  std::vector<double> seconds;
+  for (int i = 0; i < steps; ++i) seconds.push_back(t.step().seconds);
+  const double best = *std::min_element(seconds.begin(), seconds.end()), mean = std::accumulate(seconds.begin(), seconds.end(), 0.0) / steps;
   const double peak_mb = resident_mb() - base_mb, sgemm = std::max(sgemm_before, sgemm_gflops(threads));
-  const double per_step = double(s.batch.rows * s.data.length), gflop = 1e-9 * step_flop(s.c, t.layout(), s.batch.rows, s.data.length);
+  const double per_step = double(s.batch.rows * s.data.length), gflop = 1e-9 * step_flop(s.c, t.layout(), s.batch.rows, s.data.length, !adamw);
   // Weights, gradients, momenta (two for AdamW), and one block's activations of every sequence in flight.
   double moments = 0;
   for (const train::parameter_info& p : t.layout().all)
@@ -142,10 +148,17 @@ int main(int argc, char** argv) try {
   const double rows_in_flight = double(at_once ? at_once : s.batch.rows), words = 4.0 / (1 << 20);
   const double state_mb = words * (2 * double(t.layout().size) + moments);
   const double needed_mb = state_mb + words * rows_in_flight * double(s.data.length) * block_floats(s.c);
+  if (json) {
+    std::printf("{\"seconds\": [");
+    for (const double& one : seconds) std::printf("%s%.4f", &one == seconds.data() ? "" : ", ", one);
+    std::printf("], \"tokens\": %.0f, \"gflop\": %.2f, \"sgemm_gflops\": %.1f, \"peak_mib\": %.1f, \"needed_mib\": %.1f}\n", per_step, gflop, sgemm,
+                peak_mb, needed_mb);
+    return 0;
+  }
   std::printf("%.2f M parameters, %ld rows of %ld tokens a step, %d threads, recompute %s\n", double(t.layout().size) * 1e-6,
               long(s.batch.rows), long(s.data.length), threads, s.recompute ? "on" : "off");
-  std::printf("%.3f s a step   %.0f tokens/s   %.1f GFLOP a step   %.1f GFLOP/s = %.0f %% of sgemm (%.1f)\n", best, per_step / best, gflop,
-              gflop / best, 100 * gflop / best / sgemm, sgemm);
+  std::printf("%.3f s a step, at best %.3f   %.0f tokens/s, at best %.0f   %.1f GFLOP a step   at best %.1f GFLOP/s = %.0f %% of sgemm (%.1f)\n", mean,
+              best, per_step / mean, per_step / best, gflop, gflop / best, 100 * gflop / best / sgemm, sgemm);
   std::printf("memory %.0f MiB; weights, gradients, momenta %.0f MiB, with one block's activations of %.0f sequences %.0f MiB: %.2f times\n",
               peak_mb, state_mb, rows_in_flight, needed_mb, peak_mb / needed_mb);
 } catch (const std::exception& e) {

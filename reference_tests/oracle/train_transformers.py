@@ -8,7 +8,7 @@
   venv/bin/python train_transformers.py logits --model DIR --ids 1,5,9 --ours ours.safetensors
   venv/bin/python train_transformers.py grad --model DIR --ids ids.json --out theirs.safetensors
   venv/bin/python train_transformers.py grad --model DIR --ids ids.json --ours ours.safetensors --json
-  venv/bin/python train_transformers.py speed --model DIR --batch 4 --length 256 --steps 5 --optimizer muon
+  venv/bin/python train_transformers.py speed --model DIR --batch 8 --length 512 --steps 8 --optimizer muon --ours build/bench/training
 
 DIR: config.json in the hub's fields, and model.safetensors.index.json with its shards, or model.safetensors, or
 weights.safetensors: hub names, F32/BF16/F16.  mtp.* is left out: transformers has no multi-token prediction.
@@ -20,6 +20,7 @@ import json
 import math
 import pathlib
 import re
+import subprocess
 import sys
 import time
 
@@ -128,6 +129,18 @@ class Muon:
                 p.mul_(1 - self.lr * self.decay).sub_(u.reshape(p.shape))
 
 
+def bench_steps(o):
+    """Seconds of a few steps of bench/training --plain on the same batch."""
+    command = [o.ours, "--plain", "--json", "--steps", "2", "--threads", str(o.threads)] + ["--adamw"] * (o.optimizer == "adamw")
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise BadFile(f"{' '.join(command)}: exit code {run.returncode}: {run.stderr.strip()}")
+    found = json.loads(run.stdout)
+    if found["tokens"] != o.batch * o.length:
+        raise Usage(f"{o.ours} runs steps of {found['tokens']} tokens: give --batch and --length of the same product")
+    return found["seconds"]
+
+
 def measure_speed(o):
     torch.set_num_threads(o.threads)
     libc = ctypes.CDLL(None)
@@ -164,9 +177,17 @@ def measure_speed(o):
     experts = min(ways, key=ways.get) if ways else o.experts
     model.set_experts_implementation(experts)
     step()
-    seconds = [step() for _ in range(o.steps)]
+    seconds, ours = [], []
+    for _ in range(o.steps):
+        seconds.append(step())
+        if o.ours:  # by turns: what slows the machine for a while slows both
+            ours += bench_steps(o)
     tokens = o.batch * o.length
-    return True, {"tokens_per_second": tokens * o.steps / sum(seconds), "best_step_tokens_per_second": tokens / min(seconds),
+    mean, best = sum(seconds) / len(seconds), min(seconds)
+    against = {"ours_tokens_per_second": tokens * len(ours) / sum(ours), "ours_best_step_tokens_per_second": tokens / min(ours),
+               "ours_seconds": [round(s, 4) for s in ours], "times_as_fast": mean * len(ours) / sum(ours),
+               "times_as_fast_best_steps": best / min(ours)} if ours else {}
+    return True, {"tokens_per_second": tokens / mean, "best_step_tokens_per_second": tokens / best, **against,
                   "seconds": [round(s, 4) for s in seconds], "batch": o.batch, "length": o.length, "optimizer": o.optimizer,
                   "threads": o.threads, "parameters": sum(p.numel() for _, p in named), "weights": weights, "attention": "eager",
                   "experts": experts, "experts_seconds": {w: round(s, 4) for w, s in ways.items()}, "compile": o.compile}
@@ -197,6 +218,7 @@ def main():
     p.add_argument("--loss-bar", type=float, default=1e-6, help="largest relative difference of the loss (1e-6)")
     p.add_argument("--worst", type=count, default=5, help="how many of the worst gradients to name (5)")
     p = verb("speed", measure_speed, "tokens per second of training steps on random ids, after a warm-up; no weights file: random weights")
+    p.add_argument("--ours", help="build/bench/training: two steps of it after each of torch's, and the ratio")
     p.add_argument("--batch", type=count, default=4)
     p.add_argument("--length", type=count, default=256)
     p.add_argument("--steps", type=count, default=5)
