@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 
+from expectations import expect, finish
+
 sys.dont_write_bytecode = True
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--dsv4", required=True)
@@ -20,14 +22,6 @@ import make_bundles  # noqa: E402
 import read_bundle  # noqa: E402
 
 shipped = root / "reference_tests/data/bundles"
-failures = 0
-
-
-def expect(ok, what):
-    global failures
-    if not ok:
-        failures += 1
-        print("FAILED:", what)
 
 
 def dsv4(*args, code=0):
@@ -116,5 +110,4 @@ with tempfile.TemporaryDirectory() as folder:
     dsv4("golden", "weights", folder / "none", "--out", folder / "y", code=66)
     dsv4("golden", "weights", shipped / "micro.v4gold", "--out", folder / "y", code=64)
 
-print(f"bundles: {failures} failures" if failures else "bundles: all as expected")
-sys.exit(bool(failures))
+finish("bundles")

@@ -9,22 +9,15 @@ import argparse
 import json
 import pathlib
 import subprocess
-import sys
 import tempfile
+
+from expectations import expect, finish
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--dsv4", required=True)
 arguments = arguments.parse_args()
 root = pathlib.Path(__file__).resolve().parents[2]
 model, data = root / "examples/kjv-mini", root / "reference_tests/data"
-failures = 0
-
-
-def expect(ok, what):
-    global failures
-    if not ok:
-        failures += 1
-        print("FAILED:", what)
 
 
 def header(file):
@@ -64,5 +57,4 @@ expect(unseen["drafts"]["accepted"] >= least_acceptance * unseen["drafts"]["prop
 # Balance is a property of the text that the gates were balanced on.
 trained = evaluate("kjv-trained.txt.zst", "--prompts", "0")
 expect(len(trained["experts"]) == 5 and all(e["busiest_over_mean"] < most_load for e in trained["experts"]), f"balance: {trained['experts']}")
-print("failed" if failures else "passed")
-sys.exit(failures != 0)
+finish("embedded")

@@ -7,20 +7,13 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
+
+from expectations import expect, finish
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--dsv4", required=True)
 arguments = arguments.parse_args()
 data = pathlib.Path(__file__).resolve().parents[1] / "data/encoding/cases.jsonl.zst"
-failures = 0
-
-
-def expect(ok, what):
-    global failures
-    if not ok:
-        failures += 1
-        print("FAILED:", what)
 
 
 def dsv4(*args, given, code=0):
@@ -79,5 +72,4 @@ for verb in ("encode", "parse"):
     expect("Examples" in text and f"dsv4 {verb} --lines" in text and "Exit codes" in text, text)
     expect(subprocess.run([arguments.dsv4, verb, "--no-such"], capture_output=True).returncode == 2, "usage")
 
-print("FAILED" if failures else "encode, parse: all right")
-sys.exit(bool(failures))
+finish("encoding")

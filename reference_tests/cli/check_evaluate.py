@@ -7,21 +7,14 @@ import json
 import math
 import pathlib
 import subprocess
-import sys
 import tempfile
+
+from expectations import expect, finish
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--dsv4", required=True)
 arguments = arguments.parse_args()
 data = pathlib.Path(__file__).resolve().parents[1] / "data"
-failures = 0
-
-
-def expect(ok, what):
-    global failures
-    if not ok:
-        failures += 1
-        print("FAILED:", what)
 
 
 def dsv4(*args, code=0, said=""):
@@ -70,5 +63,4 @@ with tempfile.TemporaryDirectory() as scratch:
     text.write_bytes(b"one\n\xff\xfe\n" * 20)
     dsv4("evaluate", "--model", model, "--data", str(text), "--held-out", "0.4", code=3, said="not UTF-8")
 
-print("evaluate:", "FAILED" if failures else "as expected")
-sys.exit(bool(failures))
+finish("evaluate")

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 
+from expectations import expect, finish
+
 sys.dont_write_bytecode = True
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--dsv4", required=True)
@@ -24,14 +26,6 @@ model = root / "reference_tests/data/official/flash-mini"
 spec = importlib.util.spec_from_file_location("read_bundle", root / "docs/read_bundle.py")
 reader = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reader)
-failures = 0
-
-
-def expect(ok, what):
-    global failures
-    if not ok:
-        failures += 1
-        print("FAILED:", what)
 
 
 def dsv4(*args, code=0):
@@ -155,5 +149,4 @@ with tempfile.TemporaryDirectory() as folder:
     text = dsv4("golden", "check", c, code=2).stdout
     expect("plain file name" in text, text)
 
-print(f"golden: {failures} failures" if failures else "golden: all as expected")
-sys.exit(bool(failures))
+finish("golden")

@@ -6,22 +6,15 @@ import argparse
 import json
 import pathlib
 import subprocess
-import sys
 import tempfile
+
+from expectations import expect, finish
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--dsv4", required=True)
 arguments = arguments.parse_args()
 folder = pathlib.Path(__file__).resolve().parents[1] / "data/text"
 tokenizer = ["--tokenizer", str(folder / "tokenizer.json")]
-failures = 0
-
-
-def expect(ok, what):
-    global failures
-    if not ok:
-        failures += 1
-        print("FAILED:", what)
 
 
 def dsv4(*args, given=b"", code=0, said=""):
@@ -83,5 +76,4 @@ dsv4(*tokenizer, "--ids", "4096", code=2, said="found 4096 at position 0")
 help_text = dsv4("--help")
 expect("dsv4 tokenize --model" in help_text and "--lines" in help_text, help_text)
 
-print("tokenize: ok" if not failures else f"{failures} failures")
-sys.exit(failures != 0)
+finish("tokenize")
