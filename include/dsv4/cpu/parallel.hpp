@@ -26,6 +26,9 @@ namespace cpu {
 
 inline constexpr index pieces_per_thread = 4;
 
+/// Pieces of b that cover a.
+constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
+
 /// Threads that a parallel_for started here may use.
 inline index concurrency() { return tbb::this_task_arena::max_concurrency(); }
 

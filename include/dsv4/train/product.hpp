@@ -115,11 +115,16 @@ inline constexpr index token_grain = 16;
 /// The same for channels, in sums over all tokens; and for words that are only written.
 inline constexpr index channel_grain = 16, word_grain = 4096;
 
+/// All n numbers become zero.
+template <execution E, class T>
+void set_zero(E& e, T* x, index n) {
+  kernel::rows<E>::run(e, n, word_grain, [&](index begin, index end) { std::fill(x + begin, x + end, T{}); });
+}
 /// A view of `scratch`, filled with zeros.
 template <class T, execution E, class... N>
 auto zeros(E& e, workspace& scratch, N... n) {
   auto v = scratch.take<T>(n...);
-  kernel::rows<E>::run(e, v.size(), word_grain, [&](index begin, index end) { std::fill(v.data() + begin, v.data() + end, T{}); });
+  set_zero(e, v.data(), v.size());
   return v;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// Sinkhorn, backward: through all 2 * 20 - 1 normalisations, and the softmax they begin with.
+/// Sinkhorn of training, forward and backward: all 2 * 20 - 1 normalisations, and the softmax they begin with.
 /// @paper{DSV4, Eq. (8)}
 /// axes     i = j stream · l one of eight tokens side by side
 /// oracle   mhc/sinkhorn.hpp (forward); finite differences

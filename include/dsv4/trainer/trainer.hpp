@@ -188,8 +188,7 @@ class training {
     }
 
     // Loss and gradients: the mean of the parts.
-    kernel::rows<E>::run(executor_, gradients_.size(), train::word_grain,
-                         [&](index begin, index end) { std::fill(gradients_.data() + begin, gradients_.data() + end, T{0}); });
+    train::set_zero(executor_, gradients_.data(), gradients_.size());
     auto g = bind<T>(s_.c, gradients_.data());
     std::vector<std::vector<index>> load;
     index mtp_tokens = 0;

@@ -154,12 +154,19 @@ TEST_CASE("indexer's objective: q, head weights and keys, over a set", "[train]"
   }
 }
 
+/// Two samples, and what a CSA layer knows of them.
+struct indexer_case {
+  config c = smallest_config();
+  train::batch b = packed({5, 9}, c.vocab_size, 6);
+  train::rotary_table rotary{c, csa_ratio, 9};
+  train::layer_context l{c, b, csa_ratio, rotary};
+};
+
 TEST_CASE("indexer: through its projections; quantised, straight through the rounding", "[train]") {
-  const config c = smallest_config();
-  const train::batch b = packed({5, 9}, c.vocab_size, 6);
-  const train::rotary_table rotary(c, csa_ratio, 9);
-  const train::layer_context l(c, b, csa_ratio, rotary);
-  const index tokens = b.tokens();
+  const indexer_case at;
+  const config& c = at.c;
+  const train::layer_context& l = at.l;
+  const index tokens = at.b.tokens();
   for (const bool quantise : {false, true}) {
     trained_model<> m(c, 7);
     const auto w = *m.w().layers[1].attn.indexer;
@@ -187,11 +194,10 @@ TEST_CASE("indexer: through its projections; quantised, straight through the rou
 }
 
 TEST_CASE("indexer: quantised, queries and keys are turned and rounded to FP4", "[train]") {
-  const config c = smallest_config();
-  const train::batch b = packed({5, 9}, c.vocab_size, 6);
-  const train::rotary_table rotary(c, csa_ratio, 9);
-  const train::layer_context l(c, b, csa_ratio, rotary);
-  const index tokens = b.tokens();
+  const indexer_case at;
+  const config& c = at.c;
+  const train::layer_context& l = at.l;
+  const index tokens = at.b.tokens();
   trained_model<> m(c, 7);
   integers r{8};
   auto x = numbers(r, 1, tokens, c.hidden_size), qr = numbers(r, 1, tokens, c.q_lora_rank);

@@ -245,6 +245,17 @@ TEST_CASE("network: recomputing a block, and forcing its routes, gives the same 
     for (index j = 0; j < 2; ++j) CHECK(r.routes[0](t, j) == s.m.tables.table[0](s.b.ids[std::size_t(t)], j));
 }
 
+TEST_CASE("network: a batch of longer samples after one of shorter", "[train]") {
+  step used(whole()), fresh(whole());
+  const train::batch longer = used.b;
+  used.b = packed({3, 2}, used.m.c.vocab_size, 23);
+  used.gradients();
+  used.b = longer;
+  const train::report r = used.gradients(), expected = fresh.gradients();
+  CHECK((r.loss == expected.loss && r.mtp_loss == expected.mtp_loss));
+  CHECK(std::equal(fresh.m.gradients.data(), fresh.m.gradients.data() + fresh.m.gradients.size(), used.m.gradients.data()));
+}
+
 TEST_CASE("network: gradients are added to what is there", "[train]") {
   step s(whole());
   const train::report first = s.gradients();

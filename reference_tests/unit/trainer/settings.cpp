@@ -15,38 +15,38 @@ namespace {
 
 json smallest() { return {{"model", dsv4::io::to_json(dsv4_test::tiny_config())}}; }
 std::string refusal(const json& j) {
-  return message<dsv4::format_error>([&] { parse_settings("/tmp/train.json", j); });
+  return message<dsv4::format_error>([&] { parse_settings("/run/of/mine/train.json", j); });
 }
 
 }  // namespace
 
 TEST_CASE("what is not given has its default; what is written reads back", "[trainer]") {
   json j = smallest();
-  const settings s = parse_settings("/tmp/train.json", j);
+  const settings s = parse_settings("/run/of/mine/train.json", j);
   CHECK(s.steps == settings().steps);
-  CHECK(s.tokenizer == "/tmp/tokenizer.json");
+  CHECK(s.tokenizer == "/run/of/mine/tokenizer.json");
   // What is written may be read from another folder.
   CHECK(parse_settings("there/../train.json", j).tokenizer == (std::filesystem::current_path() / "tokenizer.json").string());
   j["learning_rate"] = {{"peak", 0.01}, {"warm_up", 17}, {"decay", nullptr}};
   j["data"] = {{"begin", "document"}, {"separator", "form-feed"}};
   j["quantise"] = {{"from", 0.9}};
-  const settings t = parse_settings("/tmp/train.json", j);
+  const settings t = parse_settings("/run/of/mine/train.json", j);
   CHECK(t.rate.warm_up.of(1000) == 17);
   CHECK(t.quantise.from.of(1000) == 900);
   CHECK(t.schedule().at(1000) == 0.01);
   CHECK(t.data.text.begin == begin_token::document);
   json written = to_json(t);
   written["tokenizer"] = "tokenizer.json";
-  CHECK(difference(to_json(parse_settings("/tmp/train.json", written)), json(to_json(t))).empty());
+  CHECK(difference(to_json(parse_settings("/run/of/mine/train.json", written)), json(to_json(t))).empty());
 }
 
 TEST_CASE("unknown names are refused with the nearest known one", "[trainer]") {
   json j = smallest();
   j["stepz"] = 5;
-  CHECK(refusal(j) == "/tmp/train.json: field 'stepz' is not known; the nearest name is 'steps'");
+  CHECK(refusal(j) == "/run/of/mine/train.json: field 'stepz' is not known; the nearest name is 'steps'");
   j = smallest();
   j["learning_rate"] = {{"warmup", 5}};
-  CHECK(refusal(j) == "/tmp/train.json: field 'learning_rate.warmup' is not known; the nearest name is 'learning_rate.warm_up'");
+  CHECK(refusal(j) == "/run/of/mine/train.json: field 'learning_rate.warmup' is not known; the nearest name is 'learning_rate.warm_up'");
 }
 
 TEST_CASE("what is out of range, of another type or impossible is refused", "[trainer]") {
@@ -71,7 +71,7 @@ TEST_CASE("what is out of range, of another type or impossible is refused", "[tr
 }
 
 TEST_CASE("difference names the knobs that change a run, and no others", "[trainer]") {
-  const json a = to_json(parse_settings("/tmp/train.json", smallest()));
+  const json a = to_json(parse_settings("/run/of/mine/train.json", smallest()));
   json b = a;
   b["eval_every"] = 7;
   b["tokenizer"] = "elsewhere";

@@ -8,11 +8,11 @@
 #include <algorithm>
 
 #include "../../num/block_scaled.hpp"
+#include "../parallel.hpp"
 #include "../simd.hpp"
 
 namespace dsv4::cpu {
 
-constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
 /// Columns of a row in memory that kernels read: whole groups of 8, zeros behind the end.
 constexpr index padded(index k) { return ceil_div(k, simd::group_size) * simd::group_size; }
 

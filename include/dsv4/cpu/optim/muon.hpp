@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// Fast orthogonalisation: Eigen products of tiles, half of each symmetric one.
+/// Fast orthogonalisation: Eigen products of tiles; of a symmetric product those on and below the diagonal.
 /// @paper{DSV4, section 2.4, Eq. (28)}
 /// axes     s, l short and long side of the matrix
 /// oracle   kernel::newton_schulz<exec::ref>

@@ -19,9 +19,6 @@ namespace cpu {
 inline constexpr index token_tile = 256;
 /// Rows of a tile of dw, whose contracted axis is long; few rows are cut into as many columns as well.
 inline constexpr index weight_tile = 128;
-
-/// Tiles of `side` that cover [0, n).
-inline index tiles(index n, index side) { return (n + side - 1) / side; }
 }  // namespace cpu
 
 namespace kernel {
@@ -60,7 +57,7 @@ struct products<exec::basic_cpu<A>> {
   static void forward(E&, view<const T, 2> x, view<const T, 2> w, view<T, 2> y) {
     constexpr index side = cpu::token_tile;
     const index tokens = y.extent(0);
-    cpu::parallel_tasks(cpu::tiles(tokens, side), [&](index i) {
+    cpu::parallel_tasks(cpu::ceil_div(tokens, side), [&](index i) {
       const index begin = i * side, end = std::min(tokens, begin + side);
       adapt::as_eigen(y.rows(begin, end)).noalias() = adapt::as_eigen(x.rows(begin, end)) * adapt::as_eigen(w).transpose();
     });
@@ -70,7 +67,7 @@ struct products<exec::basic_cpu<A>> {
   static void backward(E&, view<const T, 2> dy, view<const T, 2> x, view<const T, 2> w, view<T, 2> dx, view<T, 2> dw) {
     // einsum: t o, t k -> o k
     const index rows = dw.extent(0), cols = dw.extent(1), high = cpu::weight_tile, wide = rows <= high ? high : cols;
-    const index across = cpu::tiles(cols, wide), weights = cpu::tiles(rows, high) * across;
+    const index across = cpu::ceil_div(cols, wide), weights = cpu::ceil_div(rows, high) * across;
     const auto weight = [&](index i) {
       const index o = i / across * high, k = i % across * wide, height = std::min(high, rows - o), width = std::min(wide, cols - k);
       adapt::as_eigen(dw).block(o, k, height, width).noalias() +=
@@ -84,7 +81,7 @@ struct products<exec::basic_cpu<A>> {
       adapt::as_eigen(dx.rows(begin, end)).noalias() += adapt::as_eigen(dy.rows(begin, end)) * adapt::as_eigen(w);
     };
     // The tiles of dw are the larger ones: first.
-    cpu::parallel_tasks(weights + cpu::tiles(tokens, side), [&](index i) { i < weights ? weight(i) : input(i - weights); });
+    cpu::parallel_tasks(weights + cpu::ceil_div(tokens, side), [&](index i) { i < weights ? weight(i) : input(i - weights); });
   }
 };
 }  // namespace kernel
