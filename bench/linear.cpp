@@ -40,9 +40,9 @@ double seconds(const std::function<void()>& f, bool one_thread = true) {
 // ---- what the machine can do ----------------------------------------------------------------------------------
 
 template <class T>
-double gemm_gflops(index n) {
+double gemm_gflops(index_t n) {
   using matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  static std::map<index, std::array<matrix, 3>> of;
+  static std::map<index_t, std::array<matrix, 3>> of;
   auto& [a, b, c] = of[n];
   if (a.rows() != n) {
     a = matrix::Random(n, n);
@@ -56,23 +56,23 @@ double gemm_gflops(index n) {
 
 /// 12 independent chains of FMA: the peak of one core, or of two.
 double fma_gflops(int threads) {
-  constexpr index rounds = 1'000'000, chains = 12;
+  constexpr index_t rounds = 1'000'000, chains = 12;
   exec::cpu e{threads};
   const double s = seconds(
       [&] {
         kernel::scope<exec::cpu>::run(e, [&] {
-          cpu::parallel_tasks(threads, [&](index) {
+          cpu::parallel_tasks(threads, [&](index_t) {
             simd::f32x8 sum[chains];
             const auto a = simd::set(0.999f), b = simd::set(1e-3f);
             DSV4_UNROLL
-            for (index j = 0; j < chains; ++j) sum[j] = simd::set(float(j + 1));
-            for (index i = 0; i < rounds; ++i) {
+            for (index_t j = 0; j < chains; ++j) sum[j] = simd::set(float(j + 1));
+            for (index_t i = 0; i < rounds; ++i) {
               DSV4_UNROLL
-              for (index j = 0; j < chains; ++j) sum[j] = simd::fma(sum[j], a, b);
+              for (index_t j = 0; j < chains; ++j) sum[j] = simd::fma(sum[j], a, b);
             }
             float total = 0;
             DSV4_UNROLL
-            for (index j = 0; j < chains; ++j) total += simd::sum(sum[j]);
+            for (index_t j = 0; j < chains; ++j) total += simd::sum(sum[j]);
             benchmark::DoNotOptimize(total);
           });
         });
@@ -88,9 +88,9 @@ double read_gbytes(int threads) {
   const double s = seconds(
       [&] {
         kernel::scope<exec::cpu>::run(e, [&] {
-          cpu::parallel_for(static_cast<index>(memory.size()), 1 << 16, [&](index begin, index end) {
+          cpu::parallel_for(static_cast<index_t>(memory.size()), 1 << 16, [&](index_t begin, index_t end) {
             std::uint64_t sum[8] = {};
-            for (index i = begin; i + 8 <= end; i += 8)
+            for (index_t i = begin; i + 8 <= end; i += 8)
               for (int j = 0; j < 8; ++j) sum[j] += memory[static_cast<std::size_t>(i + j)];
             benchmark::DoNotOptimize(sum);
           });
@@ -107,7 +107,7 @@ enum class input { quantised, bf16 };
 struct product {
   const char* name;
   dtype type;
-  index rows, cols, groups;
+  index_t rows, cols, groups;
   input x;
 };
 
@@ -130,7 +130,7 @@ constexpr product products[] = {
 /// Copies of one weight matrix that together exceed every cache, and activations.
 class subject {
  public:
-  subject(const product& p, index tokens, std::size_t working_set) : p_(p), tokens_(tokens) {
+  subject(const product& p, index_t tokens, std::size_t working_set) : p_(p), tokens_(tokens) {
     std::mt19937 random(1);
     weight_matrix w;
     w.type = p.type;
@@ -180,7 +180,7 @@ class subject {
 
  private:
   product p_;
-  index tokens_;
+  index_t tokens_;
   std::size_t bytes_ = 0, next_ = 0;
   std::vector<std::byte> scales_, memory_;
   std::vector<weight_matrix> weights_;
@@ -237,13 +237,14 @@ int summary(int rounds) {
       "one thread.\n"
       "One-thread figures count the thread's own time, two-thread figures the wall clock of a machine that "
       "may be busy:\n"
-      "fma 2T:1T says what it had to give at that moment.  2T columns: times the rate of one thread.  MEM: below\n"
+      "fma 2T:1T says what it had to give at that moment.  2T columns: times the rate of one thread.  MEM: "
+      "below\n"
       "the target, but at least 3/4 of the memory's rate (read 1T, 2T).\n",
       rounds);
-  std::printf("%-10s %4s | %6s %6s %5s %6s | %6s %6s | %-10s %-10s %-10s %-10s %s\n", "product", "t", "sgemm", "fma",
-              "read", "read2T", "fast", "exact", "fast/sgemm", "exact time", "exact 2T", "fast 2T",
+  std::printf("%-10s %4s | %6s %6s %5s %6s | %6s %6s | %-10s %-10s %-10s %-10s %s\n", "product", "t", "sgemm",
+              "fma", "read", "read2T", "fast", "exact", "fast/sgemm", "exact time", "exact 2T", "fast 2T",
               "fma 2T:1T, weights GB/s 1T 2T");
-  for (const index tokens : {index{1}, index{256}}) {
+  for (const index_t tokens : {index_t{1}, index_t{256}}) {
     for (const product& p : products) {
       subject s(p, tokens, tokens == 1 ? beyond_cache : 0);
       contest c;
@@ -269,10 +270,11 @@ int summary(int rounds) {
         return at_memory ? "MEM " : verdict(found, least_wanted, 1e9);
       };
       std::printf(
-          "%-10s %4ld | %6.1f %6.1f %5.1f %6.1f | %6.1f %6.1f | %4.0f%% %s  %4.2f %s  %4.2f %s  %4.2f %s  %4.2f  "
+          "%-10s %4ld | %6.1f %6.1f %5.1f %6.1f | %6.1f %6.1f | %4.0f%% %s  %4.2f %s  %4.2f %s  %4.2f %s  "
+          "%4.2f  "
           "%5.1f %5.1f\n",
-          p.name, long(tokens), c["sgemm"], c["fma"], c["read"], c["read2"], c["fast"], c["exact"], 100 * ratio,
-          tokens > 1 && !projection ? "-   " : judge(ratio, target, weights, c["read"]), slower,
+          p.name, long(tokens), c["sgemm"], c["fma"], c["read"], c["read2"], c["fast"], c["exact"],
+          100 * ratio, tokens > 1 && !projection ? "-   " : judge(ratio, target, weights, c["read"]), slower,
           tokens > 1 && !projection ? "-   " : verdict(slower, 0, 2.0), exact_two,
           judge(exact_two, 1.7, c["exact2"] * bytes_a_flop, c["read2"]), fast_two,
           judge(fast_two, 1.7, c["fast2"] * bytes_a_flop, c["read2"]), c["fma2"] / c["fma"], weights,
@@ -287,10 +289,10 @@ int summary(int rounds) {
 // ---- Google Benchmark -------------------------------------------------------------------------------------------
 
 template <class E>
-void measure(benchmark::State& state, const product& p, index tokens, int threads) {
+void measure(benchmark::State& state, const product& p, index_t tokens, int threads) {
   product q = p;
   constexpr bool reference = std::is_same_v<E, exec::ref>;
-  if (reference) q.rows = std::min<index>(q.rows, 64) * q.groups;
+  if (reference) q.rows = std::min<index_t>(q.rows, 64) * q.groups;
   subject s(q, tokens, reference ? 0 : beyond_cache);
   E e;
   if constexpr (!reference) e.threads = threads;
@@ -318,7 +320,7 @@ void add_all() {
     state.counters["GFLOP/s"] = best;
   })->Unit(benchmark::kMillisecond);
   for (const product& p : products)
-    for (const index tokens : {1, 4, 16, 64, 256}) {
+    for (const index_t tokens : {1, 4, 16, 64, 256}) {
       const auto add = [&]<class E>(const char* mode, int threads, E) {
         const std::string name = std::string(p.name) + "/" + mode + "/t:" + std::to_string(tokens) +
                                  "/threads:" + std::to_string(threads);

@@ -12,21 +12,22 @@
 
 namespace {
 using namespace dsv4;
-using dsv4::index;
+using dsv4::index_t;
 
-constexpr index prefill_tokens = 512;
+constexpr index_t prefill_tokens = 512;
 io::checkpoint* loaded;
 std::map<std::string, double> best;  // seconds of the fastest repetition
 
-std::vector<std::int32_t> tokens(index n) {
+std::vector<std::int32_t> tokens(index_t n) {
   std::vector<std::int32_t> ids;
-  for (index i = 0; i < n; ++i)
-    ids.push_back(static_cast<std::int32_t>((i * 2654435761u >> 7) % static_cast<std::uint64_t>(loaded->configuration().vocab_size)));
+  for (index_t i = 0; i < n; ++i)
+    ids.push_back(static_cast<std::int32_t>((i * 2654435761u >> 7) %
+                                            static_cast<std::uint64_t>(loaded->configuration().vocab_size)));
   return ids;
 }
 
 template <class P, class E>
-void prefill(benchmark::State& state, E e, index n, const char* key) {
+void prefill(benchmark::State& state, E e, index_t n, const char* key) {
   transformer<P, E> model(loaded->configuration(), loaded->weights(), e);
   auto s = model.new_sequence(n);
   const auto ids = tokens(n);
@@ -46,12 +47,13 @@ void prefill(benchmark::State& state, E e, index n, const char* key) {
 template <class P, class E>
 void decode(benchmark::State& state, E e) {
   transformer<P, E> model(loaded->configuration(), loaded->weights(), e);
-  const index prompt = 256, room = 2048;
+  const index_t prompt = 256, room = 2048;
   auto s = model.new_sequence(room, 1);
   const auto ids = tokens(room);
   tensor<wide_t<E>, 2> logits(1, loaded->configuration().vocab_size);
-  const auto run = [&](index from, index count) {
-    const typename transformer<P, E>::input in{&s, std::span(ids).subspan(std::size_t(from), std::size_t(count))};
+  const auto run = [&](index_t from, index_t count) {
+    const typename transformer<P, E>::input in{&s,
+                                               std::span(ids).subspan(std::size_t(from), std::size_t(count))};
     model.forward(std::span(&in, 1), {{}, logits});
   };
   run(0, prompt);
@@ -78,21 +80,38 @@ int main(int argc, char** argv) try {
 
   using benchmark::RegisterBenchmark;
   const auto ms = benchmark::kMillisecond;
-  RegisterBenchmark("prefill/ref", [](auto& s) { prefill<official>(s, exec::ref{}, prefill_tokens, "ref"); })->Unit(ms)->Iterations(1);
+  RegisterBenchmark("prefill/ref", [](auto& s) { prefill<official>(s, exec::ref{}, prefill_tokens, "ref"); })
+      ->Unit(ms)
+      ->Iterations(1);
   for (const int threads : {1, 2}) {
     const std::string t = "/" + std::to_string(threads);
-    RegisterBenchmark(("prefill/exact" + t).c_str(), [=](auto& s) {
-      prefill<official>(s, exec::cpu{threads}, prefill_tokens, threads == 1 ? "exact 1" : "exact 2");
-    })->Unit(ms)->UseRealTime();
-    RegisterBenchmark(("prefill/fast" + t).c_str(), [=](auto& s) {
-      prefill<official>(s, exec::cpu_fast{threads}, prefill_tokens, threads == 1 ? "fast 1" : "fast 2");
-    })->Unit(ms)->UseRealTime();
-    RegisterBenchmark(("decode/exact" + t).c_str(), [=](auto& s) { decode<official>(s, exec::cpu{threads}); })->Unit(ms)->UseRealTime();
-    RegisterBenchmark(("decode/fast" + t).c_str(), [=](auto& s) { decode<official>(s, exec::cpu_fast{threads}); })->Unit(ms)->UseRealTime();
+    RegisterBenchmark(("prefill/exact" + t).c_str(),
+                      [=](auto& s) {
+                        prefill<official>(s, exec::cpu{threads}, prefill_tokens,
+                                          threads == 1 ? "exact 1" : "exact 2");
+                      })
+        ->Unit(ms)
+        ->UseRealTime();
+    RegisterBenchmark(("prefill/fast" + t).c_str(),
+                      [=](auto& s) {
+                        prefill<official>(s, exec::cpu_fast{threads}, prefill_tokens,
+                                          threads == 1 ? "fast 1" : "fast 2");
+                      })
+        ->Unit(ms)
+        ->UseRealTime();
+    RegisterBenchmark(("decode/exact" + t).c_str(), [=](auto& s) { decode<official>(s, exec::cpu{threads}); })
+        ->Unit(ms)
+        ->UseRealTime();
+    RegisterBenchmark(("decode/fast" + t).c_str(),
+                      [=](auto& s) { decode<official>(s, exec::cpu_fast{threads}); })
+        ->Unit(ms)
+        ->UseRealTime();
   }
   benchmark::RunSpecifiedBenchmarks();
   for (const auto& [key, seconds] : best)
-    if (best.count("ref")) std::printf("prefill %-8s %9.1f ms   ref / this = %6.1f\n", key.c_str(), seconds * 1e3, best["ref"] / seconds);
+    if (best.count("ref"))
+      std::printf("prefill %-8s %9.1f ms   ref / this = %6.1f\n", key.c_str(), seconds * 1e3,
+                  best["ref"] / seconds);
   return 0;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "%s\n", e.what());

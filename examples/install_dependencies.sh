@@ -5,6 +5,7 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache python3   # tools
+  python3-pip                            # clang-format of one version, for lint.format
   libtbb-dev                             # threads            oneTBB
   libeigen3-dev                          # dense products     Eigen 3.4
   libzstd-dev zstd                       # golden data        zstd; the program: docs/read_bundle.py and tests
@@ -30,6 +31,7 @@ for package in "${packages[@]}"; do
   # A tool that came another way (a newer cmake from pip, say) is good too.
   case $package in
     g++ | cmake | ccache | python3) command -v "$package" >/dev/null && continue ;;
+    python3-pip) python3 -m pip --version >/dev/null 2>&1 && continue ;;
     ninja-build) command -v ninja >/dev/null && continue ;;
   esac
   missing+=("$package")

@@ -16,22 +16,24 @@ template <class Exec>
 bool verify(const conformance::bundle& bundle, const char* name) {
   conformance::comparer compare(bundle, 1e-12);
   const auto start = std::chrono::steady_clock::now();
-  conformance::run<dsv4::official, Exec>(bundle, {static_cast<dsv4::index>(bundle.ids.size())}, compare);
+  conformance::run<dsv4::official, Exec>(bundle, {static_cast<dsv4::index_t>(bundle.ids.size())}, compare);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::printf("%-10s %s  %lld rows of taps, %lld values compared in %.2f s, comparison included (%.0f tokens/s)\n", name,
-              compare.failures.empty() ? "equal " : "DIFFER", static_cast<long long>(compare.compared),
-              static_cast<long long>(compare.values), seconds, double(bundle.ids.size()) / seconds);
+  std::printf(
+      "%-10s %s  %lld rows of taps, %lld values compared in %.2f s, comparison included (%.0f tokens/s)\n",
+      name, compare.failures.empty() ? "equal " : "DIFFER", static_cast<long long>(compare.compared),
+      static_cast<long long>(compare.values), seconds, double(bundle.ids.size()) / seconds);
   for (const auto& failure : compare.failures) std::printf("  %s\n", failure.c_str());
   return compare.failures.empty() && compare.compared > 0;
 }
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const std::filesystem::path dir = argc > 1 ? std::filesystem::path(argv[1]) : test_data("official/flash-mini");
+  const std::filesystem::path dir =
+      argc > 1 ? std::filesystem::path(argv[1]) : test_data("official/flash-mini");
   const auto bundle = conformance::bundle::open(dir);
-  std::printf("%s: %lld layers, prefill of %lld tokens, %zu decode steps, MTP\n", dir.filename().string().c_str(),
-              static_cast<long long>(bundle.c().num_hidden_layers), static_cast<long long>(bundle.prefill),
-              bundle.decode.size());
+  std::printf("%s: %lld layers, prefill of %lld tokens, %zu decode steps, MTP\n",
+              dir.filename().string().c_str(), static_cast<long long>(bundle.c().num_hidden_layers),
+              static_cast<long long>(bundle.prefill), bundle.decode.size());
   const bool ref = verify<dsv4::exec::ref>(bundle, "exec::ref");
   const bool cpu = verify<dsv4::exec::cpu>(bundle, "exec::cpu");
   std::printf(ref && cpu ? "verified: every stored bit of the golden is reproduced\n" : "NOT verified\n");

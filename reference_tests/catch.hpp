@@ -21,11 +21,11 @@ inline auto ContainsSubstring(std::string const& s, CaseSensitive::Choice c = Ca
 
 #if !defined(SKIP)
 /// Usable in the body of a TEST_CASE only, like every other way out of it.
-#define SKIP(message)                   \
-  do {                                  \
-    WARN("skipped: " << message);       \
-    SUCCEED();                          \
-    return;                             \
+#define SKIP(message)             \
+  do {                            \
+    WARN("skipped: " << message); \
+    SUCCEED();                    \
+    return;                       \
   } while (false)
 #endif
 #endif

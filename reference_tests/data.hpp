@@ -15,7 +15,8 @@ inline std::filesystem::path test_data(std::string_view relative) {
 /// A file or folder of the golden data: the full set where it is present, else the project's own copy.
 inline std::optional<std::filesystem::path> golden(std::string_view relative) {
   const char* set = std::getenv("DSV4_GOLDEN");
-  const std::filesystem::path full = set ? std::filesystem::path(set) : std::filesystem::path(DSV4_SOURCE_DIR) / "../shared/golden";
+  const std::filesystem::path full =
+      set ? std::filesystem::path(set) : std::filesystem::path(DSV4_SOURCE_DIR) / "../shared/golden";
   for (const auto& p : {full / relative, test_data(relative)})
     if (std::filesystem::exists(p)) return p;
   return std::nullopt;

@@ -14,7 +14,7 @@ struct blind_drafter {
   bool follows(const Sequence&) const {
     return true;
   }
-  view<act_t<P>, 3> streams(index) { return {}; }
+  view<act_t<P>, 3> streams(index_t) { return {}; }
   template <class Sequence>
   void observe(const Sequence&, std::span<const std::int32_t>) {}
   template <class Sequence>
@@ -28,14 +28,15 @@ struct oracle_drafter : blind_drafter<P> {
   std::vector<std::int32_t> text;  // by position, prompt and answer
   std::int32_t vocabulary;
   integers random{7};
-  index always = -1;  // so many right drafts, if not negative
+  index_t always = -1;  // so many right drafts, if not negative
 
-  oracle_drafter(std::vector<std::int32_t> t, index v) : text(std::move(t)), vocabulary(static_cast<std::int32_t>(v)) {}
+  oracle_drafter(std::vector<std::int32_t> t, index_t v)
+      : text(std::move(t)), vocabulary(static_cast<std::int32_t>(v)) {}
 
   template <class Sequence, class Choose>
-  void propose(Sequence& s, std::int32_t, index depth, Choose&, draft_list& drafts) {
-    const index right = always >= 0 ? always : random.below(depth + 1);
-    for (index j = 0; j < depth; ++j) {
+  void propose(Sequence& s, std::int32_t, index_t depth, Choose&, draft_list& drafts) {
+    const index_t right = always >= 0 ? always : random.below(depth + 1);
+    for (index_t j = 0; j < depth; ++j) {
       const auto at = static_cast<std::size_t>(s.length() + 1 + j);
       const std::int32_t truth = at < text.size() ? text[at] : 0;
       const std::int32_t id = j < right ? truth : (truth + 1) % vocabulary;
@@ -50,11 +51,11 @@ struct oracle_drafter : blind_drafter<P> {
 template <numerics_policy P>
 struct stranger_drafter : blind_drafter<P> {
   ranking order;
-  explicit stranger_drafter(index vocabulary) : order(vocabulary) {}
+  explicit stranger_drafter(index_t vocabulary) : order(vocabulary) {}
 
   template <class Sequence, class Choose>
-  void propose(Sequence&, std::int32_t next, index depth, Choose& choose, draft_list& drafts) {
-    for (index j = 0; j < depth; ++j) {
+  void propose(Sequence&, std::int32_t next, index_t depth, Choose& choose, draft_list& drafts) {
+    for (index_t j = 0; j < depth; ++j) {
       distribution& q = drafts.next();
       integers r{static_cast<std::uint64_t>(100 * j + next)};
       std::vector<double> x(static_cast<std::size_t>(q.size()));
@@ -70,7 +71,7 @@ struct stranger_drafter : blind_drafter<P> {
 
 inline void scale(const weight_matrix& w, float factor) {
   auto* p = reinterpret_cast<float*>(const_cast<std::byte*>(w.data));  // test weights, stored as F32
-  for (index i = 0; i < w.rows * w.cols; ++i) p[i] *= factor;
+  for (index_t i = 0; i < w.rows * w.cols; ++i) p[i] *= factor;
 }
 /// A model whose next token hangs mostly on the last one, and an MTP block that has learned it: blocks add
 /// little to the streams, MTP passes the embedding on, and reads it out as the model does.
@@ -88,8 +89,8 @@ inline random_model predictable_model(const config& c) {
   scale(m.h_proj, little);
   scale(m.e_proj, 0);
   auto* identity = reinterpret_cast<float*>(const_cast<std::byte*>(m.e_proj.data));
-  for (index i = 0; i < c.hidden_size; ++i) identity[i * c.hidden_size + i] = 1;
-  for (index i = 0; i < c.hidden_size; ++i) m.enorm[i] = 1;
+  for (index_t i = 0; i < c.hidden_size; ++i) identity[i * c.hidden_size + i] = 1;
+  for (index_t i = 0; i < c.hidden_size; ++i) m.enorm[i] = 1;
   m.norm = r.weights.norm;
   m.hc_head = r.weights.hc_head;
   return r;

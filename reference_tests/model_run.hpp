@@ -14,7 +14,7 @@
 namespace dsv4_test {
 
 /// Element i of an event's value, exact.
-inline double element(const tap_event& e, index i) {
+inline double element(const tap_event& e, index_t i) {
   const auto at = static_cast<std::size_t>(i);
   switch (e.type) {
     case dtype::bf16: return to_double(e.values<bf16>()[at]);
@@ -23,7 +23,7 @@ inline double element(const tap_event& e, index i) {
     default: return e.values<std::int32_t>()[at];
   }
 }
-inline void assign(const tap_event& e, index i, double x) {
+inline void assign(const tap_event& e, index_t i, double x) {
   const auto at = static_cast<std::size_t>(i);
   switch (e.type) {
     case dtype::bf16: e.values<bf16>()[at] = round_bf16(x); break;
@@ -37,19 +37,21 @@ inline void assign(const tap_event& e, index i, double x) {
 struct recorder {
   static constexpr bool on = true;
   struct value {
-    index width = 0;  ///< values per row (token or entry) of the last event
+    index_t width = 0;  ///< values per row (token or entry) of the last event
     std::vector<double> values;
-    index rows() const { return width ? static_cast<index>(values.size()) / width : 0; }
-    double operator()(index row, index i) const { return values.at(static_cast<std::size_t>(row * width + i)); }
+    index_t rows() const { return width ? static_cast<index_t>(values.size()) / width : 0; }
+    double operator()(index_t row, index_t i) const {
+      return values.at(static_cast<std::size_t>(row * width + i));
+    }
   };
-  index sequence = 0;
+  index_t sequence = 0;
   std::map<std::string, value> sites;
 
   void operator()(const tap_event& e) {
     if (e.sequence != sequence) return;
     value& v = sites[e.name()];
     v.width = e.shape[0] ? e.size() / e.shape[0] : 0;
-    for (index i = 0; i < e.size(); ++i) v.values.push_back(element(e, i));
+    for (index_t i = 0; i < e.size(); ++i) v.values.push_back(element(e, i));
   }
   const value& at(const std::string& name) const {
     const auto found = sites.find(name);
@@ -70,26 +72,27 @@ on_event(F) -> on_event<F>;
 /// Logits, one row per token.
 template <class W>
 struct rows_of {
-  index width = 0;
+  index_t width = 0;
   std::vector<W> values;
 
-  index rows() const { return width ? static_cast<index>(values.size()) / width : 0; }
-  std::span<const W> row(index t) const {
-    return std::span<const W>(values).subspan(static_cast<std::size_t>(t * width), static_cast<std::size_t>(width));
+  index_t rows() const { return width ? static_cast<index_t>(values.size()) / width : 0; }
+  std::span<const W> row(index_t t) const {
+    return std::span<const W>(values).subspan(static_cast<std::size_t>(t * width),
+                                              static_cast<std::size_t>(width));
   }
   void append(const rows_of& more) {
     width = more.width;
     values.insert(values.end(), more.values.begin(), more.values.end());
   }
-  rows_of part(index from, index to) const {
+  rows_of part(index_t from, index_t to) const {
     return {width, {values.begin() + from * width, values.begin() + to * width}};
   }
 };
 /// The first row in which a and b differ by a bit (as values; NaN differs), or their common length.
 template <class W>
-index first_difference(const rows_of<W>& a, const rows_of<W>& b) {
-  const index n = std::min(a.rows(), b.rows());
-  for (index t = 0; t < n; ++t)
+index_t first_difference(const rows_of<W>& a, const rows_of<W>& b) {
+  const index_t n = std::min(a.rows(), b.rows());
+  for (index_t t = 0; t < n; ++t)
     if (!std::equal(a.row(t).begin(), a.row(t).end(), b.row(t).begin())) return t;
   return n;
 }
@@ -99,10 +102,10 @@ bool same(const rows_of<W>& a, const rows_of<W>& b) {
 }
 /// max |a - b| of rows [from, to).
 template <class W>
-double distance(const rows_of<W>& a, const rows_of<W>& b, index from, index to) {
+double distance(const rows_of<W>& a, const rows_of<W>& b, index_t from, index_t to) {
   double worst = 0;
-  for (index t = from; t < to; ++t)
-    for (index i = 0; i < a.width; ++i)
+  for (index_t t = from; t < to; ++t)
+    for (index_t i = 0; i < a.width; ++i)
       worst = std::max(worst, std::fabs(double(a.row(t)[std::size_t(i)]) - double(b.row(t)[std::size_t(i)])));
   return worst;
 }
@@ -121,7 +124,8 @@ struct runner {
   using ids_t = std::vector<std::int32_t>;
 
   model m;
-  explicit runner(const random_model& r, E e = {}, index tokens_per_pass = 512) : m(r.c, r.weights, e, tokens_per_pass) {}
+  explicit runner(const random_model& r, E e = {}, index_t tokens_per_pass = 512)
+      : m(r.c, r.weights, e, tokens_per_pass) {}
   runner(const config& c, const model_weights& w, E e = {}) : m(c, w, e) {}
 
   const config& c() const { return m.configuration(); }
@@ -129,17 +133,19 @@ struct runner {
   /// One call; every token's logits.  @throws std::runtime_error when one is not finite
   template <class Tap = no_tap>
   logits forward(sequence& s, std::span<const std::int32_t> ids, Tap&& tap = Tap{}) {
-    tensor<wide, 2> out(static_cast<index>(ids.size()), c().vocab_size);
+    tensor<wide, 2> out(static_cast<index_t>(ids.size()), c().vocab_size);
     m.forward(s, ids, out, tap);
     return finite(out);
   }
   /// ids in the given chunk lengths, the last repeats.
   template <class Tap = no_tap>
-  logits forward(sequence& s, std::span<const std::int32_t> ids, const std::vector<index>& chunks, Tap&& tap = Tap{}) {
+  logits forward(sequence& s, std::span<const std::int32_t> ids, const std::vector<index_t>& chunks,
+                 Tap&& tap = Tap{}) {
     logits all;
     std::size_t chunk = 0;
     for (std::size_t p = 0; p < ids.size();) {
-      const auto n = std::min(static_cast<std::size_t>(chunks[std::min(chunk++, chunks.size() - 1)]), ids.size() - p);
+      const auto n =
+          std::min(static_cast<std::size_t>(chunks[std::min(chunk++, chunks.size() - 1)]), ids.size() - p);
       all.append(forward(s, ids.subspan(p, n), tap));
       p += n;
     }
@@ -147,8 +153,9 @@ struct runner {
   }
   /// A fresh sequence.
   template <class Tap = no_tap>
-  logits fresh(std::span<const std::int32_t> ids, const std::vector<index>& chunks = {index{1} << 40}, Tap&& tap = Tap{}) {
-    sequence s = m.new_sequence(static_cast<index>(ids.size()));
+  logits fresh(std::span<const std::int32_t> ids, const std::vector<index_t>& chunks = {index_t{1} << 40},
+               Tap&& tap = Tap{}) {
+    sequence s = m.new_sequence(static_cast<index_t>(ids.size()));
     return forward(s, ids, chunks, tap);
   }
 

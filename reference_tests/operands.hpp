@@ -14,7 +14,7 @@ namespace dsv4_test {
 template <class A, class... N>
 tensor<A, static_cast<int>(sizeof...(N))> random_tensor(integers& r, double size, N... n) {
   tensor<A, static_cast<int>(sizeof...(N))> x(n...);
-  for (index i = 0; i < x.size(); ++i) x.data()[i] = store<A>(size * double(r.below(256) - 128) / 128);
+  for (index_t i = 0; i < x.size(); ++i) x.data()[i] = store<A>(size * double(r.below(256) - 128) / 128);
   return x;
 }
 template <class A>

@@ -9,13 +9,13 @@
 #include <cstring>
 #include <vector>
 
-#include "dsv4/model/weights.hpp"
 #include "dsv4/core/config.hpp"
+#include "dsv4/model/weights.hpp"
 
 namespace dsv4_test {
 
 using namespace dsv4;
-using dsv4::index;  // not the one of <strings.h>
+using dsv4::index_t;
 
 /// splitmix64.
 struct integers {
@@ -27,13 +27,13 @@ struct integers {
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return z ^ (z >> 31);
   }
-  index below(index n) { return static_cast<index>(next() >> 1) % n; }
+  index_t below(index_t n) { return static_cast<index_t>(next() >> 1) % n; }
   /// k * 2^-12, uniform in [-1, 1): exact in float.
   float unit() { return static_cast<float>(below(8192) - 4096) * 0x1p-12f; }
 };
 
 /// Token ids of a vocabulary.
-inline std::vector<std::int32_t> random_ids(index n, index vocab, std::uint64_t seed) {
+inline std::vector<std::int32_t> random_ids(index_t n, index_t vocab, std::uint64_t seed) {
   integers r{seed};
   std::vector<std::int32_t> ids(static_cast<std::size_t>(n));
   for (auto& id : ids) id = static_cast<std::int32_t>(r.below(vocab));
@@ -81,9 +81,9 @@ inline config tiny_config() {
   return c;
 }
 /// The same with other layers (the MTP block stays window-only).
-inline config tiny_config(std::vector<index> ratios, index window = 8) {
+inline config tiny_config(std::vector<index_t> ratios, index_t window = 8) {
   config c = tiny_config();
-  c.num_hidden_layers = static_cast<index>(ratios.size());
+  c.num_hidden_layers = static_cast<index_t>(ratios.size());
   c.num_hash_layers = 0;
   c.compress_ratios = std::move(ratios);
   c.compress_ratios.push_back(0);
@@ -103,8 +103,9 @@ class random_model {
     weights.head = matrix(c.vocab_size, c.hidden_size, f_.plain);
     weights.norm = around_one(c.hidden_size);
     weights.hc_head = hyper_head();
-    for (index l = 0; l < c.num_hidden_layers; ++l) weights.layers.push_back(block(c.ratio(l), c.is_hash_layer(l)));
-    for (index b = 0; b < c.num_nextn_predict_layers; ++b) {
+    for (index_t l = 0; l < c.num_hidden_layers; ++l)
+      weights.layers.push_back(block(c.ratio(l), c.is_hash_layer(l)));
+    for (index_t b = 0; b < c.num_nextn_predict_layers; ++b) {
       mtp_weights m;
       m.enorm = around_one(c.hidden_size);
       m.hnorm = around_one(c.hidden_size);
@@ -120,9 +121,9 @@ class random_model {
   random_model(const random_model&) = delete;
 
   /// Entries of about 2^gain / sqrt(cols): products of normed vectors are of the size of 2^gain.
-  weight_matrix matrix(index rows, index cols, stored_as format, int gain = 0) {
+  weight_matrix matrix(index_t rows, index_t cols, stored_as format, int gain = 0) {
     int e = gain;  // 2^e ~ 2^gain / sqrt(cols)
-    for (index n = 1; n < cols; n *= 4) --e;
+    for (index_t n = 1; n < cols; n *= 4) --e;
     weight_matrix w;
     w.rows = rows;
     w.cols = cols;
@@ -131,7 +132,7 @@ class random_model {
         w.type = dtype::f32;
         std::byte* p = bytes(rows * cols * 4);
         w.data = p;
-        for (index i = 0; i < rows * cols; ++i) {
+        for (index_t i = 0; i < rows * cols; ++i) {
           const float v = std::ldexp(r_.unit(), e + 1);
           std::memcpy(p + 4 * i, &v, 4);
         }
@@ -141,7 +142,7 @@ class random_model {
         w.type = dtype::bf16;
         std::byte* p = bytes(rows * cols * 2);
         w.data = p;
-        for (index i = 0; i < rows * cols; ++i) {
+        for (index_t i = 0; i < rows * cols; ++i) {
           // 8 bits of an integer fit the significand, so the upper half of the float is exact.
           const float v = std::ldexp(static_cast<float>(r_.below(256) - 128), e - 6);
           const auto bits = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(v) >> 16);
@@ -155,7 +156,7 @@ class random_model {
         std::byte* p = bytes(rows * cols);
         w.data = p;
         // Exponent fields 4 to 7: magnitudes from 1/8 to 15/8.
-        for (index i = 0; i < rows * cols; ++i)
+        for (index_t i = 0; i < rows * cols; ++i)
           p[i] = static_cast<std::byte>(r_.below(2) << 7 | (4 + r_.below(4)) << 3 | r_.below(8));
         scales(w, e);
         break;
@@ -166,7 +167,7 @@ class random_model {
         w.tile_cols = fp4_tile_cols;
         std::byte* p = bytes(rows * cols / 2);
         w.data = p;
-        for (index i = 0; i < rows * cols / 2; ++i) p[i] = static_cast<std::byte>(r_.below(256));
+        for (index_t i = 0; i < rows * cols / 2; ++i) p[i] = static_cast<std::byte>(r_.below(256));
         scales(w, e - 2);
         break;
       }
@@ -174,30 +175,31 @@ class random_model {
     return w;
   }
   /// In [1/2, 3/2), as stored norms are.
-  tensor<float, 1> around_one(index n) {
+  tensor<float, 1> around_one(index_t n) {
     tensor<float, 1> v(n);
-    for (index i = 0; i < n; ++i) v[i] = 1 + static_cast<float>(r_.below(128) - 64) * 0x1p-7f;
+    for (index_t i = 0; i < n; ++i) v[i] = 1 + static_cast<float>(r_.below(128) - 64) * 0x1p-7f;
     return v;
   }
-  tensor<float, 1> vector(index n, float size) {
+  tensor<float, 1> vector(index_t n, float size) {
     tensor<float, 1> v(n);
-    for (index i = 0; i < n; ++i) v[i] = size * r_.unit();
+    for (index_t i = 0; i < n; ++i) v[i] = size * r_.unit();
     return v;
   }
   integers& generator() { return r_; }
 
  private:
-  std::byte* bytes(index n) {
+  std::byte* bytes(index_t n) {
     storage_.emplace_back(n);
     return storage_.back().data();
   }
   void scales(weight_matrix& w, int e) {
     w.scale_type = dtype::f8_e8m0;
-    const index n = (w.rows + w.tile_rows - 1) / w.tile_rows * w.scale_cols();
+    const index_t n = (w.rows + w.tile_rows - 1) / w.tile_rows * w.scale_cols();
     std::byte* p = bytes(n);
     w.scale = p;
     constexpr int e8m0_bias = 127;
-    for (index i = 0; i < n; ++i) p[i] = static_cast<std::byte>(e8m0_bias + e + static_cast<int>(r_.below(2)));
+    for (index_t i = 0; i < n; ++i)
+      p[i] = static_cast<std::byte>(e8m0_bias + e + static_cast<int>(r_.below(2)));
   }
   hyper_connection_weights hyper() {
     hyper_connection_weights w;
@@ -213,18 +215,18 @@ class random_model {
     w.scale = around_one(1);
     return w;
   }
-  compressor_weights compressor(index ratio, index d) {
-    const index width = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * d;
+  compressor_weights compressor(index_t ratio, index_t d) {
+    const index_t width = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * d;
     compressor_weights w;
     w.wkv = matrix(width, c.hidden_size, f_.plain);
     w.wgate = matrix(width, c.hidden_size, f_.plain);
     w.ape = tensor<float, 2>(ratio, width);
-    for (index i = 0; i < w.ape.size(); ++i) w.ape.data()[i] = r_.unit();
+    for (index_t i = 0; i < w.ape.size(); ++i) w.ape.data()[i] = r_.unit();
     w.norm = around_one(d);
     return w;
   }
-  attention_weights attention(index ratio) {
-    const index heads = c.num_attention_heads, hd = c.head_dim;
+  attention_weights attention(index_t ratio) {
+    const index_t heads = c.num_attention_heads, hd = c.head_dim;
     attention_weights w;
     w.wq_a = matrix(c.q_lora_rank, c.hidden_size, f_.projections);
     w.q_norm = around_one(c.q_lora_rank);
@@ -252,17 +254,17 @@ class random_model {
     return w;
   }
   moe_weights moe(bool hash) {
-    const index k = c.num_experts_per_tok, experts = c.n_routed_experts;
+    const index_t k = c.num_experts_per_tok, experts = c.n_routed_experts;
     moe_weights w;
     w.gate.weight = matrix(experts, c.hidden_size, f_.plain);
     if (hash) {
       // Distinct experts in no particular order, as I64.
       auto* p = bytes(c.vocab_size * k * 8);
       w.gate.tid2eid = {dtype::i64, p, c.vocab_size, k};
-      for (index t = 0; t < c.vocab_size; ++t) {
-        const index first = r_.below(experts), step = experts > 1 ? 1 + r_.below(experts - 1) : 0;
+      for (index_t t = 0; t < c.vocab_size; ++t) {
+        const index_t first = r_.below(experts), step = experts > 1 ? 1 + r_.below(experts - 1) : 0;
         std::vector<std::int64_t> row{first};
-        for (index at = first + step; static_cast<index>(row.size()) < k; ++at) {
+        for (index_t at = first + step; static_cast<index_t>(row.size()) < k; ++at) {
           const std::int64_t e = at % experts;
           if (std::find(row.begin(), row.end(), e) == row.end()) row.push_back(e);
         }
@@ -271,11 +273,11 @@ class random_model {
     } else {
       w.gate.bias = vector(experts, 0.5f);
     }
-    for (index e = 0; e < experts; ++e) w.experts.push_back(expert(f_.experts));
+    for (index_t e = 0; e < experts; ++e) w.experts.push_back(expert(f_.experts));
     w.shared = expert(f_.experts == stored_as::fp4 ? f_.projections : f_.experts);
     return w;
   }
-  block_weights block(index ratio, bool hash) {
+  block_weights block(index_t ratio, bool hash) {
     block_weights w;
     w.hc_attn = hyper();
     w.hc_ffn = hyper();

@@ -55,7 +55,8 @@ void add_threads(CLI::App& verb, int& threads) {
         static std::optional<tbb::global_control> more;
         using control = tbb::global_control;
         const auto n = static_cast<std::size_t>(std::stoi(asked));
-        if (n > control::active_value(control::max_allowed_parallelism)) more.emplace(control::max_allowed_parallelism, n);
+        if (n > control::active_value(control::max_allowed_parallelism))
+          more.emplace(control::max_allowed_parallelism, n);
       })
       ->capture_default_str();
 }
@@ -70,7 +71,8 @@ void add_sampling(CLI::App& verb, dsv4::sampling& s) {
   verb.add_option("--top-p", s.top_p, "keep the likeliest tokens up to this mass, above 0")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  verb.add_option("--min-p", s.min_p, "keep tokens with at least this part of the likeliest one's probability")
+  verb.add_option("--min-p", s.min_p,
+                  "keep tokens with at least this part of the likeliest one's probability")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   verb.add_option("--seed", s.seed, "of the random numbers; the same seed gives the same tokens")
@@ -78,11 +80,13 @@ void add_sampling(CLI::App& verb, dsv4::sampling& s) {
   verb.add_option("--repetition-penalty", s.repetition_penalty,
                   "divides the logits of tokens already there (multiplies negative ones); 1: none")
       ->capture_default_str();
-  verb.add_option("--frequency-penalty", s.frequency_penalty, "taken off a logit for each time the token is there")
+  verb.add_option("--frequency-penalty", s.frequency_penalty,
+                  "taken off a logit for each time the token is there")
       ->capture_default_str();
   verb.add_option("--presence-penalty", s.presence_penalty, "taken off once if the token is there")
       ->capture_default_str();
-  verb.add_option("--penalty-window", s.penalty_window, "penalties look at so many last tokens of prompt and answer; 0: all")
+  verb.add_option("--penalty-window", s.penalty_window,
+                  "penalties look at so many last tokens of prompt and answer; 0: all")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb.add_option_function<std::vector<std::string>>(

@@ -30,11 +30,11 @@ struct chat_options {
   fs::path tokenizer, load;
   std::optional<std::string> system, think;  ///< given: also after --load
   dsv4::sampling sampling{.temperature = 1};
-  index max_new = 4096, context = 0, draft = 0;
+  index_t max_new = 4096, context = 0, draft = 0;
   bool stats = false;
 };
 
-constexpr index default_context = 8192;  // a choice: 8192 tokens of Flash are 62 MB of cache in BF16
+constexpr index_t default_context = 8192;  // a choice: 8192 tokens of Flash are 62 MB of cache in BF16
 
 constexpr const char* help_text = R"(/think high|max|off   whether the next answers begin with reasoning
 /system TEXT          the instruction before the conversation; without TEXT: none
@@ -61,8 +61,9 @@ class chat {
         stop_(stop_ids()),
         think_end_(tokenizer_.token_to_id(text::end_think_token)) {
     if (tokenizer_.vocab_size() > config().vocab_size)
-      throw dsv4::format_error(o.tokenizer.string() + ": the tokenizer has " + std::to_string(tokenizer_.vocab_size()) +
-                               " tokens, the model only " + std::to_string(config().vocab_size));
+      throw dsv4::format_error(o.tokenizer.string() + ": the tokenizer has " +
+                               std::to_string(tokenizer_.vocab_size()) + " tokens, the model only " +
+                               std::to_string(config().vocab_size));
     said_.think = "high";
     if (!o.load.empty()) load(o.load);
     if (o.think) said_.think = *o.think;
@@ -91,9 +92,11 @@ class chat {
 
   std::unique_ptr<session> open() {
     if (context_ > config().max_position_embeddings)
-      throw usage_error("--context: " + std::to_string(context_) + " tokens, but the model's context ends at " +
+      throw usage_error("--context: " + std::to_string(context_) +
+                        " tokens, but the model's context ends at " +
                         std::to_string(config().max_position_embeddings));
-    return find_engine(o_.engine).open({config(), checkpoint_.weights(), o_.sampling, context_, o_.draft, o_.engine.threads});
+    return find_engine(o_.engine).open(
+        {config(), checkpoint_.weights(), o_.sampling, context_, o_.draft, o_.engine.threads});
   }
   std::vector<std::int32_t> stop_ids() {
     std::vector<std::int32_t> ids = end_of_text_ids(o_.engine.model);
@@ -106,7 +109,8 @@ class chat {
     std::fprintf(signs_, "%s: %lld layers, context %lld tokens.  /help shows the commands, Ctrl-D leaves.\n",
                  o_.engine.model.string().c_str(), static_cast<long long>(config().num_hidden_layers),
                  static_cast<long long>(context_));
-    if (const std::string note = note_of(o_.engine.model); !note.empty()) std::fprintf(signs_, "Note: %s\n", note.c_str());
+    if (const std::string note = note_of(o_.engine.model); !note.empty())
+      std::fprintf(signs_, "Note: %s\n", note.c_str());
   }
 
   // ---- lines
@@ -145,18 +149,22 @@ class chat {
   /// False: the end.  @throws usage_error, dsv4::error
   bool command(const std::string& line) {
     const std::size_t space = line.find(' ');
-    const std::string verb = line.substr(0, space), rest = space == std::string::npos ? "" : line.substr(space + 1);
+    const std::string verb = line.substr(0, space),
+                      rest = space == std::string::npos ? "" : line.substr(space + 1);
     if (verb == "/quit" || verb == "/exit") return false;
     if (verb == "/help") {
       std::fputs(help_text, stdout);
     } else if (verb == "/think") {
-      if (rest != "high" && rest != "max" && rest != "off") return say("/think high, /think max or /think off");
+      if (rest != "high" && rest != "max" && rest != "off")
+        return say("/think high, /think max or /think off");
       said_.think = rest;
     } else if (verb == "/system") {
       said_.system = rest;
     } else if (verb == "/history") {
       for (const text::chat_message& m : said_.messages())
-        std::printf("[%s] %s\n", m.role.c_str(), m.content.empty() && !m.reasoning_content.empty() ? "(only reasoning)" : m.content.c_str());
+        std::printf(
+            "[%s] %s\n", m.role.c_str(),
+            m.content.empty() && !m.reasoning_content.empty() ? "(only reasoning)" : m.content.c_str());
     } else if (verb == "/reset") {
       said_.clear();
       session_->reset();
@@ -165,7 +173,8 @@ class chat {
     } else if (verb == "/save" || verb == "/load") {
       if (rest.empty()) return say(verb + " needs the name of a file");
       verb == "/save" ? save(rest) : load(rest);
-      std::printf("%s: %zu messages, %lld tokens\n", rest.c_str(), said_.messages().size(), static_cast<long long>(session_->length()));
+      std::printf("%s: %zu messages, %lld tokens\n", rest.c_str(), said_.messages().size(),
+                  static_cast<long long>(session_->length()));
     } else {
       return say("no command " + verb + "; /help shows them");
     }
@@ -181,11 +190,12 @@ class chat {
   void ask(const std::string& question) {
     said_.add_question(question);
     const std::vector<std::int32_t> ids = said_.prompt(tokenizer_);
-    const auto n = static_cast<index>(ids.size());
+    const auto n = static_cast<index_t>(ids.size());
     if (n >= context_) {
       said_.take_back();
-      throw dsv4::error("the conversation would have " + std::to_string(n) + " tokens, the context has room for " +
-                        std::to_string(context_ - 1) + ": /reset forgets it, --context makes room");
+      throw dsv4::error("the conversation would have " + std::to_string(n) +
+                        " tokens, the context has room for " + std::to_string(context_ - 1) +
+                        ": /reset forgets it, --context makes room");
     }
 
     progress bar;
@@ -194,7 +204,7 @@ class chat {
     std::vector<std::int32_t> made;
     bool thinking = said_.thinks();
     shade(thinking);
-    const auto on_prefill = [&](index done, index total) {
+    const auto on_prefill = [&](index_t done, index_t total) {
       bar("reading", done, total);
       if (ctrl_c_ && ctrl_c_->pressed()) throw interrupted();
     };
@@ -215,7 +225,9 @@ class chat {
     };
     std::optional<session_answer> r;
     try {
-      r = session_->answer(ids, {.max_new = std::min(o_.max_new, context_ - n), .stop_ids = stop_, .on_prefill = on_prefill}, on_token);
+      r = session_->answer(
+          ids, {.max_new = std::min(o_.max_new, context_ - n), .stop_ids = stop_, .on_prefill = on_prefill},
+          on_token);
     } catch (const interrupted&) {
     } catch (...) {
       said_.take_back();
@@ -244,14 +256,16 @@ class chat {
   void shade(bool on) const {
     if (terminal_out_) std::fputs(on ? "\x1b[2m" : "\x1b[0m", stdout);
   }
-  static void show(const session_answer& r, index prompt) {
-    const auto rate = [](index n, double s) { return s > 0 ? static_cast<double>(n) / s : 0; };
-    const index read = prompt - r.reused, decoded = std::max(r.told.tokens - 1, index{0});
-    std::fprintf(stderr, "read %lld of %lld tokens (%.1f/s), answered %lld (%.1f/s)", static_cast<long long>(read),
-                 static_cast<long long>(prompt), rate(read, r.told.prefill_seconds), static_cast<long long>(r.told.tokens),
+  static void show(const session_answer& r, index_t prompt) {
+    const auto rate = [](index_t n, double s) { return s > 0 ? static_cast<double>(n) / s : 0; };
+    const index_t read = prompt - r.reused, decoded = std::max(r.told.tokens - 1, index_t{0});
+    std::fprintf(stderr, "read %lld of %lld tokens (%.1f/s), answered %lld (%.1f/s)",
+                 static_cast<long long>(read), static_cast<long long>(prompt),
+                 rate(read, r.told.prefill_seconds), static_cast<long long>(r.told.tokens),
                  rate(decoded, r.told.decode_seconds));
     if (r.drafted > 0)
-      std::fprintf(stderr, ", %lld of %lld drafts accepted", static_cast<long long>(r.accepted), static_cast<long long>(r.drafted));
+      std::fprintf(stderr, ", %lld of %lld drafts accepted", static_cast<long long>(r.accepted),
+                   static_cast<long long>(r.drafted));
     std::fputs("\n", stderr);
   }
 
@@ -275,7 +289,7 @@ class chat {
   std::FILE* signs_ = terminal_out_ ? stdout : stderr;  // what is for the one who types
   dsv4::io::checkpoint checkpoint_;
   text::tokenizer tokenizer_;
-  index context_;
+  index_t context_;
   std::unique_ptr<session> session_;
   std::vector<std::int32_t> stop_;
   std::optional<std::int32_t> think_end_;
@@ -288,13 +302,20 @@ void add_chat(CLI::App& app, std::function<void()>& run) {
   CLI::App& verb = *app.add_subcommand("chat", "a conversation on the terminal");
   auto o = std::make_shared<chat_options>();
   add_engine(verb, o->engine);
-  verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")->type_name("FILE");
+  verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")
+      ->type_name("FILE");
   verb.add_option("--system", o->system, "instruction before the conversation")->type_name("TEXT");
-  verb.add_option("--think", o->think, "reasoning before answers (default: high, or as loaded)")->check(CLI::IsMember({"high", "max", "off"}));
-  verb.add_option("--context", o->context, "tokens of the conversation at most (default: 8192, or the model's context)")
+  verb.add_option("--think", o->think, "reasoning before answers (default: high, or as loaded)")
+      ->check(CLI::IsMember({"high", "max", "off"}));
+  verb.add_option("--context", o->context,
+                  "tokens of the conversation at most (default: 8192, or the model's context)")
       ->check(CLI::PositiveNumber);
-  verb.add_option("--max-new", o->max_new, "tokens of an answer at most")->check(CLI::PositiveNumber)->capture_default_str();
-  verb.add_option("--draft", o->draft, "drafts per call by the MTP block; 0: none")->check(CLI::Range(0, 16))->capture_default_str();
+  verb.add_option("--max-new", o->max_new, "tokens of an answer at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--draft", o->draft, "drafts per call by the MTP block; 0: none")
+      ->check(CLI::Range(0, 16))
+      ->capture_default_str();
   verb.add_option("--load", o->load, "go on with a conversation that /save wrote")->type_name("FILE");
   verb.add_flag("--stats", o->stats, "tokens and speed after each answer");
   add_sampling(verb, o->sampling);
@@ -305,7 +326,8 @@ Examples
   echo 'What is a mixture of experts?' | dsv4 chat --model DeepSeek-V4-Flash --think off
 
 On a terminal:
-)" + std::string(help_text) + R"(
+)" + std::string(help_text) +
+              R"(
 In a pipe every line is a question or a command, the answers go to standard output, reasoning and </think>
 included, and an error of a file or of the context ends the program.  What a user types is never read as a
 special token.  The same seed gives the same answers; a loaded conversation goes on to the same bits with the

@@ -13,7 +13,7 @@
 
 namespace cli {
 
-using dsv4::index;
+using dsv4::index_t;
 
 /// The command line asks for something that cannot be; exit code 2.
 struct usage_error : std::runtime_error {
@@ -31,20 +31,20 @@ struct engine_options {
 
 struct inspect_options {
   std::filesystem::path path;
-  std::optional<index> context;
+  std::optional<index_t> context;
   bool json = false, scan = false;
 };
 
 struct forward_options {
   engine_options engine;
   std::string ids;
-  std::vector<index> chunks;        ///< empty: one call
+  std::vector<index_t> chunks;      ///< empty: one call
   std::optional<std::string> taps;  ///< regular expression over site names
   bool mtp = false, json = false;
   std::filesystem::path out;
 };
 
-constexpr index default_max_new = 256;  // of generate; a choice
+constexpr index_t default_max_new = 256;  // of generate; a choice
 
 struct generate_options {
   engine_options engine;
@@ -53,10 +53,10 @@ struct generate_options {
   std::filesystem::path tokenizer;    ///< empty: the one beside the model
   bool special = false;               ///< special tokens in the prompt are meant
   bool json = false;                  ///< ids and text at the end instead of text as it comes
-  std::optional<index> max_new;
+  std::optional<index_t> max_new;
   dsv4::sampling sampling;
-  std::optional<index> logprobs;  ///< so many of the likeliest tokens
-  index draft = 0;                ///< drafts per call
+  std::optional<index_t> logprobs;  ///< so many of the likeliest tokens
+  index_t draft = 0;                ///< drafts per call
   bool ignore_eos = false;
 };
 

@@ -62,10 +62,13 @@ void convert_lines(conversion f) {
       std::fprintf(stderr, "dsv4: line %zu: %s\n", number, e.what());
     }
   }
-  if (no_json) throw dsv4::format_error(std::to_string(no_json) + " of " + std::to_string(number) + " lines are no JSON");
+  if (no_json)
+    throw dsv4::format_error(std::to_string(no_json) + " of " + std::to_string(number) +
+                             " lines are no JSON");
 }
 
-void add_verb(CLI::App& app, std::function<void()>& run, conversion f, const char* name, const char* about, const char* footer) {
+void add_verb(CLI::App& app, std::function<void()>& run, conversion f, const char* name, const char* about,
+              const char* footer) {
   CLI::App& verb = *app.add_subcommand(name, about);
   auto lines = std::make_shared<bool>(false);
   verb.add_flag("--lines", *lines, "an input per line, an answer per line; refusals do not stop it");
@@ -81,7 +84,8 @@ void add_verb(CLI::App& app, std::function<void()>& run, conversion f, const cha
 }  // namespace
 
 void add_encode(CLI::App& app, std::function<void()>& run) {
-  add_verb(app, run, encode, "encode", "messages (JSON on standard input) to the prompt that the model reads", R"(
+  add_verb(app, run, encode, "encode", "messages (JSON on standard input) to the prompt that the model reads",
+           R"(
 Examples
   echo '{"messages":[{"role":"user","content":"Hi"}],"thinking_mode":"chat"}' | dsv4 encode
   dsv4 encode < conversation.json | jq -rj .expected > prompt.txt
@@ -103,7 +107,8 @@ Exit codes: 0 done, 3 refused, 4 an unknown role; with --lines 0, or 3 if a line
 }
 
 void add_parse(CLI::App& app, std::function<void()>& run) {
-  add_verb(app, run, parse, "parse", "a completion (JSON on standard input) back to a message: reasoning, content, tool calls", R"(
+  add_verb(app, run, parse, "parse",
+           "a completion (JSON on standard input) back to a message: reasoning, content, tool calls", R"(
 Examples
   echo '{"text":"I think</think>Hi<｜end▁of▁sentence｜>","thinking_mode":"thinking"}' | dsv4 parse
   dsv4 parse --lines < completions.jsonl | jq -r .expected.content

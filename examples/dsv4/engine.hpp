@@ -21,7 +21,7 @@ namespace cli {
 /// Rows of logits in the type in which they are written: F64 from ref, F32 from cpu.
 struct logits_rows {
   dsv4::dtype type = dsv4::dtype::f32;
-  index rows = 0;
+  index_t rows = 0;
   std::vector<std::byte> bytes;
 };
 
@@ -29,11 +29,11 @@ struct forward_job {
   const dsv4::config& config;
   const dsv4::model_weights& weights;
   std::span<const std::int32_t> ids;
-  std::vector<index> chunks;  ///< lengths of calls, the last repeats; never empty
+  std::vector<index_t> chunks;  ///< lengths of calls, the last repeats; never empty
   bool mtp = false;
   int threads = 0;
   recorder& taps;
-  std::function<void(index, index)> on_call;  ///< (tokens done, tokens in all)
+  std::function<void(index_t, index_t)> on_call;  ///< (tokens done, tokens in all)
 };
 struct forward_result {
   logits_rows logits, mtp_logits;
@@ -46,8 +46,8 @@ struct generate_job {
   std::span<const std::int32_t> ids;
   dsv4::generate_options options;
   dsv4::sampling sampling;
-  index draft = 0;                ///< drafts per call; above 0 needs MTP
-  std::optional<index> logprobs;  ///< so many of the likeliest tokens at each place
+  index_t draft = 0;                ///< drafts per call; above 0 needs MTP
+  std::optional<index_t> logprobs;  ///< so many of the likeliest tokens at each place
   int threads = 0;
   std::function<bool(std::int32_t)> on_token;  ///< as a token is made; false ends the generation
 };

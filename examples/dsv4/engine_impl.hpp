@@ -38,11 +38,11 @@ forward_result run_forward(const forward_job& job) {
   model_type model(c, job.weights, make_executor<E>(job.threads));
   if (job.mtp && !model.has_mtp())
     throw dsv4::unsupported("--mtp: this checkpoint has no MTP module (mtp.0.*)");
-  const auto n = static_cast<index>(job.ids.size());
+  const auto n = static_cast<index_t>(job.ids.size());
   auto s = model.new_sequence(n);
 
-  index longest = 0;
-  for (const index t : job.chunks) longest = std::max(longest, std::min(t, n));
+  index_t longest = 0;
+  for (const index_t t : job.chunks) longest = std::max(longest, std::min(t, n));
   dsv4::tensor<dsv4::wide_t<E>, 2> logits(longest, c.vocab_size);
   dsv4::tensor<dsv4::act_t<P>, 3> streams(job.mtp ? longest : 0, c.hc_mult, c.hidden_size);
   forward_result r;
@@ -50,9 +50,9 @@ forward_result run_forward(const forward_job& job) {
 
   const auto begin = std::chrono::steady_clock::now();
   std::size_t call = 0;
-  for (index at = 0; at < n;) {
-    const index t = std::min(job.chunks[std::min(call++, job.chunks.size() - 1)], n - at);
-    const auto part = [&](index from, index count) {
+  for (index_t at = 0; at < n;) {
+    const index_t t = std::min(job.chunks[std::min(call++, job.chunks.size() - 1)], n - at);
+    const auto part = [&](index_t from, index_t count) {
       return job.ids.subspan(std::size_t(from), std::size_t(count));
     };
     const typename model_type::input one{&s, part(at, t)};
@@ -61,7 +61,7 @@ forward_result run_forward(const forward_job& job) {
     model.forward(std::span(&one, 1), out, job.taps);
     append_rows<written>(r.logits, dsv4::view<const dsv4::wide_t<E>, 2>(out.logits));
     // Pairs (streams of position i, token i + 1): all but the run's last position.
-    if (const index pairs = std::min(t, n - 1 - at); job.mtp && pairs > 0) {
+    if (const index_t pairs = std::min(t, n - 1 - at); job.mtp && pairs > 0) {
       const typename model_type::mtp_input_rows next{&s, part(at + 1, pairs), streams.all().rows(0, pairs)};
       const auto rows = logits.all().rows(0, pairs);
       model.forward_mtp(std::span(&next, 1), rows, job.taps);
@@ -78,7 +78,7 @@ template <dsv4::numerics_policy P, dsv4::execution E>
 generate_result run_generate(const generate_job& job) {
   const dsv4::config& c = job.config;
   dsv4::transformer<P, E> model(c, job.weights, make_executor<E>(job.threads));
-  const index longest = static_cast<index>(job.ids.size()) + job.options.max_new;
+  const index_t longest = static_cast<index_t>(job.ids.size()) + job.options.max_new;
   auto s = model.new_sequence(longest, job.draft);
   dsv4::sampler choose(job.sampling, c.vocab_size, longest);
   dsv4::log_probabilities scores(job.logprobs.value_or(0), c.vocab_size);
@@ -113,12 +113,13 @@ evaluate_result run_evaluate(const evaluate_job& job) {
   const auto begin = std::chrono::steady_clock::now();
   r.text = dsv4::trainer::score_text(model, job.ids, job.bytes, job.text);
   r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (job.drafts.prompts > 0 && model.has_mtp()) r.drafts = dsv4::trainer::score_drafts(model, job.ids, job.drafts);
+  if (job.drafts.prompts > 0 && model.has_mtp())
+    r.drafts = dsv4::trainer::score_drafts(model, job.ids, job.drafts);
   return r;
 }
 
 template <dsv4::numerics_policy P, dsv4::execution E>
-inline constexpr engine engine_of{run_forward<P, E>, run_generate<P, E>, open_session<P, E>, run_evaluate<P, E>,
-                                  std::is_same_v<written_t<E>, double>};
+inline constexpr engine engine_of{run_forward<P, E>, run_generate<P, E>, open_session<P, E>,
+                                  run_evaluate<P, E>, std::is_same_v<written_t<E>, double>};
 
 }  // namespace cli

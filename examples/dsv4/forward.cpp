@@ -26,7 +26,7 @@ const engine& find_engine(const engine_options& o) {
 namespace {
 
 /// Without taps the split into calls cannot be seen: chunks bound the scratch memory.
-constexpr index silent_chunk = 512;
+constexpr index_t silent_chunk = 512;
 
 std::function<bool(const std::string&)> compile(const std::optional<std::string>& pattern) {
   if (!pattern) return {};
@@ -57,18 +57,18 @@ void forward(const forward_options& o) {
   const auto model = dsv4::io::checkpoint::open(o.engine.model);
   const dsv4::config& c = model.configuration();
   const std::vector<std::int32_t> ids = read_ids(o.ids, c);
-  const auto n = static_cast<index>(ids.size());
+  const auto n = static_cast<index_t>(ids.size());
 
   recorder taps(c, n, std::move(filter), !e.wide_is_double);
-  std::vector<index> chunks = o.chunks;
+  std::vector<index_t> chunks = o.chunks;
   if (chunks.empty()) chunks.push_back(o.taps ? n : silent_chunk);
   progress bar;
-  const auto on_call = [&](index done, index total) { bar("forward", done, total); };
+  const auto on_call = [&](index_t done, index_t total) { bar("forward", done, total); };
   forward_result r =
       e.forward({c, model.weights(), ids, std::move(chunks), o.mtp, o.engine.threads, taps, on_call});
   bar.clear();
 
-  const index sites = taps.size();
+  const index_t sites = taps.size();
   if (o.taps && sites == 0)
     std::fprintf(stderr,
                  "dsv4: warning: --taps '%s' matches no site of this run; names are like layers.3.attn.out\n",

@@ -26,7 +26,9 @@ const char* name_of(dsv4::stop_reason r) {
   return "?";
 }
 
-double rate(index tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
+double rate(index_t tokens, double seconds) {
+  return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
+}
 
 using json = nlohmann::ordered_json;
 
@@ -35,7 +37,8 @@ json logprobs_of(const generate_result& r) {
   json rows = json::array();
   for (std::size_t i = 0; i < r.tokens.size(); ++i) {
     json top = json::array();
-    for (const dsv4::token_probability& t : r.top[i]) top.push_back({{"id", t.id}, {"logprob", t.log_probability}});
+    for (const dsv4::token_probability& t : r.top[i])
+      top.push_back({{"id", t.id}, {"logprob", t.log_probability}});
     rows.push_back({{"id", r.tokens[i]}, {"logprob", r.log_probabilities[i]}, {"top", std::move(top)}});
   }
   return rows;
@@ -57,11 +60,14 @@ void tell_drafts(const dsv4::speculative_generation& g) {
 }
 
 /// Begin-of-text token, if there is one, and the prompt.
-std::vector<std::int32_t> ids_of(const dsv4::text::tokenizer& t, const generate_options& o, const dsv4::config& c) {
+std::vector<std::int32_t> ids_of(const dsv4::text::tokenizer& t, const generate_options& o,
+                                 const dsv4::config& c) {
   using dsv4::text::special_tokens;
   if (t.vocab_size() > c.vocab_size)
-    throw dsv4::format_error("the tokenizer has " + std::to_string(t.vocab_size()) + " tokens, the model only " + std::to_string(c.vocab_size));
-  const std::string text = *o.prompt == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : *o.prompt;
+    throw dsv4::format_error("the tokenizer has " + std::to_string(t.vocab_size()) +
+                             " tokens, the model only " + std::to_string(c.vocab_size));
+  const std::string text =
+      *o.prompt == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : *o.prompt;
   std::vector<std::int32_t> ids;
   t.encode(text, o.special ? special_tokens::allowed : special_tokens::as_text, ids);
   if (t.bos() && (ids.empty() || ids.front() != *t.bos())) ids.insert(ids.begin(), *t.bos());
@@ -78,15 +84,17 @@ void generate(const generate_options& o) {
   std::optional<dsv4::text::tokenizer> tokenizer;
   if (o.prompt) tokenizer = dsv4::text::tokenizer::load(o.tokenizer.empty() ? o.engine.model : o.tokenizer);
   const std::vector<std::int32_t> ids = tokenizer ? ids_of(*tokenizer, o, c) : read_ids(o.ids, c);
-  const auto n = static_cast<index>(ids.size());
-  const index room = c.max_position_embeddings - n, max_new = o.max_new.value_or(std::clamp(room, index{0}, default_max_new));
+  const auto n = static_cast<index_t>(ids.size());
+  const index_t room = c.max_position_embeddings - n,
+                max_new = o.max_new.value_or(std::clamp(room, index_t{0}, default_max_new));
   if (max_new > room)
     throw usage_error("--max-new: " + std::to_string(n) + " prompt tokens and " + std::to_string(max_new) +
                       " new ones exceed the model's context of " + std::to_string(c.max_position_embeddings));
   std::vector<std::int32_t> stop;
   if (!o.ignore_eos) stop = end_of_text_ids(o.engine.model);
   if (!o.ignore_eos && stop.empty() && tokenizer && tokenizer->eos()) stop.push_back(*tokenizer->eos());
-  if (const std::string note = note_of(o.engine.model); tokenizer && !note.empty()) std::fprintf(stderr, "Note: %s\n", note.c_str());
+  if (const std::string note = note_of(o.engine.model); tokenizer && !note.empty())
+    std::fprintf(stderr, "Note: %s\n", note.c_str());
 
   // Text goes out as it comes; ids at the end.
   const bool stream = tokenizer && !o.json && !o.logprobs;
@@ -94,8 +102,8 @@ void generate(const generate_options& o) {
   if (tokenizer) words.emplace(*tokenizer, /*skip_special=*/true);
   std::string text;
   progress bar;
-  const auto on_prefill = [&](index done, index total) { bar("prefill", done, total); };
-  index made = 0;
+  const auto on_prefill = [&](index_t done, index_t total) { bar("prefill", done, total); };
+  index_t made = 0;
   const auto on_token = [&](std::int32_t id) {
     ++made;
     if (!stream) bar("decode", made, max_new);
@@ -105,15 +113,16 @@ void generate(const generate_options& o) {
     stream ? void(std::cout << part << std::flush) : void(text += part);
     return bool(std::cout);
   };
-  const generate_result r = e.generate({.config = c,
-                                        .weights = model.weights(),
-                                        .ids = ids,
-                                        .options = {.max_new = max_new, .stop_ids = stop, .on_prefill = on_prefill},
-                                        .sampling = o.sampling,
-                                        .draft = o.draft,
-                                        .logprobs = o.logprobs,
-                                        .threads = o.engine.threads,
-                                        .on_token = on_token});
+  const generate_result r =
+      e.generate({.config = c,
+                  .weights = model.weights(),
+                  .ids = ids,
+                  .options = {.max_new = max_new, .stop_ids = stop, .on_prefill = on_prefill},
+                  .sampling = o.sampling,
+                  .draft = o.draft,
+                  .logprobs = o.logprobs,
+                  .threads = o.engine.threads,
+                  .on_token = on_token});
   bar.clear();
 
   if (words) text += words->finish();
@@ -127,7 +136,7 @@ void generate(const generate_options& o) {
     std::cout << told.dump() << '\n';
   }
   // The first new token comes out of the prefill.
-  const index decoded = std::max(r.told.tokens - 1, index{0});
+  const index_t decoded = std::max(r.told.tokens - 1, index_t{0});
   std::fprintf(
       stderr, "prefill %lld tokens in %.3f s (%.1f tokens/s), decode %lld tokens in %.3f s (%.1f tokens/s)\n",
       static_cast<long long>(n), r.told.prefill_seconds, rate(n, r.told.prefill_seconds),

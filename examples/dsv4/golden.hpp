@@ -37,12 +37,12 @@ struct make_options {
   engine_options engine;
   std::vector<std::string> ids{"auto"};
   std::uint64_t seed = 1;
-  index max_tokens = 4096;
-  index decode = -1;
+  index_t max_tokens = 4096;
+  index_t decode = -1;
   std::string chunks, equal_chunks = "5,1,9,64", equal_rewind = "none";
   std::string sites, decode_sites, name;  ///< decode_sites: of calls after the prompt, as `sites` if empty
   bool mtp = false, zstd = false, small = false, json = false, no_weight_hash = false;
-  index noise = 0;
+  index_t noise = 0;
   std::filesystem::path out;
 };
 /// Records a bundle and tells about it on standard output.

@@ -9,7 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <dsv4/golden/convert.hpp>
+#include <dsv4/golden/convert/convert.hpp>
 
 #include "golden.hpp"
 #include "input.hpp"
@@ -33,7 +33,8 @@ std::vector<fs::path> map_directories() {
   std::vector<fs::path> out;
   if (const char* set = std::getenv("DSV4_MAPS")) out.emplace_back(set);
   std::error_code none;
-  if (const fs::path self = fs::read_symlink("/proc/self/exe", none); !none) out.push_back(self.parent_path() / "../share/dsv4/maps");
+  if (const fs::path self = fs::read_symlink("/proc/self/exe", none); !none)
+    out.push_back(self.parent_path() / "../share/dsv4/maps");
 #ifdef DSV4_MAPS_DIR
   out.emplace_back(DSV4_MAPS_DIR);
 #endif
@@ -46,10 +47,11 @@ dsv4::config find_configuration(const convert_options& o) {
   if (!o.config.empty()) return dsv4::io::read_config(o.config);
   std::error_code none;
   for (const fs::path& dir : {o.in, o.in.parent_path().empty() ? fs::path(".") : o.in.parent_path()})
-    if (fs::is_directory(dir, none) && fs::exists(dir / "config.json", none)) return dsv4::io::read_config(dir);
-  throw usage_error("--config: no config.json in or beside " + o.in.string() + "; name the model's directory");
+    if (fs::is_directory(dir, none) && fs::exists(dir / "config.json", none))
+      return dsv4::io::read_config(dir);
+  throw usage_error("--config: no config.json in or beside " + o.in.string() +
+                    "; name the model's directory");
 }
-
 
 void list(const char* title, const std::vector<std::string>& names) {
   // Numbers become *, so that layers are one line.
@@ -62,8 +64,10 @@ void list(const char* title, const std::vector<std::string>& names) {
       if (digit && (line.empty() || line.back() != '*')) line += '*';
     }
     const auto at = std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.first == line; });
-    if (at == lines.end()) lines.emplace_back(line, 1);
-    else ++at->second;
+    if (at == lines.end())
+      lines.emplace_back(line, 1);
+    else
+      ++at->second;
   }
   std::printf("%s: %zu%s\n", title, names.size(), names.empty() ? "" : " (* stands for numbers)");
   for (const auto& [line, count] : lines) std::printf("  %-70s %6d\n", line.c_str(), count);
@@ -75,13 +79,18 @@ void convert(const convert_options& o) {
   std::vector<std::vector<std::int32_t>> ids = golden::ids_of(source, c);
   if (!o.ids.empty()) ids = {read_ids(o.ids, c)};
   const golden::match_result m =
-      golden::match(std::move(source), golden::name_map::find(o.map, map_directories()), c, ids.empty() ? 1 : static_cast<index>(ids.size()));
+      golden::match(std::move(source), golden::name_map::find(o.map, map_directories()), c,
+                    ids.empty() ? 1 : static_cast<index_t>(ids.size()));
   if (o.map_check) {
     if (o.json) {
-      std::cout << nlohmann::json{{"mapped", m.values}, {"ignored", m.ignored}, {"calls", m.calls.size()}, {"unmapped", m.unmapped},
-                                  {"superseded", m.twice}, {"sites_missing", m.sites_missing}}.dump() << '\n';
+      std::cout << nlohmann::json{{"mapped", m.values},      {"ignored", m.ignored},
+                                  {"calls", m.calls.size()}, {"unmapped", m.unmapped},
+                                  {"superseded", m.twice},   {"sites_missing", m.sites_missing}}
+                       .dump()
+                << '\n';
     } else {
-      std::printf("%lld arrays are sites, in %zu calls; %lld ignored by the map\n", static_cast<long long>(m.values), m.calls.size(), static_cast<long long>(m.ignored));
+      std::printf("%lld arrays are sites, in %zu calls; %lld ignored by the map\n",
+                  static_cast<long long>(m.values), m.calls.size(), static_cast<long long>(m.ignored));
       list("arrays of the dump without a rule", m.unmapped);
       list("arrays that a better rule's array replaces", m.twice);
       list("sites of the model that nothing maps to (first call)", m.sites_missing);
@@ -92,18 +101,29 @@ void convert(const convert_options& o) {
   if (o.out.empty()) throw usage_error("OUT.v4gold is missing (or --map-check)");
   golden::manifest about;
   about.name = o.name.empty() ? o.out.stem().string() : o.name;
-  about.created_by = {{"program", "dsv4 golden convert"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
+  about.created_by = {{"program", "dsv4 golden convert"},
+                      {"version", DSV4_VERSION},
+                      {"map", m.map->file().filename().string()}};
   if (!o.numerics.empty()) about.numerics = {{"policy", o.numerics}};
   golden::writer_options how;
   how.zstd = o.zstd;
   const auto left_out = golden::convert(m, ids, o.out, std::move(about), how);
   if (o.json) {
-    std::cout << nlohmann::json{{"values", m.values}, {"calls", m.calls.size()}, {"ignored", m.ignored}, {"unmapped", m.unmapped}, {"left_out", left_out}}.dump() << '\n';
+    std::cout << nlohmann::json{{"values", m.values},
+                                {"calls", m.calls.size()},
+                                {"ignored", m.ignored},
+                                {"unmapped", m.unmapped},
+                                {"left_out", left_out}}
+                     .dump()
+              << '\n';
     return;
   }
-  std::printf("%s: %lld values in %zu calls; %zu arrays without a rule, %lld ignored by the map, %zu sites not in the dump%s\n", o.out.c_str(),
-              static_cast<long long>(m.values - static_cast<index>(left_out.size())), m.calls.size(), m.unmapped.size(), static_cast<long long>(m.ignored),
-              m.sites_missing.size(), m.unmapped.empty() && m.sites_missing.empty() ? "" : " (--map-check lists them)");
+  std::printf(
+      "%s: %lld values in %zu calls; %zu arrays without a rule, %lld ignored by the map, %zu sites not in "
+      "the dump%s\n",
+      o.out.c_str(), static_cast<long long>(m.values - static_cast<index_t>(left_out.size())), m.calls.size(),
+      m.unmapped.size(), static_cast<long long>(m.ignored), m.sites_missing.size(),
+      m.unmapped.empty() && m.sites_missing.empty() ? "" : " (--map-check lists them)");
   for (const std::string& what : left_out) std::printf("left out: %s\n", what.c_str());
 }
 
@@ -114,11 +134,18 @@ void add_golden_convert(CLI::App& verb, std::function<void()>& run) {
   auto o = std::make_shared<convert_options>();
   sub.add_option("IN", o->in, "safetensors, .npy, .npz, raw .bin/.i32, or a directory of them")->required();
   sub.add_option("OUT", o->out, "the bundle to write: a new directory")->type_name("OUT.v4gold");
-  sub.add_option("--map", o->map, "what the other engine calls our sites: transformers, official, dsv4, llamacpp, ds4, or a file")
-      ->required()->type_name("NAME|FILE");
-  sub.add_option("--config", o->config, "the model: a directory with config.json, or that file (default: in or beside IN)")->type_name("DIR");
-  sub.add_option("--ids", o->ids, "token ids of the run: 1,5,9 or a file (default: the dump's input_ids)")->type_name("FILE|LIST");
-  sub.add_option("--numerics", o->numerics, "what the engine computes in (default: what its map says)")->check(CLI::IsMember({"official", "float32"}));
+  sub.add_option(
+         "--map", o->map,
+         "what the other engine calls our sites: transformers, official, dsv4, llamacpp, ds4, or a file")
+      ->required()
+      ->type_name("NAME|FILE");
+  sub.add_option("--config", o->config,
+                 "the model: a directory with config.json, or that file (default: in or beside IN)")
+      ->type_name("DIR");
+  sub.add_option("--ids", o->ids, "token ids of the run: 1,5,9 or a file (default: the dump's input_ids)")
+      ->type_name("FILE|LIST");
+  sub.add_option("--numerics", o->numerics, "what the engine computes in (default: what its map says)")
+      ->check(CLI::IsMember({"official", "float32"}));
   sub.add_option("--name", o->name, "of the bundle");
   sub.add_flag("--map-check", o->map_check, "write nothing; list what the map does not know, on both sides");
   sub.add_flag("--zstd", o->zstd, "compress the shards");

@@ -2,8 +2,8 @@
 #pragma once
 /// golden::record and golden::measure_noise behind functions: one policy and executor per file
 /// (golden_engine_*.cpp).
-#include <dsv4/golden/noise.hpp>
-#include <dsv4/golden/record.hpp>
+#include <dsv4/golden/make/noise.hpp>
+#include <dsv4/golden/make/record.hpp>
 
 namespace cli {
 
@@ -16,12 +16,13 @@ struct golden_job {
   int threads = 0;
 };
 /// Returns the number of tensors recorded.
-using golden_record = dsv4::index(const golden_job&);
+using golden_record = dsv4::index_t(const golden_job&);
 golden_record record_official_ref, record_official_cpu, record_float32_ref, record_float32_cpu;
 
 /// The bundle's entries with measured noise.
-using golden_noise = std::vector<dsv4::golden::tensor_entry>(const dsv4::golden::bundle&, const dsv4::model_weights&,
-                                                             dsv4::index runs, int threads);
+using golden_noise = std::vector<dsv4::golden::tensor_entry>(const dsv4::golden::bundle&,
+                                                             const dsv4::model_weights&, dsv4::index_t runs,
+                                                             int threads);
 golden_noise noise_official, noise_float32;
 
 template <class E>
@@ -31,8 +32,9 @@ E golden_executor(int threads) {
   return e;
 }
 template <class P, class E>
-dsv4::index record_with(const golden_job& j) {
-  return dsv4::golden::record<P, E>(j.config, j.weights, j.plan, j.to, j.options, golden_executor<E>(j.threads));
+dsv4::index_t record_with(const golden_job& j) {
+  return dsv4::golden::record<P, E>(j.config, j.weights, j.plan, j.to, j.options,
+                                    golden_executor<E>(j.threads));
 }
 
 }  // namespace cli

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "golden_engine.hpp"
 
-dsv4::index cli::record_float32_ref(const golden_job& j) { return record_with<dsv4::float32<float>, dsv4::exec::ref>(j); }
+dsv4::index_t cli::record_float32_ref(const golden_job& j) {
+  return record_with<dsv4::float32<float>, dsv4::exec::ref>(j);
+}

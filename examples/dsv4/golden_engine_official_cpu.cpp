@@ -3,4 +3,6 @@
 
 #include "golden_engine.hpp"
 
-dsv4::index cli::record_official_cpu(const golden_job& j) { return record_with<dsv4::official, dsv4::exec::cpu>(j); }
+dsv4::index_t cli::record_official_cpu(const golden_job& j) {
+  return record_with<dsv4::official, dsv4::exec::cpu>(j);
+}

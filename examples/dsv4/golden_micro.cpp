@@ -5,8 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include <dsv4/golden/micro.hpp>
-#include <dsv4/golden/record.hpp>
+#include <dsv4/golden/make/micro.hpp>
+#include <dsv4/golden/make/record.hpp>
 
 #include "golden.hpp"
 
@@ -18,7 +18,9 @@ namespace golden = dsv4::golden;
 
 void make_micro(const std::filesystem::path& to) {
   std::error_code none;
-  if (std::filesystem::exists(to, none)) throw usage_error("--out: " + to.string() + " is there already; a bundle is written into a new directory");
+  if (std::filesystem::exists(to, none))
+    throw usage_error("--out: " + to.string() +
+                      " is there already; a bundle is written into a new directory");
   golden::manifest about;
   about.name = to.stem().string();
   about.created_by = {{"program", "dsv4 golden micro"}, {"version", DSV4_VERSION}};
@@ -36,7 +38,8 @@ void make_micro(const std::filesystem::path& to) {
 }  // namespace
 
 void add_golden_micro(CLI::App& parent, std::function<void()>& run) {
-  CLI::App& sub = *parent.add_subcommand("micro", "a bundle of the operators one by one, formats exhaustively");
+  CLI::App& sub =
+      *parent.add_subcommand("micro", "a bundle of the operators one by one, formats exhaustively");
   auto out = std::make_shared<std::filesystem::path>();
   sub.add_option("--out", *out, "the bundle's directory, made here")->required()->type_name("DIR.v4gold");
   sub.footer(R"(

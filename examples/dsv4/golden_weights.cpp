@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <dsv4/golden/recipe_checkpoint.hpp>
+#include <dsv4/golden/make/recipe_checkpoint.hpp>
 #include <dsv4/text/tokenizer.hpp>
 
 #include "arguments.hpp"
@@ -28,7 +28,7 @@ using dsv4::config;
 struct weights_options {
   fs::path from, out, tokenizer;
   std::uint64_t seed = 1;
-  index experts = 0, vocabulary = 0;  ///< 0: as the configuration says
+  index_t experts = 0, vocabulary = 0;  ///< 0: as the configuration says
   bool json = false;
 };
 
@@ -48,13 +48,14 @@ void reduce(config& c, const weights_options& o) {
   if (o.experts > 0) c.n_routed_experts = o.experts;
   if (o.vocabulary > 0) c.vocab_size = o.vocabulary;
   if (c.n_routed_experts < c.num_experts_per_tok)
-    throw usage_error("--experts " + std::to_string(o.experts) + ": a token chooses " + std::to_string(c.num_experts_per_tok) + " of them");
+    throw usage_error("--experts " + std::to_string(o.experts) + ": a token chooses " +
+                      std::to_string(c.num_experts_per_tok) + " of them");
 }
 
 /// One layer of that kind at the configuration's dimensions.
 config one_layer(config c, const std::string& kind, bool hash) {
-  index ratio = kind == "csa" ? dsv4::csa_ratio : 0;
-  for (index l = 0; kind == "hca" && l < c.num_hidden_layers; ++l)
+  index_t ratio = kind == "csa" ? dsv4::csa_ratio : 0;
+  for (index_t l = 0; kind == "hca" && l < c.num_hidden_layers; ++l)
     if (c.kind(l) == dsv4::attention_kind::hca) ratio = c.ratio(l);
   if (kind == "hca" && ratio == 0) throw usage_error("--layer hca: this configuration has no such layer");
   c.num_hidden_layers = 1;
@@ -68,11 +69,12 @@ config one_layer(config c, const std::string& kind, bool hash) {
 golden::checkpoint_size write_weights(const fs::path& dir, const config& c, std::uint64_t seed) {
   std::error_code none;
   if (fs::exists(dir, none) && !(fs::is_directory(dir, none) && fs::is_empty(dir, none)))
-    throw usage_error("--out: " + dir.string() + " is there already; a checkpoint is written into a new directory");
+    throw usage_error("--out: " + dir.string() +
+                      " is there already; a checkpoint is written into a new directory");
   progress bar;
   golden::recipe_options options;
-  options.progress = [&](index done, index total) {
-    constexpr index mib = index{1} << 20;
+  options.progress = [&](index_t done, index_t total) {
+    constexpr index_t mib = index_t{1} << 20;
     bar("golden weights", done / mib, total / mib, "MiB");
   };
   return golden::write_recipe_checkpoint(dir, c, seed, options);
@@ -85,8 +87,10 @@ void make_weights(const weights_options& o) {
   std::uint64_t seed = o.seed;
   if (golden::is_bundle(o.from)) {
     const auto b = golden::bundle::open(o.from);
-    if (b.about().weights.kind != "recipe") throw usage_error(o.from.string() + ": its weights are no recipe's, but " + b.about().weights.kind);
-    if (b.about().weights.recipe != golden::weight_recipe::name) throw dsv4::unsupported("weights: recipe " + b.about().weights.recipe);
+    if (b.about().weights.kind != "recipe")
+      throw usage_error(o.from.string() + ": its weights are no recipe's, but " + b.about().weights.kind);
+    if (b.about().weights.recipe != golden::weight_recipe::name)
+      throw dsv4::unsupported("weights: recipe " + b.about().weights.recipe);
     c = b.model(), seed = b.about().weights.seed;
   } else {
     c = dsv4::io::read_config(o.from);
@@ -97,27 +101,31 @@ void make_weights(const weights_options& o) {
   const auto size = write_weights(o.out, c, seed);
   if (!o.tokenizer.empty()) fs::copy_file(o.tokenizer, o.out / "tokenizer.json");
   if (o.json) {
-    const nlohmann::ordered_json told{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name}, {"seed", seed},
-                                      {"tensors", size.tensors}, {"files", size.files}, {"bytes", size.bytes}};
+    const nlohmann::ordered_json told{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name},
+                                      {"seed", seed},          {"tensors", size.tensors},
+                                      {"files", size.files},   {"bytes", size.bytes}};
     std::cout << told.dump() << '\n';
   } else {
-    std::printf("%s: %zu tensors in %zu files, %.1f MB, recipe %s, seed %llu\n", o.out.c_str(), size.tensors, size.files,
-                static_cast<double>(size.bytes) / 1e6, std::string(golden::weight_recipe::name).c_str(), static_cast<unsigned long long>(seed));
+    std::printf("%s: %zu tensors in %zu files, %.1f MB, recipe %s, seed %llu\n", o.out.c_str(), size.tensors,
+                size.files, static_cast<double>(size.bytes) / 1e6,
+                std::string(golden::weight_recipe::name).c_str(), static_cast<unsigned long long>(seed));
   }
 }
 
 void make_ladder(ladder_options o) {
   using clock = std::chrono::steady_clock;
   std::error_code none;
-  if (!fs::exists(o.weights.from, none)) throw exit_with(exit_no_input, o.weights.from.string() + ": does not exist");
+  if (!fs::exists(o.weights.from, none))
+    throw exit_with(exit_no_input, o.weights.from.string() + ": does not exist");
   config c = one_layer(dsv4::io::read_config(o.weights.from), o.layer, o.hash);
   reduce(c, o.weights);
   const fs::path model = o.weights.out / "model";
   const auto begin = clock::now();
   const auto size = write_weights(model, c, o.weights.seed);
   const auto seconds = [&] { return std::chrono::duration<double>(clock::now() - begin).count(); };
-  std::fprintf(stderr, "%s: %zu tensors, %.1f MB, seed %llu; %.1f s\n", model.c_str(), size.tensors, static_cast<double>(size.bytes) / 1e6,
-               static_cast<unsigned long long>(o.weights.seed), seconds());
+  std::fprintf(stderr, "%s: %zu tensors, %.1f MB, seed %llu; %.1f s\n", model.c_str(), size.tensors,
+               static_cast<double>(size.bytes) / 1e6, static_cast<unsigned long long>(o.weights.seed),
+               seconds());
   o.bundle.engine.model = model;
   o.bundle.out = o.weights.out / (o.layer + (o.hash ? "-hash" : "") + ".v4gold");
   o.bundle.mtp = o.layer == "mtp";
@@ -128,13 +136,21 @@ void make_ladder(ladder_options o) {
   std::fprintf(stderr, "%s: %.1f s in all\n", o.bundle.out.c_str(), seconds());
 }
 
-void add_weights(CLI::App& verb, weights_options& o, index experts, index vocabulary) {
+void add_weights(CLI::App& verb, weights_options& o, index_t experts, index_t vocabulary) {
   o.experts = experts, o.vocabulary = vocabulary;
-  verb.add_option("--seed", o.seed, "of the weights")->capture_default_str()->check(CLI::Range(std::uint64_t{0}, std::uint64_t{1} << 53));
-  verb.add_option("--experts", o.experts, experts ? "routed experts; 0: as many as the configuration has" : "routed experts instead of the configuration's")
-      ->check(CLI::NonNegativeNumber)->capture_default_str();
-  verb.add_option("--vocabulary", o.vocabulary, vocabulary ? "token ids; 0: as many as the configuration has" : "token ids instead of the configuration's")
-      ->check(CLI::NonNegativeNumber)->capture_default_str();
+  verb.add_option("--seed", o.seed, "of the weights")
+      ->capture_default_str()
+      ->check(CLI::Range(std::uint64_t{0}, std::uint64_t{1} << 53));
+  verb.add_option("--experts", o.experts,
+                  experts ? "routed experts; 0: as many as the configuration has"
+                          : "routed experts instead of the configuration's")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--vocabulary", o.vocabulary,
+                  vocabulary ? "token ids; 0: as many as the configuration has"
+                             : "token ids instead of the configuration's")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -143,13 +159,17 @@ dsv4::io::checkpoint weights_of(const golden::bundle& b, const fs::path& model) 
   if (!model.empty()) {
     auto c = dsv4::io::checkpoint::open(model);
     if (golden::sha256_of(c.configuration()) != b.about().config_sha256)
-      throw exit_with(exit_not_comparable, "--model: " + model.string() + " is not the model of the golden: its configuration is another");
+      throw exit_with(
+          exit_not_comparable,
+          "--model: " + model.string() + " is not the model of the golden: its configuration is another");
     return c;
   }
   const golden::weights_identity& w = b.about().weights;
   if (w.kind != "recipe")
-    throw usage_error("--model is missing: the checkpoint that " + b.path().string() + " is a run of (it has no recipe for its weights)");
-  if (w.recipe != golden::weight_recipe::name) throw dsv4::unsupported(b.path().string() + ": weights of recipe " + w.recipe);
+    throw usage_error("--model is missing: the checkpoint that " + b.path().string() +
+                      " is a run of (it has no recipe for its weights)");
+  if (w.recipe != golden::weight_recipe::name)
+    throw dsv4::unsupported(b.path().string() + ": weights of recipe " + w.recipe);
   struct scratch {
     fs::path dir = fs::temp_directory_path() / ("dsv4-weights-" + std::to_string(::getpid()));
     ~scratch() {
@@ -163,11 +183,17 @@ dsv4::io::checkpoint weights_of(const golden::bundle& b, const fs::path& model) 
 
 void add_golden_weights(CLI::App& parent, std::function<void()>& run) {
   {
-    CLI::App& sub = *parent.add_subcommand("weights", "write a checkpoint of weights that a seed makes, in the published layout");
+    CLI::App& sub = *parent.add_subcommand(
+        "weights", "write a checkpoint of weights that a seed makes, in the published layout");
     auto o = std::make_shared<weights_options>();
-    sub.add_option("CONFIG", o->from, "a config.json, a directory with one, or a bundle of recipe weights (its configuration and seed)")->required();
+    sub.add_option(
+           "CONFIG", o->from,
+           "a config.json, a directory with one, or a bundle of recipe weights (its configuration and seed)")
+        ->required();
     sub.add_option("--out", o->out, "the checkpoint's directory, made here")->required()->type_name("DIR");
-    sub.add_option("--tokenizer", o->tokenizer, "a tokenizer.json to put beside them; the vocabulary becomes at least as large")->type_name("FILE");
+    sub.add_option("--tokenizer", o->tokenizer,
+                   "a tokenizer.json to put beside them; the vocabulary becomes at least as large")
+        ->type_name("FILE");
     sub.add_flag("--json", o->json, "tell what was done as one JSON object");
     add_weights(sub, *o, 0, 0);
     sub.footer(R"(
@@ -180,20 +206,36 @@ with numpy).  Nothing larger than a row of a matrix is held in memory; the disk 
     sub.callback([o, &run] { run = [o] { with_golden_codes([&] { make_weights(*o); }); }; });
   }
   {
-    CLI::App& sub = *parent.add_subcommand("ladder", "one layer at real dimensions: its weights from a seed, and a bundle of it");
+    CLI::App& sub = *parent.add_subcommand(
+        "ladder", "one layer at real dimensions: its weights from a seed, and a bundle of it");
     auto o = std::make_shared<ladder_options>();
-    constexpr index few_experts = 8, few_ids = 1024, enough_tokens = 8192;  // Pro's indexer chooses 1024 entries of 4 tokens
+    constexpr index_t few_experts = 8, few_ids = 1024,
+                      enough_tokens = 8192;  // Pro's indexer chooses 1024 entries of 4 tokens
     o->bundle.max_tokens = enough_tokens;
     sub.add_option("CONFIG", o->weights.from, "a config.json, or a directory with one")->required();
-    sub.add_option("--layer", o->layer, "swa, csa, hca, or mtp (a window layer and the MTP block)")->required()->check(CLI::IsMember({"swa", "csa", "hca", "mtp"}));
+    sub.add_option("--layer", o->layer, "swa, csa, hca, or mtp (a window layer and the MTP block)")
+        ->required()
+        ->check(CLI::IsMember({"swa", "csa", "hca", "mtp"}));
     sub.add_flag("--hash", o->hash, "the layer takes its experts from a table");
-    sub.add_option("--out", o->weights.out, "a new directory: model/ and LAYER.v4gold/ are made in it")->required()->type_name("DIR");
+    sub.add_option("--out", o->weights.out, "a new directory: model/ and LAYER.v4gold/ are made in it")
+        ->required()
+        ->type_name("DIR");
     add_weights(sub, o->weights, few_experts, few_ids);
-    sub.add_option("--exec", o->bundle.engine.exec, "ref or cpu (the same narrow bits)")->check(CLI::IsMember({"ref", "cpu"}))->capture_default_str();
+    sub.add_option("--exec", o->bundle.engine.exec, "ref or cpu (the same narrow bits)")
+        ->check(CLI::IsMember({"ref", "cpu"}))
+        ->capture_default_str();
     add_threads(sub, o->bundle.engine.threads);
-    sub.add_option("--max-tokens", o->bundle.max_tokens, "cap of the tokens that the position ladder asks for")->check(CLI::Range(index{2}, index{1} << 20))->capture_default_str();
-    sub.add_option("--sites", o->bundle.sites, "what the prompt's call records (default: the block's outputs, its choices, and what later calls read)")->type_name("REGEX");
-    sub.add_option("--decode-sites", o->bundle.decode_sites, "what single-token calls record (default: everything)")->type_name("REGEX");
+    sub.add_option("--max-tokens", o->bundle.max_tokens,
+                   "cap of the tokens that the position ladder asks for")
+        ->check(CLI::Range(index_t{2}, index_t{1} << 20))
+        ->capture_default_str();
+    sub.add_option("--sites", o->bundle.sites,
+                   "what the prompt's call records (default: the block's outputs, its choices, and what "
+                   "later calls read)")
+        ->type_name("REGEX");
+    sub.add_option("--decode-sites", o->bundle.decode_sites,
+                   "what single-token calls record (default: everything)")
+        ->type_name("REGEX");
     sub.add_flag("--zstd", o->bundle.zstd, "compress the shards");
     sub.add_flag("--json", o->bundle.json, "tell what was done as one JSON object");
     sub.footer(R"(

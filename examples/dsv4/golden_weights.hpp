@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <functional>
 
-#include <dsv4/golden/bundle.hpp>
+#include <dsv4/golden/bundle/bundle.hpp>
 #include <dsv4/io/checkpoint.hpp>
 
 namespace CLI {

@@ -20,19 +20,26 @@ struct grad_options {
 void grad(const grad_options& o) {
   const auto model = dsv4::io::checkpoint::open(o.model);
   std::vector<std::int32_t> ids = read_ids(o.ids, model.configuration());
-  if (ids.size() < 2) throw usage_error("--ids: found one token, expected at least two: a token predicts the next");
+  if (ids.size() < 2)
+    throw usage_error("--ids: found one token, expected at least two: a token predicts the next");
   const grad_result r = (o.ref ? train_ref : train_cpu).grad({model, std::move(ids), o.out, o.threads});
-  std::fprintf(stderr, "loss %.7f over %lld tokens, gradients of %lld tensors in %.3f s\n", r.loss, static_cast<long long>(r.tokens),
-               static_cast<long long>(r.parameters), r.seconds);
+  std::fprintf(stderr, "loss %.7f over %lld tokens, gradients of %lld tensors in %.3f s\n", r.loss,
+               static_cast<long long>(r.tokens), static_cast<long long>(r.parameters), r.seconds);
 }
 
 }  // namespace
 
 void add_grad(CLI::App& app, std::function<void()>& run) {
-  CLI::App& verb = *app.add_subcommand("grad", "the loss of given tokens, and its gradient by every parameter");
+  CLI::App& verb =
+      *app.add_subcommand("grad", "the loss of given tokens, and its gradient by every parameter");
   auto o = std::make_shared<grad_options>();
-  verb.add_option("--model", o->model, "checkpoint directory, or one .safetensors file beside its config.json")->required()->type_name("DIR");
-  verb.add_option("--ids", o->ids, "token ids: 1,5,9 or [1,5,9] or a file that holds such a list")->required()->type_name("FILE|LIST");
+  verb.add_option("--model", o->model,
+                  "checkpoint directory, or one .safetensors file beside its config.json")
+      ->required()
+      ->type_name("DIR");
+  verb.add_option("--ids", o->ids, "token ids: 1,5,9 or [1,5,9] or a file that holds such a list")
+      ->required()
+      ->type_name("FILE|LIST");
   verb.add_option("--out", o->out, "the safetensors file to write")->required()->type_name("FILE");
   verb.add_flag("--ref", o->ref, "the readable specification, in double, instead of float on all threads");
   add_threads(verb, o->threads);

@@ -121,7 +121,7 @@ std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::conf
   const std::vector<std::int64_t> all = read_integers(argument);
   if (all.empty())
     throw usage_error("--ids: no token ids in " + (argument.empty() ? "an empty text" : argument));
-  if (static_cast<index>(all.size()) > c.max_position_embeddings)
+  if (static_cast<index_t>(all.size()) > c.max_position_embeddings)
     throw usage_error("--ids: found " + std::to_string(all.size()) + " tokens, expected at most " +
                       std::to_string(c.max_position_embeddings) + " (max_position_embeddings of the model)");
   std::vector<std::int32_t> ids;
@@ -136,10 +136,10 @@ std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::conf
   return ids;
 }
 
-std::vector<index> parse_chunks(const std::string& text) {
+std::vector<index_t> parse_chunks(const std::string& text) {
   try {
     const auto out = parse_integers(text);
-    for (const index n : out)
+    for (const index_t n : out)
       if (n < 1) throw usage_error("--chunks: found length " + std::to_string(n) + ", expected 1 or more");
     if (out.empty()) throw usage_error("--chunks: no lengths");
     return {out.begin(), out.end()};

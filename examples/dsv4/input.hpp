@@ -23,7 +23,7 @@ std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::conf
 std::vector<std::int64_t> read_integers(const std::string& argument);
 
 /// "5,1,9" as lengths of calls.  @throws usage_error
-std::vector<index> parse_chunks(const std::string& text);
+std::vector<index_t> parse_chunks(const std::string& text);
 
 /// eos_token_id of generation_config.json, else of config.json, of the directory of a checkpoint: a
 /// number or a list; empty if neither names one.  @throws dsv4::format_error

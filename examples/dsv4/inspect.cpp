@@ -18,16 +18,16 @@ namespace {
 using nlohmann::ordered_json;
 
 struct dtype_row {
-  index count = 0, elements = 0, bytes = 0;
+  index_t count = 0, elements = 0, bytes = 0;
 };
 
 struct facts {
   dsv4::config c;
   dsv4::parameter_count parameters;
   dsv4::kv_bytes kv;
-  index context = 0;
+  index_t context = 0;
   bool has_files = false;
-  index files = 0, tensors = 0, bytes = 0, stored_parameters = 0, realigned = 0;
+  index_t files = 0, tensors = 0, bytes = 0, stored_parameters = 0, realigned = 0;
   std::map<std::string, dtype_row> by_dtype;
   std::vector<std::string> unused;
 };
@@ -48,15 +48,15 @@ facts collect(const inspect_options& o) {
     const auto model = dsv4::io::checkpoint::open(o.path, {.scan = scan});
     f.c = model.configuration();
     f.has_files = true;
-    f.files = static_cast<index>(model.files().size());
-    f.tensors = static_cast<index>(model.tensors().size());
-    f.bytes = static_cast<index>(model.bytes());
-    f.realigned = static_cast<index>(model.realigned_bytes());
+    f.files = static_cast<index_t>(model.files().size());
+    f.tensors = static_cast<index_t>(model.tensors().size());
+    f.bytes = static_cast<index_t>(model.bytes());
+    f.realigned = static_cast<index_t>(model.realigned_bytes());
     for (const auto& t : model.tensors()) {
       dtype_row& row = f.by_dtype[std::string(dsv4::name_of(t.stored->type))];
       ++row.count;
       row.elements += t.stored->elements;
-      row.bytes += static_cast<index>(t.stored->bytes);
+      row.bytes += static_cast<index_t>(t.stored->bytes);
       // An I8 byte holds two FP4 parameters.
       if (holds_parameters(t))
         f.stored_parameters += t.stored->elements * (t.stored->type == dsv4::dtype::i8 ? 2 : 1);
@@ -69,9 +69,9 @@ facts collect(const inspect_options& o) {
   return f;
 }
 
-std::vector<index> layers_of(const dsv4::config& c, dsv4::attention_kind kind) {
-  std::vector<index> r;
-  for (index l = 0; l < c.num_hidden_layers; ++l)
+std::vector<index_t> layers_of(const dsv4::config& c, dsv4::attention_kind kind) {
+  std::vector<index_t> r;
+  for (index_t l = 0; l < c.num_hidden_layers; ++l)
     if (c.kind(l) == kind) r.push_back(l);
   return r;
 }
@@ -111,9 +111,9 @@ std::string scaled(double v, const char* const (&units)[4]) {
   std::snprintf(text, sizeof text, u ? "%.3f%s%s" : "%.0f%s%s", v, *units[u] ? " " : "", units[u]);
   return text;
 }
-std::string count_text(index n) { return scaled(static_cast<double>(n), {"", "K", "M", "B"}); }
+std::string count_text(index_t n) { return scaled(static_cast<double>(n), {"", "K", "M", "B"}); }
 std::string bytes_text(double n) { return scaled(n, {"B", "KB", "MB", "GB"}); }
-std::string grouped(index n) {
+std::string grouped(index_t n) {
   std::string s = std::to_string(n);
   for (auto at = static_cast<std::ptrdiff_t>(s.size()) - 3; at > 0; at -= 3)
     s.insert(static_cast<std::size_t>(at), ",");
@@ -121,11 +121,11 @@ std::string grouped(index n) {
 }
 
 /// Layer numbers, arithmetic runs shortened: "0-1", "2,4,...,42", "3".
-std::string runs(const std::vector<index>& v) {
+std::string runs(const std::vector<index_t>& v) {
   std::string out;
   for (std::size_t i = 0; i < v.size();) {
     std::size_t end = i + 1;  // the run is [i, end)
-    const index step = end < v.size() ? v[end] - v[i] : 0;
+    const index_t step = end < v.size() ? v[end] - v[i] : 0;
     while (end < v.size() && v[end] - v[end - 1] == step) ++end;
     const auto n = [&](std::size_t at) { return std::to_string(v[at]); };
     if (end - i == 2 && step > 1) --end;  // two numbers are no run
@@ -168,7 +168,7 @@ void print(const facts& f, const inspect_options& o) {
   const auto line = [](const char* name, const std::string& text) {
     std::printf("%-11s %s\n", name, text.c_str());
   };
-  const auto n = [](index v) { return std::to_string(v); };
+  const auto n = [](index_t v) { return std::to_string(v); };
   line("model", o.path.string() + ": " + n(c.num_hidden_layers) + " layers, hidden " + n(c.hidden_size) +
                     ", " + n(c.hc_mult) + " streams, vocabulary " + n(c.vocab_size) + ", context " +
                     grouped(c.max_position_embeddings));
@@ -207,7 +207,7 @@ void print(const facts& f, const inspect_options& o) {
     std::string names;
     for (std::size_t i = 0; i < std::min(most, f.unused.size()); ++i)
       names += (i ? ", " : "") + dsv4::io::in_quotes(f.unused[i]);
-    line("unused", n(static_cast<index>(f.unused.size())) + " tensors that are no part of the model: " +
+    line("unused", n(static_cast<index_t>(f.unused.size())) + " tensors that are no part of the model: " +
                        names + (f.unused.size() > most ? ", ..." : ""));
   }
   if (o.scan) line("scan", "all weights are finite");

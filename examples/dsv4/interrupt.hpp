@@ -14,12 +14,14 @@ namespace cli {
 class interrupt_guard {
  public:
   interrupt_guard() {
-    if (::pipe2(pipe_, O_CLOEXEC | O_NONBLOCK) != 0) throw std::system_error(errno, std::generic_category(), "pipe");
+    if (::pipe2(pipe_, O_CLOEXEC | O_NONBLOCK) != 0)
+      throw std::system_error(errno, std::generic_category(), "pipe");
     struct sigaction now {};
     now.sa_handler = [](int) {
       const int kept = errno;
       flag_ = 1;
-      [[maybe_unused]] const auto written = ::write(pipe_[1], "", 1);  // wakes a wait, whichever thread got the signal
+      [[maybe_unused]] const auto written =
+          ::write(pipe_[1], "", 1);  // wakes a wait, whichever thread got the signal
       errno = kept;
     };
     sigemptyset(&now.sa_mask);

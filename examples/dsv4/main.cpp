@@ -107,19 +107,29 @@ void add_generate(CLI::App& app, program& run) {
   auto o = std::make_shared<cli::generate_options>();
   cli::add_engine(verb, o->engine);
   CLI::Option_group& what = *verb.add_option_group("prompt");
-  CLI::Option* prompt = what.add_option("--prompt", o->prompt, "the text to continue; -: from standard input")->type_name("TEXT");
-  what.add_option("--ids", o->ids, "token ids: 1,5,9 or [1,5,9] or a file that holds such a list")->type_name("FILE|LIST");
+  CLI::Option* prompt = what.add_option("--prompt", o->prompt, "the text to continue; -: from standard input")
+                            ->type_name("TEXT");
+  what.add_option("--ids", o->ids, "token ids: 1,5,9 or [1,5,9] or a file that holds such a list")
+      ->type_name("FILE|LIST");
   what.require_option(1);
-  verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")->type_name("FILE")->needs(prompt);
-  verb.add_flag("--special", o->special, "special tokens in the prompt are meant, as in the output of dsv4 encode")->needs(prompt);
-  verb.add_flag("--json", o->json, "with --prompt: one JSON line at the end instead of text as it comes")->needs(prompt);
-  verb.add_option("--max-new", o->max_new, "tokens to make at most (default: 256, or what the context has room for)")
+  verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")
+      ->type_name("FILE")
+      ->needs(prompt);
+  verb.add_flag("--special", o->special,
+                "special tokens in the prompt are meant, as in the output of dsv4 encode")
+      ->needs(prompt);
+  verb.add_flag("--json", o->json, "with --prompt: one JSON line at the end instead of text as it comes")
+      ->needs(prompt);
+  verb.add_option("--max-new", o->max_new,
+                  "tokens to make at most (default: 256, or what the context has room for)")
       ->check(CLI::NonNegativeNumber);
   cli::add_sampling(verb, o->sampling);
-  verb.add_option("--logprobs", o->logprobs, "also tell each token's log-probability, and the likeliest N at its place")
+  verb.add_option("--logprobs", o->logprobs,
+                  "also tell each token's log-probability, and the likeliest N at its place")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
-  verb.add_option("--draft", o->draft, "drafts of the MTP block per call: the same text when greedy, the same distribution else")
+  verb.add_option("--draft", o->draft,
+                  "drafts of the MTP block per call: the same text when greedy, the same distribution else")
       ->check(CLI::Range(0, 16))
       ->type_name("K");
   verb.add_flag("--ignore-eos", o->ignore_eos, "go on after the end-of-text token");
@@ -155,11 +165,13 @@ void add_tokenize(CLI::App& app, program& run) {
   which.add_option("--model", o->model, "a checkpoint directory that has one")->type_name("DIR");
   which.require_option(1);
   CLI::Option* given = verb.add_option("TEXT", *text, "the text (default: --file, else standard input)");
-  CLI::Option* file = verb.add_option("--file", o->file, "a file that holds the text")->type_name("FILE")->excludes(given);
-  CLI::Option* ids = verb.add_option("--ids", o->ids, "print the text of these ids: 1,5,9 or a file with such a list")
-                         ->type_name("FILE|LIST")
-                         ->excludes(given)
-                         ->excludes(file);
+  CLI::Option* file =
+      verb.add_option("--file", o->file, "a file that holds the text")->type_name("FILE")->excludes(given);
+  CLI::Option* ids =
+      verb.add_option("--ids", o->ids, "print the text of these ids: 1,5,9 or a file with such a list")
+          ->type_name("FILE|LIST")
+          ->excludes(given)
+          ->excludes(file);
   verb.add_option("--special", o->special,
                   "what <|User|> and the like in the text are: as-text, characters; allowed, control tokens")
       ->check(CLI::IsMember({"as-text", "allowed"}))
@@ -225,7 +237,8 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const bool golden = argc > 1 && (std::string_view(argv[1]) == "golden" || std::string_view(argv[1]) == "verify");
+    const bool golden =
+        argc > 1 && (std::string_view(argv[1]) == "golden" || std::string_view(argv[1]) == "verify");
     return app.exit(e) == 0 ? 0 : golden ? cli::exit_golden_usage : exit_usage;
   }
   try {

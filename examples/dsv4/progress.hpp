@@ -16,13 +16,13 @@ class progress {
   progress(const progress&) = delete;
   progress& operator=(const progress&) = delete;
 
-  void operator()(const char* what, dsv4::index done, dsv4::index total, const char* unit = "tokens") {
+  void operator()(const char* what, dsv4::index_t done, dsv4::index_t total, const char* unit = "tokens") {
     using namespace std::chrono_literals;
     const auto now = clock::now();
     // Quiet for the first second, then ten times a second.
     if (!terminal_ || now - begin_ < 1s || (now - last_ < 100ms && done < total)) return;
     last_ = now;
-    constexpr dsv4::index width = 30;
+    constexpr dsv4::index_t width = 30;
     const auto filled = static_cast<int>(total > 0 ? width * done / total : 0);
     std::fprintf(stderr, "\r%s [%.*s%*s] %lld of %lld %s \x1b[K", what, filled,
                  "##############################", static_cast<int>(width) - filled, "",

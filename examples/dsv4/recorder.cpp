@@ -15,7 +15,7 @@ using dsv4::tap_event;
 using dsv4::tap_scope;
 
 namespace {
-void append(std::vector<std::byte>& to, const void* data, index bytes) {
+void append(std::vector<std::byte>& to, const void* data, index_t bytes) {
   const auto* p = static_cast<const std::byte*>(data);
   to.insert(to.end(), p, p + bytes);
 }
@@ -48,7 +48,7 @@ recorder::record recorder::open(const tap_event& e) const {
   r.type = narrowed ? dtype::f32 : e.type;
   r.row_shape.assign(e.shape.begin() + 1, e.shape.begin() + e.rank);
   // The last axis of these grows from call to call: take what one call over everything has.
-  const index entries = ratio(e) > 0 ? total(e) / ratio(e) : 0;
+  const index_t entries = ratio(e) > 0 ? total(e) / ratio(e) : 0;
   if (e.where == site::indexer_scores) r.row_shape.back() = entries;
   if (e.where == site::attn_topk_idxs) {
     const bool chooses = dsv4::kind_of_ratio(ratio(e)) == dsv4::attention_kind::csa;
@@ -58,16 +58,16 @@ recorder::record recorder::open(const tap_event& e) const {
 }
 
 void recorder::append_slots(record& r, const tap_event& e) const {
-  const index w = c_.sliding_window, n = total(e), width = e.shape[1];
+  const index_t w = c_.sliding_window, n = total(e), width = e.shape[1];
   const auto found = e.values<std::int32_t>();
   std::vector<std::int32_t> row(static_cast<std::size_t>(r.row_shape.back()));
-  for (index t = 0; t < e.tokens; ++t) {
-    const index position = e.start + t;
+  for (index_t t = 0; t < e.tokens; ++t) {
+    const index_t position = e.start + t;
     std::fill(row.begin(), row.end(), -1);
-    for (index s = 0; s < width; ++s) {
-      const index v = found[static_cast<std::size_t>(t * width + s)];
+    for (index_t s = 0; s < width; ++s) {
+      const index_t v = found[static_cast<std::size_t>(t * width + s)];
       if (v < 0) continue;
-      index number;
+      index_t number;
       if (e.start == 0) {
         number = v < e.tokens ? v : n + v - e.tokens;  // positions of this call, then entries
       } else if (v < w) {
@@ -77,20 +77,20 @@ void recorder::append_slots(record& r, const tap_event& e) const {
       }
       row[static_cast<std::size_t>(s)] = static_cast<std::int32_t>(number);
     }
-    append(r.bytes, row.data(), static_cast<index>(row.size() * sizeof(std::int32_t)));
+    append(r.bytes, row.data(), static_cast<index_t>(row.size() * sizeof(std::int32_t)));
   }
   r.rows += e.tokens;
 }
 
 void recorder::append_padded(record& r, const tap_event& e) const {
-  const index width = e.shape[1], bytes = dsv4::bits_of(e.type) / 8;
+  const index_t width = e.shape[1], bytes = dsv4::bits_of(e.type) / 8;
   const auto* from = static_cast<const std::byte*>(e.data);
   const auto bf16_low = dsv4::store<dsv4::bf16>(-std::numeric_limits<double>::infinity());
   const float f32_low = -std::numeric_limits<float>::infinity();
   const double f64_low = f32_low;
-  for (index t = 0; t < e.tokens; ++t) {
+  for (index_t t = 0; t < e.tokens; ++t) {
     append(r.bytes, from + t * width * bytes, width * bytes);
-    for (index s = width; s < r.row_shape.back(); ++s) {
+    for (index_t s = width; s < r.row_shape.back(); ++s) {
       if (e.type == dtype::bf16)
         append(r.bytes, &bf16_low, bytes);
       else if (e.type == dtype::f32)
@@ -102,12 +102,12 @@ void recorder::append_padded(record& r, const tap_event& e) const {
   r.rows += e.tokens;
 }
 
-index recorder::total(const tap_event& e) const {
+index_t recorder::total(const tap_event& e) const {
   const bool pairs = e.scope.where == tap_scope::part::mtp || e.scope.where == tap_scope::part::mtp_head;
   return pairs ? tokens_ - 1 : tokens_;
 }
 
-index recorder::ratio(const tap_event& e) const {
+index_t recorder::ratio(const tap_event& e) const {
   switch (e.scope.where) {
     case tap_scope::part::layer: return c_.ratio(e.scope.number);
     case tap_scope::part::mtp: return c_.mtp_ratio(e.scope.number);
@@ -115,8 +115,8 @@ index recorder::ratio(const tap_event& e) const {
   }
 }
 
-index recorder::size() const {
-  index n = 0;
+index_t recorder::size() const {
+  index_t n = 0;
   for (const auto& [key, r] : records_) n += r.wanted;
   return n;
 }
@@ -124,7 +124,7 @@ index recorder::size() const {
 void recorder::move_to(dsv4::io::safetensors_writer& file) {
   for (auto& [key, r] : records_) {
     if (!r.wanted) continue;
-    std::vector<index> shape{r.rows};
+    std::vector<index_t> shape{r.rows};
     shape.insert(shape.end(), r.row_shape.begin(), r.row_shape.end());
     file.add(std::move(r.name), r.type, std::move(shape), std::move(r.bytes));
   }

@@ -23,7 +23,7 @@ class safetensors_writer;
 
 namespace cli {
 
-using dsv4::index;
+using dsv4::index_t;
 
 class recorder {
  public:
@@ -31,14 +31,14 @@ class recorder {
 
   /// `filter` says whether a name is recorded; without one nothing is.  `wide_as_float`: store what is
   /// wide as F32 even where it is computed in double.
-  recorder(const dsv4::config& c, index tokens, std::function<bool(const std::string&)> filter,
+  recorder(const dsv4::config& c, index_t tokens, std::function<bool(const std::string&)> filter,
            bool wide_as_float)
       : c_(c), tokens_(tokens), filter_(std::move(filter)), wide_as_float_(wide_as_float) {}
 
   void operator()(const dsv4::tap_event& e);
 
   /// Sites recorded so far.
-  index size() const;
+  index_t size() const;
   /// Move everything into the writer, which then owns it.
   void move_to(dsv4::io::safetensors_writer& file);
 
@@ -47,8 +47,8 @@ class recorder {
     bool wanted = false;
     std::string name;
     dsv4::dtype type = dsv4::dtype::f32;
-    index rows = 0;
-    std::vector<index> row_shape;
+    index_t rows = 0;
+    std::vector<index_t> row_shape;
     std::vector<std::byte> bytes;
   };
   record open(const dsv4::tap_event& e) const;
@@ -56,14 +56,14 @@ class recorder {
   void append_padded(record& r, const dsv4::tap_event& e) const;
 
   /// Rows that the whole run has at this event's site, and its layer's ratio.
-  index total(const dsv4::tap_event& e) const;
-  index ratio(const dsv4::tap_event& e) const;
+  index_t total(const dsv4::tap_event& e) const;
+  index_t ratio(const dsv4::tap_event& e) const;
 
   const dsv4::config& c_;
-  index tokens_;
+  index_t tokens_;
   std::function<bool(const std::string&)> filter_;
   bool wide_as_float_;
-  std::map<std::tuple<dsv4::tap_scope::part, index, dsv4::site>, record> records_;
+  std::map<std::tuple<dsv4::tap_scope::part, index_t, dsv4::site>, record> records_;
 };
 
 }  // namespace cli

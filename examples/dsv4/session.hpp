@@ -13,21 +13,21 @@
 
 namespace cli {
 
-using dsv4::index;
+using dsv4::index_t;
 
 struct session_job {
   const dsv4::config& config;
   const dsv4::model_weights& weights;
   dsv4::sampling sampling;
-  index max_tokens = 0;
-  index depth = 0;  ///< drafts per call
+  index_t max_tokens = 0;
+  index_t depth = 0;  ///< drafts per call
   int threads = 0;
 };
 
 struct session_answer {
   dsv4::generation told;
-  index reused = 0;              ///< tokens of the prompt that were not read again
-  index drafted = 0, accepted = 0;
+  index_t reused = 0;  ///< tokens of the prompt that were not read again
+  index_t drafted = 0, accepted = 0;
 };
 
 class session {
@@ -38,7 +38,7 @@ class session {
   virtual session_answer answer(std::span<const std::int32_t> ids, const dsv4::generate_options& options,
                                 const std::function<bool(std::int32_t)>& on_token) = 0;
   virtual void reset() = 0;
-  virtual index length() const = 0;  ///< tokens read
+  virtual index_t length() const = 0;  ///< tokens read
 
   /// gen/state_file.hpp; `application` are the program's own bytes.
   virtual void save(const std::filesystem::path& path, std::string application) = 0;

@@ -21,16 +21,20 @@ class model_session final : public session {
   session_answer answer(std::span<const std::int32_t> ids, const dsv4::generate_options& options,
                         const std::function<bool(std::int32_t)>& on_token) override {
     const dsv4::speculative_generation r = conversation_.answer(ids, options, choose_, on_token);
-    const auto sum = [](const std::vector<index>& v) { return std::accumulate(v.begin(), v.end(), index{0}); };
+    const auto sum = [](const std::vector<index_t>& v) {
+      return std::accumulate(v.begin(), v.end(), index_t{0});
+    };
     return {r, conversation_.reused(), sum(r.drafts.proposed), sum(r.drafts.accepted)};
   }
   void reset() override { conversation_.reset(); }
-  index length() const override { return static_cast<index>(conversation_.ids().size()); }
+  index_t length() const override { return static_cast<index_t>(conversation_.ids().size()); }
 
   void save(const std::filesystem::path& path, std::string application) override {
     conversation_.save(path, identity(), choose_, std::move(application));
   }
-  std::string load(const std::filesystem::path& path) override { return conversation_.load(path, identity(), choose_); }
+  std::string load(const std::filesystem::path& path) override {
+    return conversation_.load(path, identity(), choose_);
+  }
 
  private:
   /// Reads a page of every matrix, so only when it is asked for.

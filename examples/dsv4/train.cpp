@@ -28,7 +28,7 @@ using json = nlohmann::ordered_json;
 
 struct train_options {
   fs::path config, data, out;
-  std::optional<index> steps, stop_at;
+  std::optional<index_t> steps, stop_at;
   std::optional<std::uint64_t> seed;
   int threads = 0;
   bool resume = false, json = false, ref = false, export_only = false, defaults = false;
@@ -40,25 +40,28 @@ class teller final : public train_listener {
  public:
   teller(const train_options& o, const settings& s) : o_(o), s_(s) {}
 
-  void begin(index done, index training, index held_out, index rows, index parameters) override {
+  void begin(index_t done, index_t training, index_t held_out, index_t rows, index_t parameters) override {
     write_text(o_.out / settings_name, dsv4::trainer::to_json(s_).dump(2) + "\n");
     log_.emplace(o_.out / log_name, done);
-    std::fprintf(stderr, "%lld parameters; %lld tokens to train on (%lld rows of %lld), %lld held out\n", ll(parameters), ll(training), ll(rows),
-                 ll(s_.data.length), ll(held_out));
+    std::fprintf(stderr, "%lld parameters; %lld tokens to train on (%lld rows of %lld), %lld held out\n",
+                 ll(parameters), ll(training), ll(rows), ll(s_.data.length), ll(held_out));
     if (done > 0) std::fprintf(stderr, "goes on after step %lld of %lld\n", ll(done), ll(s_.steps));
   }
   void step(const step_report& r) override {
     add(to_json(r));
     if (r.back_to)
-      line("step %lld: loss %.4f is a spike, back to step %lld with anticipatory routing", ll(r.step), r.loss, ll(*r.back_to));
+      line("step %lld: loss %.4f is a spike, back to step %lld with anticipatory routing", ll(r.step), r.loss,
+           ll(*r.back_to));
     else if (r.spike)
       line("step %lld: loss %.4f is a spike", ll(r.step), r.loss);
     if (r.skipped) line("step %lld: the gradient is not finite, nothing is updated", ll(r.step));
     tokens_ += r.tokens;
     seconds_ += r.seconds;
     if (!r.back_to && (r.step % s_.log_every == 0 || r.step == s_.steps)) {
-      line("step %lld/%lld  loss %.4f  mtp %.4f  index %.4f  rate %.2e  norm %.3f  load %.2f  %.0f tokens/s%s", ll(r.step), ll(s_.steps), r.loss,
-           r.mtp_loss, r.index_kl, r.rate, r.norm, r.load, seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0, r.anticipatory ? "  anticipatory" : "");
+      line(
+          "step %lld/%lld  loss %.4f  mtp %.4f  index %.4f  rate %.2e  norm %.3f  load %.2f  %.0f tokens/s%s",
+          ll(r.step), ll(s_.steps), r.loss, r.mtp_loss, r.index_kl, r.rate, r.norm, r.load,
+          seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0, r.anticipatory ? "  anticipatory" : "");
       tokens_ = 0;
       seconds_ = 0;
     }
@@ -67,20 +70,21 @@ class teller final : public train_listener {
   void evaluated(const evaluation& e, bool final) override {
     if (e.tokens == 0) return;
     add(to_json(e, final));
-    line("step %lld: held-out loss %.4f, %.4f bits per byte, mtp %.4f, load %.2f (%lld tokens, %lld bytes)", ll(e.step), e.loss, e.bits_per_byte,
-         e.mtp_loss, e.load, ll(e.tokens), ll(e.bytes));
+    line("step %lld: held-out loss %.4f, %.4f bits per byte, mtp %.4f, load %.2f (%lld tokens, %lld bytes)",
+         ll(e.step), e.loss, e.bits_per_byte, e.mtp_loss, e.load, ll(e.tokens), ll(e.bytes));
     if (final) draw_curve();
   }
-  void saved(index) override { draw_curve(); }
+  void saved(index_t) override { draw_curve(); }
   void exported(const dsv4::trainer::export_report& r) override {
-    line("wrote %s and %s (%.2f MB; experts %s to FP8)", (o_.out / "float").c_str(), (o_.out / "official").c_str(), static_cast<double>(r.bytes) * 1e-6,
+    line("wrote %s and %s (%.2f MB; experts %s to FP8)", (o_.out / "float").c_str(),
+         (o_.out / "official").c_str(), static_cast<double>(r.bytes) * 1e-6,
          r.lossless() ? "cast losslessly" : "do not cast losslessly");
   }
   bool stop() override { return interrupt_.pressed(); }
   bool interrupted() const { return interrupt_.pressed(); }
 
  private:
-  static long long ll(index n) { return n; }
+  static long long ll(index_t n) { return n; }
   template <class... V>
   void line(const char* format, V... values) {
     bar_.clear();
@@ -102,7 +106,7 @@ class teller final : public train_listener {
   std::optional<train_log> log_;
   progress bar_;
   interrupt_guard interrupt_;
-  index tokens_ = 0;
+  index_t tokens_ = 0;
   double seconds_ = 0;
 };
 
@@ -122,7 +126,8 @@ void plot(const train_options& o) {
   for (const fs::path& p : o.plot) {
     const bool folder = fs::is_directory(p);
     const fs::path file = folder ? p / log_name : p;
-    curves.push_back(read_curve(file, folder ? fs::absolute(p).lexically_normal().filename().string() : p.stem().string()));
+    curves.push_back(read_curve(
+        file, folder ? fs::absolute(p).lexically_normal().filename().string() : p.stem().string()));
   }
   write_text(o.out, draw(curves, "loss"));
 }
@@ -132,7 +137,9 @@ void remove_unfinished(const fs::path& folder) {
   if (!fs::is_directory(folder)) return;
   std::vector<fs::path> unfinished;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (const std::string name = entry.path().filename(); entry.is_regular_file() && name.find(".part-") != name.npos) unfinished.push_back(entry.path());
+    if (const std::string name = entry.path().filename();
+        entry.is_regular_file() && name.find(".part-") != name.npos)
+      unfinished.push_back(entry.path());
   for (const fs::path& p : unfinished) fs::remove(p);
 }
 
@@ -141,9 +148,11 @@ bool prepare_folder(const train_options& o) {
   fs::create_directories(o.out);
   for (const char* part : {"", "float", "official"}) remove_unfinished(o.out / part);
   const bool there = fs::exists(o.out / checkpoint_name);
-  if (o.export_only && !there) throw usage_error("--export-only: " + (o.out / checkpoint_name).string() + " does not exist");
+  if (o.export_only && !there)
+    throw usage_error("--export-only: " + (o.out / checkpoint_name).string() + " does not exist");
   if (there && !o.resume && !o.export_only)
-    throw usage_error(o.out.string() + " holds a training run: --resume goes on with it, another --out begins a new one");
+    throw usage_error(o.out.string() +
+                      " holds a training run: --resume goes on with it, another --out begins a new one");
   if (o.resume && !there) std::fprintf(stderr, "no checkpoint in %s: begins anew\n", o.out.c_str());
   return there;
 }
@@ -154,7 +163,8 @@ void train(const train_options& o) {
     return;
   }
   if (!o.plot.empty()) return plot(o);
-  if (o.config.empty() || o.data.empty() || o.out.empty()) throw usage_error("--config, --data and --out are required");
+  if (o.config.empty() || o.data.empty() || o.out.empty())
+    throw usage_error("--config, --data and --out are required");
   settings s = read_settings(o.config);
   if (o.steps) s.steps = *o.steps;
   if (o.seed) s.seed = *o.seed;
@@ -163,8 +173,8 @@ void train(const train_options& o) {
   // Text to tokens.
   const auto tokenizer = dsv4::text::tokenizer::load(s.tokenizer);
   if (tokenizer.vocab_size() > s.c.vocab_size)
-    throw dsv4::format_error(s.tokenizer + ": has " + std::to_string(tokenizer.vocab_size()) + " tokens, the model only " +
-                             std::to_string(s.c.vocab_size) + " (vocab_size)");
+    throw dsv4::format_error(s.tokenizer + ": has " + std::to_string(tokenizer.vocab_size()) +
+                             " tokens, the model only " + std::to_string(s.c.vocab_size) + " (vocab_size)");
   const std::string text = read_data(o.data);
   const text_split parts = split_text(text, s.data.held_out);
   teller tell(o, s);
@@ -190,19 +200,23 @@ void train(const train_options& o) {
 void add_train(CLI::App& app, std::function<void()>& run) {
   CLI::App& verb = *app.add_subcommand("train", "a model from a text");
   auto o = std::make_shared<train_options>();
-  verb.add_option("--config", o->config, "the settings, JSON (--defaults prints them)")->type_name("TRAIN.json");
+  verb.add_option("--config", o->config, "the settings, JSON (--defaults prints them)")
+      ->type_name("TRAIN.json");
   verb.add_option("--data", o->data, "plain text, UTF-8; .zst is unpacked")->type_name("FILE");
   verb.add_option("--out", o->out, "folder of the run; of --plot, the picture")->type_name("DIR");
   verb.add_flag("--resume", o->resume, "go on from the checkpoint in --out; without one, begin");
   verb.add_option("--steps", o->steps, "instead of the settings' steps")->check(CLI::PositiveNumber);
   verb.add_option("--seed", o->seed, "instead of the settings' seed")->check(CLI::NonNegativeNumber);
-  verb.add_option("--stop-at", o->stop_at, "save and stop after this step; schedules stay those of all steps")->check(CLI::PositiveNumber);
+  verb.add_option("--stop-at", o->stop_at, "save and stop after this step; schedules stay those of all steps")
+      ->check(CLI::PositiveNumber);
   add_threads(verb, o->threads);
   verb.add_flag("--ref", o->ref, "the readable specification, in double, on one thread");
   verb.add_flag("--json", o->json, "the log on standard output, a JSON object a line");
   verb.add_flag("--export-only", o->export_only, "only write the models from the checkpoint in --out");
   verb.add_flag("--defaults", o->defaults, "print every setting with its default");
-  verb.add_option("--plot", o->plot, "draw the curves of these runs (folders, or log.jsonl files) in one picture")->type_name("DIR...");
+  verb.add_option("--plot", o->plot,
+                  "draw the curves of these runs (folders, or log.jsonl files) in one picture")
+      ->type_name("DIR...");
   verb.footer(R"(
 Examples
   dsv4 train --defaults > train.json                               then put in "model" and "tokenizer"

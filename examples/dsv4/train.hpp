@@ -26,16 +26,17 @@ void add_train(CLI::App& app, std::function<void()>& run);
 void add_grad(CLI::App& app, std::function<void()>& run);
 
 /// Files of a training run's folder.
-inline constexpr const char *checkpoint_name = "checkpoint.safetensors.zst", *log_name = "log.jsonl", *curve_name = "loss.svg",
-                            *settings_name = "settings.json";
+inline constexpr const char *checkpoint_name = "checkpoint.safetensors.zst", *log_name = "log.jsonl",
+                            *curve_name = "loss.svg", *settings_name = "settings.json";
 
 /// What happens in a training run, as it happens.
 struct train_listener {
   virtual ~train_listener() = default;
-  virtual void begin(index steps_done, index training_tokens, index held_out_tokens, index rows_per_epoch, index parameters) = 0;
+  virtual void begin(index_t steps_done, index_t training_tokens, index_t held_out_tokens,
+                     index_t rows_per_epoch, index_t parameters) = 0;
   virtual void step(const dsv4::trainer::step_report&) = 0;
   virtual void evaluated(const dsv4::trainer::evaluation&, bool final) = 0;
-  virtual void saved(index step) = 0;
+  virtual void saved(index_t step) = 0;
   virtual void exported(const dsv4::trainer::export_report& official) = 0;
   virtual bool stop() = 0;  ///< asked after every step
 };
@@ -47,7 +48,7 @@ struct train_job {
   const dsv4::text::tokenizer& tokenizer;
   std::filesystem::path out;
   bool resume = false, export_only = false;
-  index stop_at = 0;  ///< steps done; 0: to the end
+  index_t stop_at = 0;  ///< steps done; 0: to the end
   int threads = 0;
   train_listener& listener;
 };
@@ -60,7 +61,7 @@ struct grad_job {
 };
 struct grad_result {
   double loss = 0, seconds = 0;
-  index tokens = 0, parameters = 0;
+  index_t tokens = 0, parameters = 0;
 };
 
 struct train_engine {

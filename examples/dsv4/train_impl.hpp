@@ -21,26 +21,29 @@ void write_models(const train_job& job, const Trainer& t) {
   const auto layout = parameter_layout::of<float>(s.c);
   dsv4::tensor<float, 1> weights(layout.size);
   for (std::size_t i = 0; i < layout.all.size(); ++i)
-    std::copy_n(t.weights().data() + t.layout().all[i].offset, layout.all[i].size(), weights.data() + layout.all[i].offset);
+    std::copy_n(t.weights().data() + t.layout().all[i].offset, layout.all[i].size(),
+                weights.data() + layout.all[i].offset);
   const dsv4::view<const float, 1> w = std::as_const(weights).all();
   dsv4::trainer::write_float(job.out / "float", s.c, layout, w, t.routing(), s.tokenizer);
-  job.listener.exported(dsv4::trainer::write_official(job.out / "official", s.c, layout, w, t.routing(), s.tokenizer));
+  job.listener.exported(
+      dsv4::trainer::write_official(job.out / "official", s.c, layout, w, t.routing(), s.tokenizer));
 }
 
 template <class T, dsv4::execution E, dsv4::execution O>
 void run_training(train_job& job) {
   using namespace dsv4::trainer;
   const settings& s = job.settings;
-  training<T, E, O> t(s, std::move(job.training), std::move(job.held_out), std::move(job.bytes), make_executor<E>(job.threads),
-                     make_executor<O>(job.threads));
+  training<T, E, O> t(s, std::move(job.training), std::move(job.held_out), std::move(job.bytes),
+                      make_executor<E>(job.threads), make_executor<O>(job.threads));
   const std::filesystem::path file = job.out / checkpoint_name;
   if (job.resume) t.load(file);
   if (job.export_only) return write_models(job, t);
 
-  index parameters = 0;
+  index_t parameters = 0;
   for (const dsv4::train::parameter_info& p : t.layout().all) parameters += p.size();
-  job.listener.begin(t.steps_done(), t.training_tokens(), t.held_out_tokens(), t.rows_per_epoch(), parameters);
-  const index end = job.stop_at > 0 ? std::min(job.stop_at, s.steps) : s.steps;
+  job.listener.begin(t.steps_done(), t.training_tokens(), t.held_out_tokens(), t.rows_per_epoch(),
+                     parameters);
+  const index_t end = job.stop_at > 0 ? std::min(job.stop_at, s.steps) : s.steps;
   const auto save = [&] {
     t.save(file);
     job.listener.saved(t.steps_done());
@@ -49,8 +52,9 @@ void run_training(train_job& job) {
   while (t.steps_done() < end && !stopped) {
     const step_report r = t.step();
     job.listener.step(r);
-    const index done = t.steps_done();
-    if (s.eval_every > 0 && done % s.eval_every == 0 && done < s.steps && !r.back_to) job.listener.evaluated(t.evaluate(s.eval_rows), false);
+    const index_t done = t.steps_done();
+    if (s.eval_every > 0 && done % s.eval_every == 0 && done < s.steps && !r.back_to)
+      job.listener.evaluated(t.evaluate(s.eval_rows), false);
     stopped = job.listener.stop();
     if (stopped || done == end || (s.checkpoint_every > 0 && done % s.checkpoint_every == 0)) save();
   }
@@ -78,8 +82,8 @@ grad_result run_grad(const grad_job& job) {
   const auto gradients = bind<T>(c, g.data());
   const auto begin = std::chrono::steady_clock::now();
   const report found = model.run(executor, bind<const T>(c, w.data()), routing, one, goal, &gradients);
-  grad_result r{found.loss, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), found.tokens,
-                static_cast<index>(layout.all.size())};
+  grad_result r{found.loss, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
+                found.tokens, static_cast<index_t>(layout.all.size())};
 
   // F32, as the goldens have it.
   dsv4::tensor<float, 1> narrow(layout.size), loss(1);
@@ -87,7 +91,8 @@ grad_result run_grad(const grad_job& job) {
   loss(0) = static_cast<float>(found.loss);
   dsv4::io::safetensors_writer out;
   out.add("loss", loss.all());
-  for (const parameter_info& p : layout.all) out.add(p.name, dsv4::dtype::f32, p.shape, narrow.data() + p.offset);
+  for (const parameter_info& p : layout.all)
+    out.add(p.name, dsv4::dtype::f32, p.shape, narrow.data() + p.offset);
   out.write(job.out);
   return r;
 }

@@ -16,13 +16,16 @@ void add_line(loss_curve& c, const json& line) {
     while (!points.empty() && points.back().first > step) points.pop_back();
   };
   // What is not a number is written as null, and is no point.
-  const auto number = [](const json& in, const char* name) { return in.is_object() && in.contains(name) && in[name].is_number(); };
+  const auto number = [](const json& in, const char* name) {
+    return in.is_object() && in.contains(name) && in[name].is_number();
+  };
   const double step = line.value("step", 0.0);
   if (number(line, "back_to")) {
     keep_until(c.train, line["back_to"].get<double>());
     keep_until(c.held_out, line["back_to"].get<double>());
   } else if (line.contains("held_out")) {
-    if (number(line["held_out"], "loss")) c.held_out.emplace_back(step, line["held_out"]["loss"].get<double>());
+    if (number(line["held_out"], "loss"))
+      c.held_out.emplace_back(step, line["held_out"]["loss"].get<double>());
   } else if (number(line, "loss")) {
     c.train.emplace_back(step, line["loss"].get<double>());
   }
@@ -41,8 +44,9 @@ void each_line(const std::filesystem::path& path, F f) {
 }  // namespace
 
 json to_json(const dsv4::trainer::step_report& r) {
-  json j{{"step", r.step}, {"loss", r.loss}, {"mtp_loss", r.mtp_loss}, {"balance", r.balance}, {"index_kl", r.index_kl}, {"rate", r.rate},
-         {"norm", r.norm}, {"load", r.load}, {"tokens", r.tokens}, {"seconds", r.seconds}};
+  json j{{"step", r.step},         {"loss", r.loss},      {"mtp_loss", r.mtp_loss}, {"balance", r.balance},
+         {"index_kl", r.index_kl}, {"rate", r.rate},      {"norm", r.norm},         {"load", r.load},
+         {"tokens", r.tokens},     {"seconds", r.seconds}};
   if (r.anticipatory) j["anticipatory"] = true;
   if (r.spike) j["spike"] = true;
   if (r.skipped) j["skipped"] = true;
@@ -53,14 +57,20 @@ json to_json(const dsv4::trainer::step_report& r) {
 json to_json(const dsv4::trainer::evaluation& e, bool final) {
   json j{{"step", e.step},
          {"held_out",
-          {{"loss", e.loss}, {"mtp_loss", e.mtp_loss}, {"bits_per_byte", e.bits_per_byte}, {"load", e.load}, {"tokens", e.tokens}, {"bytes", e.bytes}}}};
+          {{"loss", e.loss},
+           {"mtp_loss", e.mtp_loss},
+           {"bits_per_byte", e.bits_per_byte},
+           {"load", e.load},
+           {"tokens", e.tokens},
+           {"bytes", e.bytes}}}};
   if (final) j["final"] = true;
   return j;
 }
 
 loss_curve read_curve(const std::filesystem::path& log, const std::string& name) {
   std::error_code none;
-  if (!std::filesystem::is_regular_file(log, none)) throw dsv4::format_error(log.string() + ": no such file, expected the log.jsonl of a training run");
+  if (!std::filesystem::is_regular_file(log, none))
+    throw dsv4::format_error(log.string() + ": no such file, expected the log.jsonl of a training run");
   loss_curve c;
   c.name = name;
   each_line(log, [&](const std::string&, const json& line) { add_line(c, line); });
@@ -74,7 +84,7 @@ void write_text(const std::filesystem::path& path, const std::string& text) {
   file.commit();
 }
 
-train_log::train_log(std::filesystem::path path, dsv4::index steps) {
+train_log::train_log(std::filesystem::path path, dsv4::index_t steps) {
   std::string kept;
   each_line(path, [&](const std::string& text, const json& line) {
     if (line["step"].get<double>() > static_cast<double>(steps)) return;

@@ -26,7 +26,7 @@ void write_text(const std::filesystem::path& path, const std::string& text);
 class train_log {
  public:
   /// Goes on after `steps` steps: later lines of an earlier attempt are dropped.
-  train_log(std::filesystem::path path, dsv4::index steps);
+  train_log(std::filesystem::path path, dsv4::index_t steps);
   void add(const nlohmann::ordered_json& line);
   const dsv4::trainer::loss_curve& curve() const { return curve_; }
 

@@ -36,7 +36,8 @@ class transcript {
     if (end == std::string::npos) return add({"assistant", "", words}, {});
     const auto end_id = std::find(made.begin(), made.end(), t.token_to_id(text::end_think_token));
     add({"assistant", words.substr(end + text::end_think_token.size()), words.substr(0, end)},
-        end_id == made.end() ? std::vector<std::int32_t>() : std::vector<std::int32_t>(end_id + 1, made.end()));
+        end_id == made.end() ? std::vector<std::int32_t>()
+                             : std::vector<std::int32_t>(end_id + 1, made.end()));
   }
   void take_back() {
     messages_.pop_back();
@@ -65,7 +66,8 @@ class transcript {
       const bool after_think = !s.control && !part.segments.empty() && part.segments.back().control &&
                                part.segments.back().text == text::end_think_token;
       std::size_t i = next;
-      while (after_think && i < messages_.size() && (spoken_[i].empty() || messages_[i].content != s.text)) ++i;
+      while (after_think && i < messages_.size() && (spoken_[i].empty() || messages_[i].content != s.text))
+        ++i;
       if (!after_think || i == messages_.size()) {
         part.segments.push_back(s);
         continue;
@@ -91,7 +93,8 @@ class transcript {
       if (!ids.empty()) one.emplace_back("ids", std::move(ids));
       list.emplace_back(std::move(one));
     }
-    return text::python::dumps(text::json::object{{"messages", list}, {"system", system}, {"think", think}}, true);
+    return text::python::dumps(text::json::object{{"messages", list}, {"system", system}, {"think", think}},
+                               true);
   }
   /// `name`: of the file, for messages.  @throws dsv4::format_error
   static transcript from_json(const std::string& name, const std::string& json, const text::tokenizer& t) {
@@ -111,7 +114,8 @@ class transcript {
     r.think = string("think");
     if (r.think != "high" && r.think != "max" && r.think != "off") fail("think is none of high, max and off");
     r.messages_ = text::read_messages(*list);
-    for (const text::json& one : *list->get_if<text::json::array>()) r.spoken_.push_back(ids_of(one.find("ids"), t));
+    for (const text::json& one : *list->get_if<text::json::array>())
+      r.spoken_.push_back(ids_of(one.find("ids"), t));
     return r;
   }
 

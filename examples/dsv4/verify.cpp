@@ -9,10 +9,10 @@
 #include <fstream>
 #include <iostream>
 
-#include <dsv4/golden/convert.hpp>
-#include <dsv4/golden/report_html.hpp>
-#include <dsv4/golden/report_json.hpp>
-#include <dsv4/golden/report_text.hpp>
+#include <dsv4/golden/convert/convert.hpp>
+#include <dsv4/golden/report/report_html.hpp>
+#include <dsv4/golden/report/report_json.hpp>
+#include <dsv4/golden/report/report_text.hpp>
 #include <dsv4/io/checkpoint.hpp>
 
 #include "commands.hpp"
@@ -42,9 +42,10 @@ namespace fs = std::filesystem;
 golden::index_range parse_range(const std::string& option, const std::string& text) {
   golden::index_range r;
   if (text.empty()) return r;
-  const auto number = [&](std::string_view s, index& to) {
+  const auto number = [&](std::string_view s, index_t& to) {
     const auto [end, fault] = std::from_chars(s.data(), s.data() + s.size(), to);
-    if (fault != std::errc() || end != s.data() + s.size() || to < 0) throw usage_error(option + ": '" + text + "' is not a range a:b");
+    if (fault != std::errc() || end != s.data() + s.size() || to < 0)
+      throw usage_error(option + ": '" + text + "' is not a range a:b");
   };
   const std::size_t colon = text.find(':');
   const std::string_view all(text), from = all.substr(0, colon);
@@ -74,21 +75,28 @@ struct scratch_bundle {
 };
 
 /// The one place where another engine's dump becomes a bundle.
-golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, scratch_bundle& scratch, std::vector<std::string>& left_out) {
+golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, scratch_bundle& scratch,
+                         std::vector<std::string>& left_out) {
   std::error_code none;
-  if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none))) return golden::bundle::open(o.test, options_of(o));
-  if (o.map.empty()) throw usage_error("TEST is not a bundle; --map says what engine it is a dump of (transformers, official, dsv4, llamacpp, ds4, or a file)");
+  if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none)))
+    return golden::bundle::open(o.test, options_of(o));
+  if (o.map.empty())
+    throw usage_error(
+        "TEST is not a bundle; --map says what engine it is a dump of (transformers, official, dsv4, "
+        "llamacpp, ds4, or a file)");
   const dsv4::config& c = reference.model();
   golden::dump source = golden::dump::open(o.test);
   auto ids = golden::ids_of(source, c);
   if (!o.ids.empty()) ids = {read_ids(o.ids, c)};
   if (ids.empty())
-    for (index s = 0; s < reference.sequences(); ++s) ids.push_back(reference.ids(s));
-  const auto m = golden::match(std::move(source), golden::name_map::find(o.map, map_directories()), c, static_cast<index>(ids.size()));
+    for (index_t s = 0; s < reference.sequences(); ++s) ids.push_back(reference.ids(s));
+  const auto m = golden::match(std::move(source), golden::name_map::find(o.map, map_directories()), c,
+                               static_cast<index_t>(ids.size()));
   scratch.dir = fs::temp_directory_path() / ("dsv4-verify-" + std::to_string(::getpid()) + ".v4gold");
   golden::manifest about;
   about.name = o.test.stem().string();
-  about.created_by = {{"program", "dsv4 verify"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
+  about.created_by = {
+      {"program", "dsv4 verify"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
   if (!o.numerics.empty()) about.numerics = {{"policy", o.numerics}};
   left_out = golden::convert(m, ids, scratch.dir, std::move(about), {});
   return golden::bundle::open(scratch.dir, options_of(o));
@@ -102,9 +110,11 @@ void verify(const verify_arguments& o) {
   if (o.test.empty()) throw usage_error("TEST is missing");
   if (!o.more.empty()) throw usage_error("one GOLDEN and one TEST, found also " + o.more[0].string());
   golden::verify_options options;
-  if (o.mode != "auto") options.mode = o.mode == "forced" ? golden::verify_mode::forced : golden::verify_mode::free_running;
+  if (o.mode != "auto")
+    options.mode = o.mode == "forced" ? golden::verify_mode::forced : golden::verify_mode::free_running;
   for (std::size_t p = 0; p < std::size(golden::tolerance_policy_names); ++p)
-    if (o.policy == golden::tolerance_policy_names[p]) options.policy = static_cast<golden::tolerance_policy>(p);
+    if (o.policy == golden::tolerance_policy_names[p])
+      options.policy = static_cast<golden::tolerance_policy>(p);
   options.k_noise = o.k_noise;
   options.only = o.only, options.allow_skip = o.allow_skip;
   options.layers = parse_range("--layers", o.layers), options.positions = parse_range("--pos", o.positions);
@@ -137,19 +147,33 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
   verb.add_option("GOLDEN", o->golden, "a .v4gold bundle")->required();
   verb.add_option("TEST", o->test, "a bundle, or with --map a dump of another engine");
   verb.add_option("MORE", o->more, "with --mutate, as TEST: further goldens");
-  verb.add_option("--model", o->model, "the checkpoint: forced mode and the hints recompute operators with it (default: what the golden's recipe makes)")->type_name("DIR");
-  verb.add_option("--mode", o->mode, "forced: each operator on the test's own inputs; free: value against value")
-      ->check(CLI::IsMember({"auto", "free", "forced"}))->capture_default_str();
-  verb.add_option("--policy", o->policy, "strict: bits; faithful: another order of summation; quant: other weights' formats")
-      ->check(CLI::IsMember({"strict", "faithful", "quant"}))->capture_default_str();
-  verb.add_option("--map", o->map, "TEST is a dump with the names of: transformers, official, dsv4, llamacpp, ds4, or a map file");
+  verb.add_option("--model", o->model,
+                  "the checkpoint: forced mode and the hints recompute operators with it (default: what the "
+                  "golden's recipe makes)")
+      ->type_name("DIR");
+  verb.add_option("--mode", o->mode,
+                  "forced: each operator on the test's own inputs; free: value against value")
+      ->check(CLI::IsMember({"auto", "free", "forced"}))
+      ->capture_default_str();
+  verb.add_option("--policy", o->policy,
+                  "strict: bits; faithful: another order of summation; quant: other weights' formats")
+      ->check(CLI::IsMember({"strict", "faithful", "quant"}))
+      ->capture_default_str();
+  verb.add_option(
+      "--map", o->map,
+      "TEST is a dump with the names of: transformers, official, dsv4, llamacpp, ds4, or a map file");
   verb.add_option("--ids", o->ids, "with --map: token ids, if the dump has none (default: the golden's)");
-  verb.add_option("--numerics", o->numerics, "with --map: what the engine computed in")->check(CLI::IsMember({"official", "float32"}));
+  verb.add_option("--numerics", o->numerics, "with --map: what the engine computed in")
+      ->check(CLI::IsMember({"official", "float32"}));
   verb.add_option("--only", o->only, "only names that match")->type_name("REGEX");
   verb.add_option("--layers", o->layers, "only layers [a, b)")->type_name("a:b");
   verb.add_option("--pos", o->positions, "only positions [a, b)")->type_name("a:b");
-  verb.add_option("--k-noise", o->k_noise, "errors up to this times the golden's measured noise pass")->check(CLI::NonNegativeNumber)->capture_default_str();
-  verb.add_option("--allow-skip", o->allow_skip, "names that the test need not have")->type_name("REGEX")->capture_default_str();
+  verb.add_option("--k-noise", o->k_noise, "errors up to this times the golden's measured noise pass")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--allow-skip", o->allow_skip, "names that the test need not have")
+      ->type_name("REGEX")
+      ->capture_default_str();
   verb.add_flag("--all", o->all, "also list every failing tensor");
   verb.add_flag("--werror", o->werror, "warnings give exit code 6");
   verb.add_flag("--no-hints", o->no_hints, "do not try the known mistakes");
@@ -157,7 +181,9 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
   verb.add_option("--json", o->json, "everything as JSON; - is standard output")->type_name("FILE|-");
   verb.add_option("--junit", o->junit, "a test case per class of tensors")->type_name("FILE");
   verb.add_option("--html", o->html, "one self-contained page")->type_name("FILE");
-  verb.add_flag("--mutate", o->mutate, "plant every known bug in our own model and prove that GOLDEN, or one of several, catches it");
+  verb.add_flag(
+      "--mutate", o->mutate,
+      "plant every known bug in our own model and prove that GOLDEN, or one of several, catches it");
   verb.add_option("--bugs", o->bugs, "with --mutate: only these numbers")->delimiter(',');
   verb.footer(R"(
 Examples

@@ -14,7 +14,8 @@ namespace cli {
 
 struct verify_arguments {
   std::filesystem::path golden, test, model, junit, html;
-  std::string mode = "auto", policy = "faithful", map, ids, numerics, only, layers, positions, allow_skip = "^$", json;
+  std::string mode = "auto", policy = "faithful", map, ids, numerics, only, layers, positions,
+              allow_skip = "^$", json;
   double k_noise = 8;
   bool all = false, werror = false, no_hints = false, no_hash = false, mutate = false;
   std::vector<int> bugs;

@@ -4,8 +4,8 @@
 #include <cstdio>
 #include <deque>
 
-#include <dsv4/golden/report_json.hpp>
-#include <dsv4/golden/report_text.hpp>
+#include <dsv4/golden/report/report_json.hpp>
+#include <dsv4/golden/report/report_text.hpp>
 #include <dsv4/io/checkpoint.hpp>
 
 #include "commands.hpp"

@@ -37,7 +37,7 @@ static_assert([] {
   for (int i = 0; i < 24; ++i) data[i] = i;
   return x.size() == 24 && x.row_size() == 12 && x(1, 2, 3) == 23 && x[1][0][1] == 13 &&
          x.rows(1, 2)(0, 0, 0) == 12 && x.reshape(4, 6)(3, 5) == 23 &&
-         x.extents() == std::array<index, 3>{2, 3, 4};
+         x.extents() == std::array<index_t, 3>{2, 3, 4};
 }());
 
 // Owners give views and are not views.

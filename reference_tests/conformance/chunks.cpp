@@ -11,33 +11,33 @@ namespace dsv4_test {
 namespace {
 
 /// {1, 2, 3, r-1 .. 2r+1, W-1 .. 2W+1, k r - 1 .. k r + r, multiples of the HCA ratio +- 1}, up to `longest`.
-std::set<index> ladder(const config& c, index longest) {
-  const index r = csa_ratio, w = c.sliding_window, k = c.index_topk;
-  std::set<index> points{1, 2, 3, r - 1, r, r + 1, 2 * r - 1, 2 * r, 2 * r + 1, w - 1, w, w + 1, 2 * w + 1};
-  for (index p = k * r - 1; p <= k * r + r; ++p) points.insert(p);
-  for (const index ratio : c.compress_ratios)
+std::set<index_t> ladder(const config& c, index_t longest) {
+  const index_t r = csa_ratio, w = c.sliding_window, k = c.index_topk;
+  std::set<index_t> points{1, 2, 3, r - 1, r, r + 1, 2 * r - 1, 2 * r, 2 * r + 1, w - 1, w, w + 1, 2 * w + 1};
+  for (index_t p = k * r - 1; p <= k * r + r; ++p) points.insert(p);
+  for (const index_t ratio : c.compress_ratios)
     if (kind_of_ratio(ratio) == attention_kind::hca)
-      for (index m = ratio; m <= longest + 1; m += ratio) points.insert({m - 1, m, m + 1});
+      for (index_t m = ratio; m <= longest + 1; m += ratio) points.insert({m - 1, m, m + 1});
   points.erase(0);
   while (!points.empty() && *points.rbegin() > longest) points.erase(std::prev(points.end()));
   return points;
 }
-std::vector<index> random_chunks(index tokens, index longest, std::uint64_t seed) {
+std::vector<index_t> random_chunks(index_t tokens, index_t longest, std::uint64_t seed) {
   integers r{seed};
-  std::vector<index> chunks;
-  for (index n = 0; n < tokens; n += chunks.back()) chunks.push_back(1 + r.below(longest));
+  std::vector<index_t> chunks;
+  for (index_t n = 0; n < tokens; n += chunks.back()) chunks.push_back(1 + r.below(longest));
   return chunks;
 }
 
 /// The whole ladder on one model: prefill(n), n single tokens, and every split of the longest run.
 template <numerics_policy P, execution E>
-void climb(const random_model& model, index longest) {
+void climb(const random_model& model, index_t longest) {
   runner<P, E> run(model);
   const auto ids = random_ids(longest, run.c().vocab_size, 7);
   const std::span<const std::int32_t> all(ids);
   const auto single = run.fresh(all, {1});
   CHECK(same(run.fresh(all), single));
-  for (const index n : ladder(run.c(), longest)) {
+  for (const index_t n : ladder(run.c(), longest)) {
     INFO("at " << n << " tokens");
     CHECK(first_difference(run.fresh(all.first(std::size_t(n))), single) == n);
     if (n == longest) continue;
@@ -50,7 +50,7 @@ void climb(const random_model& model, index longest) {
 TEST_CASE("the position ladder crosses every boundary", "[chunks]") {
   config c = tiny_config();
   const auto points = ladder(c, 50);
-  CHECK(points == std::set<index>{1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 19, 20, 31, 32, 33, 47, 48, 49});
+  CHECK(points == std::set<index_t>{1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 19, 20, 31, 32, 33, 47, 48, 49});
 }
 
 TEMPLATE_TEST_CASE("position ladder, official", "[chunks]", DSV4_TEST_EXECUTORS) {
@@ -59,11 +59,13 @@ TEMPLATE_TEST_CASE("position ladder, official", "[chunks]", DSV4_TEST_EXECUTORS)
 TEMPLATE_TEST_CASE("position ladder, float32", "[chunks]", DSV4_TEST_EXECUTORS) {
   climb<float32<float>, TestType>(random_model(tiny_config()), 50);
 }
-TEMPLATE_TEST_CASE("position ladder: window of one, and a window longer than the run", "[chunks]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("position ladder: window of one, and a window longer than the run", "[chunks]",
+                   DSV4_TEST_EXECUTORS) {
   climb<official, TestType>(random_model(tiny_config({4, 16, 4}, 1)), 36);
   climb<official, TestType>(random_model(tiny_config({4, 16, 0}, 64)), 36);
 }
-TEMPLATE_TEST_CASE("position ladder: window and HCA block that are multiples of nothing", "[chunks]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("position ladder: window and HCA block that are multiples of nothing", "[chunks]",
+                   DSV4_TEST_EXECUTORS) {
   climb<official, TestType>(random_model(tiny_config({7, 4, 5}, 11)), 36);
 }
 TEMPLATE_TEST_CASE("position ladder in every stored format", "[chunks]", DSV4_TEST_EXECUTORS) {
@@ -78,7 +80,7 @@ TEMPLATE_TEST_CASE("a call longer than a pass has the same bits", "[chunks]", DS
   const random_model model(tiny_config());
   const auto ids = random_ids(40, model.c.vocab_size, 8);
   const auto whole = runner<official, TestType>(model).fresh(ids);
-  for (const index pass : {1, 3, 4, 7, 16, 39, 40}) {
+  for (const index_t pass : {1, 3, 4, 7, 16, 39, 40}) {
     INFO("tokens_per_pass " << pass);
     runner<official, TestType> run(model, {}, pass);
     CHECK(same(run.fresh(ids), whole));
@@ -100,16 +102,17 @@ TEMPLATE_TEST_CASE("a call longer than a pass has the same bits", "[chunks]", DS
   }
 }
 
-TEMPLATE_TEST_CASE("chunk invariance with the published window and HCA ratio", "[chunks]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("chunk invariance with the published window and HCA ratio", "[chunks]",
+                   DSV4_TEST_EXECUTORS) {
   config c = tiny_config({0, 4, 128, 4}, 128);
   c.index_topk = 16;
-  const index n = 261;
+  const index_t n = 261;
   const random_model model(c);
   runner<official, TestType> run(model);
   const auto ids = random_ids(n, c.vocab_size, 11);
   const auto single = run.fresh(ids, {1});
   CHECK(same(run.fresh(ids), single));
-  for (const index at : {3, 4, 5, 127, 128, 129, 255, 256, 257}) {
+  for (const index_t at : {3, 4, 5, 127, 128, 129, 255, 256, 257}) {
     INFO("split at " << at);
     CHECK(same(run.fresh(ids, {at, n - at}), single));
     CHECK(first_difference(run.fresh(std::span(ids).first(std::size_t(at))), single) == at);

@@ -14,7 +14,7 @@ namespace dsv4_test {
 namespace {
 
 using namespace dsv4;
-using dsv4::index;
+using dsv4::index_t;
 
 constexpr double loss_tolerance = 1e-6, gradient_tolerance = 1e-4;
 
@@ -27,12 +27,17 @@ const oracle* seed0() {
   const auto dir = golden("transformers/seed0");
   if (!dir) return nullptr;
   static const oracle o = [&] {
-    const auto file = [&](const char* name) { return io::safetensors::open(io::detail::plain_or_compressed(*dir / name)); };
-    oracle r{io::checkpoint::open(io::detail::plain_or_compressed(*dir / "weights.safetensors")).configuration(), file("weights.safetensors"),
-             file("grads.safetensors"), {}};
+    const auto file = [&](const char* name) {
+      return io::safetensors::open(io::detail::plain_or_compressed(*dir / name));
+    };
+    oracle r{
+        io::checkpoint::open(io::detail::plain_or_compressed(*dir / "weights.safetensors")).configuration(),
+        file("weights.safetensors"),
+        file("grads.safetensors"),
+        {}};
     const io::tensor_info& t = r.gradients.at("input_ids");
     std::vector<std::int32_t> ids;
-    for (index i = 0; i < t.elements; ++i) {
+    for (index_t i = 0; i < t.elements; ++i) {
       std::int64_t id;
       std::memcpy(&id, t.data + 8 * i, 8);
       ids.push_back(static_cast<std::int32_t>(id));
@@ -43,7 +48,7 @@ const oracle* seed0() {
   return &o;
 }
 
-float f32(const io::tensor_info& t, index i) {
+float f32(const io::tensor_info& t, index_t i) {
   float v;
   std::memcpy(&v, t.data + 4 * i, 4);
   return v;
@@ -63,16 +68,16 @@ trained<T> load(const oracle& o) {
   for (const train::parameter_info& p : m.layout.all) {
     const io::tensor_info& t = o.weights.at(p.name);
     REQUIRE(t.shape == p.shape);
-    for (index i = 0; i < p.size(); ++i) m.weights[p.offset + i] = T(f32(t, i));
+    for (index_t i = 0; i < p.size(); ++i) m.weights[p.offset + i] = T(f32(t, i));
   }
-  for (index l = 0; l < o.c.num_hidden_layers; ++l) {
+  for (index_t l = 0; l < o.c.num_hidden_layers; ++l) {
     const std::string gate = "layers." + std::to_string(l) + ".ffn.gate.";
     m.tables.bias.emplace_back();
     m.tables.table.emplace_back();
     if (o.c.is_hash_layer(l)) {
       tensor<std::int32_t, 2> table(o.c.vocab_size, o.c.num_experts_per_tok);
       const io::tensor_info& t = o.weights.at(gate + "tid2eid");
-      for (index i = 0; i < table.size(); ++i) {
+      for (index_t i = 0; i < table.size(); ++i) {
         std::int64_t id;
         std::memcpy(&id, t.data + 8 * i, 8);
         table.data()[i] = static_cast<std::int32_t>(id);
@@ -81,7 +86,7 @@ trained<T> load(const oracle& o) {
     } else {
       tensor<float, 1> bias(o.c.n_routed_experts);
       const io::tensor_info& t = o.weights.at(gate + "bias");
-      for (index i = 0; i < bias.size(); ++i) bias[i] = f32(t, i);
+      for (index_t i = 0; i < bias.size(); ++i) bias[i] = f32(t, i);
       m.tables.bias.back() = std::move(bias);
     }
   }
@@ -109,11 +114,11 @@ void compare(const char* who) {
   const double loss = f32(o->gradients.at("loss"), 0);
   double worst = 0;
   std::string where;
-  index compared = 0;
+  index_t compared = 0;
   for (const train::parameter_info& p : m.layout.all) {
     const io::tensor_info* t = o->gradients.find(p.name);
     double difference = 0, norm = 0;
-    for (index i = 0; i < p.size(); ++i) {
+    for (index_t i = 0; i < p.size(); ++i) {
       const double expected = t ? f32(*t, i) : 0, found = double(m.gradients[p.offset + i]);
       difference += (expected - found) * (expected - found);
       norm += expected * expected;
@@ -130,8 +135,8 @@ void compare(const char* who) {
     CHECK(relative <= gradient_tolerance);
     if (relative > worst) worst = relative, where = p.name;
   }
-  std::printf("%s: loss %.7f against %.7f (%.1e), %lld gradients, worst relative L2 %.1e (%s)\n", who, r.loss, loss,
-              std::abs(r.loss - loss), static_cast<long long>(compared), worst, where.c_str());
+  std::printf("%s: loss %.7f against %.7f (%.1e), %lld gradients, worst relative L2 %.1e (%s)\n", who, r.loss,
+              loss, std::abs(r.loss - loss), static_cast<long long>(compared), worst, where.c_str());
   CHECK(std::abs(r.loss - loss) <= loss_tolerance);
   CHECK(compared == 286);
 }

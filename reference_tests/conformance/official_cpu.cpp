@@ -20,15 +20,18 @@ void report(const char* name, const conformance::comparer& compare, const std::s
   CHECK(compare.failures.empty());
   CHECK(compare.compared > 1000);
 }
-void check(const char* name, const conformance::bundle& b, const std::vector<dsv4::index>& chunks, int threads) {
+void check(const char* name, const conformance::bundle& b, const std::vector<dsv4::index_t>& chunks,
+           int threads) {
   conformance::comparer compare(b, wide_tolerance);
   conformance::run<dsv4::official, dsv4::exec::cpu>(b, chunks, compare, dsv4::exec::cpu{threads});
-  report(name, compare, "chunks from " + std::to_string(chunks.front()) + ", threads " + std::to_string(threads));
+  report(name, compare,
+         "chunks from " + std::to_string(chunks.front()) + ", threads " + std::to_string(threads));
 }
-void check_batch(const char* name, const conformance::bundle& b, dsv4::index chunk, int threads) {
+void check_batch(const char* name, const conformance::bundle& b, dsv4::index_t chunk, int threads) {
   conformance::comparer compare(b, wide_tolerance);
   conformance::run_in_batch<dsv4::official, dsv4::exec::cpu>(b, chunk, compare, dsv4::exec::cpu{threads});
-  report(name, compare, "in a batch, chunk " + std::to_string(chunk) + ", threads " + std::to_string(threads));
+  report(name, compare,
+         "in a batch, chunk " + std::to_string(chunk) + ", threads " + std::to_string(threads));
 }
 void check_all(const char* name) {
   const conformance::bundle* b = open(name);

@@ -10,7 +10,7 @@
 #include "catch.hpp"
 
 namespace {
-using dsv4::index;
+using dsv4::index_t;
 using dsv4::site;
 
 /// What a site's error is measured by.
@@ -51,11 +51,11 @@ judge judge_of(site s) {
 
 /// Errors of one site over the whole run.
 struct tally {
-  double aa = 0, bb = 0, ab = 0, dd = 0;     // sums of squares, product, squared difference
-  double worst_ulp = 0, worst_element = 0;   // scaled ulp; |a-b| / (2e-5 rms + 1e-5 |b|)
-  double worst_attention = 0;                // |a-b| / max(1e-3 rms, 2/128 |b|)
-  double worst_step = 0;                     // |a-b| in code steps (upper bound: one eighth of the binade)
-  index values = 0, different = 0, rows = 0, top1 = 0;
+  double aa = 0, bb = 0, ab = 0, dd = 0;    // sums of squares, product, squared difference
+  double worst_ulp = 0, worst_element = 0;  // scaled ulp; |a-b| / (2e-5 rms + 1e-5 |b|)
+  double worst_attention = 0;               // |a-b| / max(1e-3 rms, 2/128 |b|)
+  double worst_step = 0;                    // |a-b| in code steps (upper bound: one eighth of the binade)
+  index_t values = 0, different = 0, rows = 0, top1 = 0;
   double kl_sum = 0, kl_max = 0;
 
   double calc_diff() const { return aa + bb > 0 ? std::max(0.0, 1 - 2 * ab / (aa + bb)) : 0; }
@@ -72,29 +72,32 @@ class forcing {
   std::array<tally, static_cast<std::size_t>(site::count)> tallies{};
 
   void operator()(const dsv4::tap_event& e) {
-    const bool mtp = e.scope.where == dsv4::tap_scope::part::mtp || e.scope.where == dsv4::tap_scope::part::mtp_head;
-    const std::string name =
-        e.scope.where == dsv4::tap_scope::part::mtp_head ? "head." + std::string(dsv4::info(e.where).name) : e.name();
+    const bool mtp =
+        e.scope.where == dsv4::tap_scope::part::mtp || e.scope.where == dsv4::tap_scope::part::mtp_head;
+    const std::string name = e.scope.where == dsv4::tap_scope::part::mtp_head
+                                 ? "head." + std::string(dsv4::info(e.where).name)
+                                 : e.name();
     char call[32];
     std::snprintf(call, sizeof call, "decode%05lld/", static_cast<long long>(e.start));
     const auto* g = b_.taps.find((mtp ? "prefill_mtp/" : e.start == 0 ? "prefill/" : call) + name);
     if (!g) return;
     REQUIRE(g->elements == e.size());
     // A row is the last axis: errors are measured against the root mean square of one head, one token.
-    const index n = e.shape[static_cast<std::size_t>(e.rank - 1)], rows = e.size() / n;
+    const index_t n = e.shape[static_cast<std::size_t>(e.rank - 1)], rows = e.size() / n;
     tally& t = tallies[static_cast<std::size_t>(e.where)];
-    for (index r = 0; r < rows; ++r) row(e, *g, r * n, n, t);
+    for (index_t r = 0; r < rows; ++r) row(e, *g, r * n, n, t);
     replace(e, *g);
   }
 
  private:
-  static void row(const dsv4::tap_event& e, const dsv4::io::tensor_info& g, index from, index n, tally& t) {
+  static void row(const dsv4::tap_event& e, const dsv4::io::tensor_info& g, index_t from, index_t n,
+                  tally& t) {
     double energy = 0;
-    for (index i = from; i < from + n; ++i) energy += std::pow(conformance::element(g, i), 2);
+    for (index_t i = from; i < from + n; ++i) energy += std::pow(conformance::element(g, i), 2);
     const double rms = std::sqrt(energy / double(n));
     ++t.rows;
     t.values += n;
-    for (index i = from; i < from + n; ++i) {
+    for (index_t i = from; i < from + n; ++i) {
       const double a = conformance::element(e, i), b = conformance::element(g, i), d = std::fabs(a - b);
       t.aa += a * a, t.bb += b * b, t.ab += a * b, t.dd += d * d;
       if (!(a == b)) ++t.different;
@@ -102,21 +105,23 @@ class forcing {
       const double ulp = std::ldexp(1.0, std::ilogb(std::max({std::fabs(b), rms / 16, 1e-30})) - 7);
       t.worst_ulp = std::max(t.worst_ulp, d / ulp);
       t.worst_element = std::max(t.worst_element, d / (2e-5 * rms + 1e-5 * std::fabs(b) + 1e-300));
-      t.worst_attention = std::max(t.worst_attention, d / std::max({1e-3 * rms, 2.0 / 128 * std::fabs(b), 1e-300}));
+      t.worst_attention =
+          std::max(t.worst_attention, d / std::max({1e-3 * rms, 2.0 / 128 * std::fabs(b), 1e-300}));
       t.worst_step = std::max(t.worst_step, d / (std::max(std::fabs(a), std::fabs(b)) / 2 + 1e-300));
     }
     if (e.where != site::logits) return;
     // KL(golden || test) of the row and the most likely token.
     double ma = -INFINITY, mb = -INFINITY, sa = 0, sb = 0, kl = 0;
-    index ta = 0, tb = 0;
-    for (index i = 0; i < n; ++i) {
+    index_t ta = 0, tb = 0;
+    for (index_t i = 0; i < n; ++i) {
       const double a = conformance::element(e, from + i), b = conformance::element(g, from + i);
       if (a > ma) ma = a, ta = i;
       if (b > mb) mb = b, tb = i;
     }
-    for (index i = 0; i < n; ++i)
-      sa += std::exp(conformance::element(e, from + i) - ma), sb += std::exp(conformance::element(g, from + i) - mb);
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i)
+      sa += std::exp(conformance::element(e, from + i) - ma),
+          sb += std::exp(conformance::element(g, from + i) - mb);
+    for (index_t i = 0; i < n; ++i) {
       const double la = conformance::element(e, from + i) - ma - std::log(sa);
       const double lb = conformance::element(g, from + i) - mb - std::log(sb);
       kl += std::exp(lb) * (lb - la);
@@ -126,7 +131,7 @@ class forcing {
     t.top1 += ta == tb;
   }
   static void replace(const dsv4::tap_event& e, const dsv4::io::tensor_info& g) {
-    for (index i = 0; i < e.size(); ++i) {
+    for (index_t i = 0; i < e.size(); ++i) {
       const double v = conformance::element(g, i);
       const auto at = static_cast<std::size_t>(i);
       switch (e.type) {
@@ -151,9 +156,9 @@ void check(const char* name) {
   for (std::size_t s = 0; s < force.tallies.size(); ++s) {
     const tally& t = force.tallies[s];
     if (t.values == 0) continue;
-    INFO(name << " " << dsv4::sites[s].name << ": " << t.values << " values, mismatch " << t.mismatch() << ", calc_diff "
-              << t.calc_diff() << ", relL2 " << t.relative() << ", scaled ulp " << t.worst_ulp << ", elementwise "
-              << t.worst_element << ", attention " << t.worst_attention);
+    INFO(name << " " << dsv4::sites[s].name << ": " << t.values << " values, mismatch " << t.mismatch()
+              << ", calc_diff " << t.calc_diff() << ", relL2 " << t.relative() << ", scaled ulp "
+              << t.worst_ulp << ", elementwise " << t.worst_element << ", attention " << t.worst_attention);
     switch (judge_of(static_cast<site>(s))) {
       case judge::choice: CHECK(t.different == 0); break;
       case judge::code:
@@ -188,17 +193,19 @@ void check(const char* name) {
   }
 }
 /// Logits of all tokens of the bundle, chunk tokens a call, alone or beside another sequence.
-dsv4::tensor<float, 2> logits_of(const conformance::bundle& b, index chunk, int threads, bool beside_another) {
+dsv4::tensor<float, 2> logits_of(const conformance::bundle& b, index_t chunk, int threads,
+                                 bool beside_another) {
   using model = dsv4::transformer<dsv4::official, dsv4::exec::cpu_fast>;
   model m(b.c(), b.checkpoint.weights(), dsv4::exec::cpu_fast{threads});
-  const auto n = static_cast<index>(b.ids.size());
+  const auto n = static_cast<index_t>(b.ids.size());
   auto own = m.new_sequence(n), other = m.new_sequence(2 * n);
   dsv4::tensor<float, 2> all(n, b.c().vocab_size), both(2 * n + 3, b.c().vocab_size);
   const std::span<const std::int32_t> ids(b.ids);
-  for (index p = 0; p < n; p += chunk) {
-    const index t = std::min(chunk, n - p);
-    const model::input batch[] = {{&own, ids.subspan(std::size_t(p), std::size_t(t))}, {&other, ids.last(std::size_t(t / 2 + 1))}};
-    const index rows = beside_another ? t + t / 2 + 1 : t;
+  for (index_t p = 0; p < n; p += chunk) {
+    const index_t t = std::min(chunk, n - p);
+    const model::input batch[] = {{&own, ids.subspan(std::size_t(p), std::size_t(t))},
+                                  {&other, ids.last(std::size_t(t / 2 + 1))}};
+    const index_t rows = beside_another ? t + t / 2 + 1 : t;
     m.forward(std::span(batch, beside_another ? 2 : 1), {both.all().rows(0, rows), {}});
     std::copy_n(both.data(), t * b.c().vocab_size, all[p].data());
   }
@@ -213,15 +220,22 @@ TEST_CASE("cpu_fast has one order of sums", "[golden][fast]") {
     if (!dir) continue;  // flash-mini is always here
     const auto b = conformance::bundle::open(*dir);
     const auto one = logits_of(b, 1000, 1, false);
-    for (const auto& [chunk, threads, batch] : {std::tuple<dsv4::index, int, bool>{1000, 2, false}, {1, 1, false}, {7, 2, false}, {13, 2, true}, {1, 2, true}}) {
+    for (const auto& [chunk, threads, batch] : {std::tuple<dsv4::index_t, int, bool>{1000, 2, false},
+                                                {1, 1, false},
+                                                {7, 2, false},
+                                                {13, 2, true},
+                                                {1, 2, true}}) {
       INFO(name << ", chunk " << chunk << ", threads " << threads << (batch ? ", in a batch" : ""));
-      CHECK(std::memcmp(one.data(), logits_of(b, chunk, threads, batch).data(), std::size_t(one.size()) * 4) == 0);
+      CHECK(std::memcmp(one.data(), logits_of(b, chunk, threads, batch).data(),
+                        std::size_t(one.size()) * 4) == 0);
     }
   }
 }
 
 // The three bundles that hold every site; real-ratio and edge-mini hold a subset, which leaves whole
 // chains of operators between two golden inputs.
-TEST_CASE("cpu_fast is faithful on flash-mini, operator by operator", "[golden][fast]") { check("flash-mini"); }
+TEST_CASE("cpu_fast is faithful on flash-mini, operator by operator", "[golden][fast]") {
+  check("flash-mini");
+}
 TEST_CASE("cpu_fast is faithful on pro-mini, operator by operator", "[golden][fast]") { check("pro-mini"); }
 TEST_CASE("cpu_fast is faithful on base-mini, operator by operator", "[golden][fast]") { check("base-mini"); }

@@ -10,7 +10,7 @@ namespace {
 
 using ids_t = std::vector<std::int32_t>;
 
-ids_t part(const ids_t& ids, index from, index to) { return {ids.begin() + from, ids.begin() + to}; }
+ids_t part(const ids_t& ids, index_t from, index_t to) { return {ids.begin() + from, ids.begin() + to}; }
 ids_t joined(ids_t a, const ids_t& b) {
   a.insert(a.end(), b.begin(), b.end());
   return a;
@@ -32,7 +32,7 @@ struct speculator {
 
   /// The main model alone.
   result forward(sequence& s, const ids_t& ids) {
-    const auto t = static_cast<index>(ids.size());
+    const auto t = static_cast<index_t>(ids.size());
     tensor<wide_t<E>, 2> out(t, run.c().vocab_size);
     result r{{}, {}, tensor<act_t<P>, 3>(t, run.c().hc_mult, run.c().hidden_size)};
     const typename runner<P, E>::model::input in{&s, ids};
@@ -42,7 +42,7 @@ struct speculator {
   }
   /// MTP on the pairs (streams, next), from mtp_length() on.
   logits forward_mtp(sequence& s, const ids_t& next, view<act_t<P>, 3> streams) {
-    tensor<wide_t<E>, 2> out(static_cast<index>(next.size()), run.c().vocab_size);
+    tensor<wide_t<E>, 2> out(static_cast<index_t>(next.size()), run.c().vocab_size);
     const typename runner<P, E>::model::mtp_input_rows pair{&s, next, streams};
     run.m.forward_mtp(std::span(&pair, 1), out);
     return run.finite(out);
@@ -50,7 +50,7 @@ struct speculator {
   /// Both over ids, where `next` follows the last one.
   result forward(sequence& s, const ids_t& ids, std::int32_t next) {
     result r = forward(s, ids);
-    auto shifted = part(ids, 1, index(ids.size()));
+    auto shifted = part(ids, 1, index_t(ids.size()));
     shifted.push_back(next);
     r.mtp = forward_mtp(s, shifted, r.streams);
     return r;
@@ -65,8 +65,8 @@ TEMPLATE_TEST_CASE("(9) after reset a sequence is a fresh one", "[sequence]", DS
   const random_model model(tiny_config());
   runner<official, TestType> run(model);
   const auto a = random_ids(40, model.c.vocab_size, 21);
-  for (const index used : {1, 2, 3, 5, 17, 40})
-    for (const index length : {1, 2, 3, 4, 5, 20}) {
+  for (const index_t used : {1, 2, 3, 5, 17, 40})
+    for (const index_t length : {1, 2, 3, 4, 5, 20}) {
       const auto b = random_ids(length + 6, model.c.vocab_size, 22);
       auto s = run.m.new_sequence(40);
       run.forward(s, part(a, 0, used));
@@ -102,7 +102,7 @@ TEMPLATE_TEST_CASE("a copy is a fork: both go on alone", "[sequence]", DSV4_TEST
   const random_model model(tiny_config());
   runner<official, TestType> run(model);
   const auto ids = random_ids(36, model.c.vocab_size, 26), other = random_ids(36, model.c.vocab_size, 27);
-  for (const index at : {0, 1, 3, 4, 7, 8, 15, 16, 18, 21}) {
+  for (const index_t at : {0, 1, 3, 4, 7, 8, 15, 16, 18, 21}) {
     INFO("fork at " << at);
     auto s = run.m.new_sequence(36);
     if (at) run.forward(s, part(ids, 0, at));
@@ -125,14 +125,15 @@ TEMPLATE_TEST_CASE("a copy is a fork: both go on alone", "[sequence]", DSV4_TEST
 
 // ---- rewind
 
-TEMPLATE_TEST_CASE("rewind to any position and go on equals a straight run", "[sequence]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("rewind to any position and go on equals a straight run", "[sequence]",
+                   DSV4_TEST_EXECUTORS) {
   const random_model model(tiny_config());
   runner<official, TestType> run(model);
   const auto ids = random_ids(60, model.c.vocab_size, 28), other = random_ids(60, model.c.vocab_size, 29);
-  const index max_rewind = 18;  // further than a window, an HCA block and two CSA blocks
-  for (const index length : {20, 33, 41})
-    for (index back = 0; back <= max_rewind; ++back) {
-      const index at = length - back, end = at + 7 + back % 3;
+  const index_t max_rewind = 18;  // further than a window, an HCA block and two CSA blocks
+  for (const index_t length : {20, 33, 41})
+    for (index_t back = 0; back <= max_rewind; ++back) {
+      const index_t at = length - back, end = at + 7 + back % 3;
       auto s = run.m.new_sequence(60, max_rewind);
       run.forward(s, part(ids, 0, length), {length - back % 4, 1});
       s.rewind(at);
@@ -147,18 +148,20 @@ TEMPLATE_TEST_CASE("rewind to any position and go on equals a straight run", "[s
 TEMPLATE_TEST_CASE("draft, accept some, rewind: speculative decoding equals a straight run", "[sequence]",
                    DSV4_TEST_EXECUTORS) {
   const random_model model(tiny_config());
-  const index n = 56;
-  for (const index draft : {1, 4, 6}) {
+  const index_t n = 56;
+  for (const index_t draft : {1, 4, 6}) {
     runner<official, TestType> run(model);
-    const auto text = random_ids(n + draft, model.c.vocab_size, 30), wrong = random_ids(n + draft, model.c.vocab_size, 31);
+    const auto text = random_ids(n + draft, model.c.vocab_size, 30),
+               wrong = random_ids(n + draft, model.c.vocab_size, 31);
     const auto straight = run.fresh(part(text, 0, n));
     auto s = run.m.new_sequence(n + draft, draft);
     integers r{32};
     while (s.length() < n) {
       // The first `good` tokens of the draft are right.
-      const index at = s.length(), good = 1 + r.below(draft);
-      const auto logits = run.forward(s, joined(part(text, at, at + good), part(wrong, at + good, at + draft)));
-      const index kept = std::min(good, n - at);
+      const index_t at = s.length(), good = 1 + r.below(draft);
+      const auto logits =
+          run.forward(s, joined(part(text, at, at + good), part(wrong, at + good, at + draft)));
+      const index_t kept = std::min(good, n - at);
       REQUIRE(same(logits.part(0, kept), straight.part(at, at + kept)));
       s.rewind(at + kept);
     }
@@ -189,7 +192,7 @@ TEMPLATE_TEST_CASE("rewinding too far throws and changes nothing", "[sequence]",
   runner<official, TestType> run(model);
   const auto ids = random_ids(40, model.c.vocab_size, 34);
   const auto straight = run.fresh(ids);
-  for (const index max_rewind : {0, 1, 5}) {
+  for (const index_t max_rewind : {0, 1, 5}) {
     auto s = run.m.new_sequence(40, max_rewind);
     run.forward(s, part(ids, 0, 30));
     CHECK_THROWS_AS(s.rewind(30 - max_rewind - 1), contract_violation);
@@ -217,19 +220,19 @@ TEMPLATE_TEST_CASE("MTP: chunks, rewind with the model and alone", "[sequence][m
 
   SECTION("chunks") {
     auto s = both.run.m.new_sequence(41);
-    for (index p = 0, n; p < 40; p += n) {
-      n = std::min<index>(1 + p % 7, 40 - p);
+    for (index_t p = 0, n; p < 40; p += n) {
+      n = std::min<index_t>(1 + p % 7, 40 - p);
       const auto r = both.forward(s, part(ids, p, p + n), ids[std::size_t(p + n)]);
       CHECK(same(r.main, straight.main.part(p, p + n)));
       CHECK(same(r.mtp, straight.mtp.part(p, p + n)));
     }
   }
   SECTION("rewind takes MTP back, with the pair that saw a token taken back") {
-    const index max_rewind = 12;
-    for (index back = 1; back <= max_rewind; ++back) {
+    const index_t max_rewind = 12;
+    for (index_t back = 1; back <= max_rewind; ++back) {
       INFO("back " << back);
       // 20 tokens of the text, then others that are all wrong; or a text that is right, taken back further.
-      const index at = back <= 4 ? 20 : 24 - back, length = at + back;
+      const index_t at = back <= 4 ? 20 : 24 - back, length = at + back;
       auto s = both.run.m.new_sequence(60, max_rewind);
       both.forward(s, joined(part(ids, 0, at), part(other, at, length)), other[std::size_t(length)]);
       s.rewind(at);
@@ -262,9 +265,11 @@ TEMPLATE_TEST_CASE("MTP: chunks, rewind with the model and alone", "[sequence][m
     CHECK(s.mtp_length() == 19);
     CHECK_THROWS_AS(s.rewind_mtp(20), contract_violation);
     CHECK_THROWS_AS(s.rewind_mtp(6), contract_violation);
-    CHECK(same(both.forward_mtp(s, part(ids, 20, 21), first.streams.all().rows(19, 20)), straight.mtp.part(19, 20)));
+    CHECK(same(both.forward_mtp(s, part(ids, 20, 21), first.streams.all().rows(19, 20)),
+               straight.mtp.part(19, 20)));
     s.rewind_mtp(7);
-    CHECK(same(both.forward_mtp(s, part(ids, 8, 21), first.streams.all().rows(7, 20)), straight.mtp.part(7, 20)));
+    CHECK(same(both.forward_mtp(s, part(ids, 8, 21), first.streams.all().rows(7, 20)),
+               straight.mtp.part(7, 20)));
   }
 }
 
@@ -286,28 +291,31 @@ TEMPLATE_TEST_CASE("MTP is window-only: plain rotary table, no compression", "[m
 
 // ---- batches
 
-TEMPLATE_TEST_CASE("a sequence in a batch has the bits it has alone", "[sequence][batch]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("a sequence in a batch has the bits it has alone", "[sequence][batch]",
+                   DSV4_TEST_EXECUTORS) {
   const random_model model(tiny_config());
   runner<official, TestType> run(model);
   using input = typename runner<official, TestType>::model::input;
-  const index vocab = model.c.vocab_size, n = 5;
-  const index before[] = {0, 17, 15, 0, 8}, now[] = {1, 1, 9, 33, 20};  // prefills, decodes, block boundaries
+  const index_t vocab = model.c.vocab_size, n = 5;
+  const index_t before[] = {0, 17, 15, 0, 8},
+                now[] = {1, 1, 9, 33, 20};  // prefills, decodes, block boundaries
   std::vector<ids_t> ids;
   std::vector<typename runner<official, TestType>::sequence> sequences;
   std::vector<typename runner<official, TestType>::logits> alone;
-  index total = 0;
-  for (index i = 0; i < n; ++i) {
+  index_t total = 0;
+  for (index_t i = 0; i < n; ++i) {
     ids.push_back(random_ids(before[i] + now[i], vocab, 40 + std::uint64_t(i)));
     alone.push_back(run.fresh(ids.back()).part(before[i], before[i] + now[i]));
     sequences.push_back(run.m.new_sequence(before[i] + now[i]));
     if (before[i]) run.forward(sequences.back(), part(ids.back(), 0, before[i]), {3});
     total += now[i];
   }
-  for (const std::vector<index>& order : {std::vector<index>{0, 1, 2, 3, 4}, std::vector<index>{3, 1, 4, 0, 2}}) {
+  for (const std::vector<index_t>& order :
+       {std::vector<index_t>{0, 1, 2, 3, 4}, std::vector<index_t>{3, 1, 4, 0, 2}}) {
     auto own = sequences;  // forks
     std::vector<ids_t> text;
     std::vector<input> batch;
-    for (const index i : order) text.push_back(part(ids[std::size_t(i)], before[i], before[i] + now[i]));
+    for (const index_t i : order) text.push_back(part(ids[std::size_t(i)], before[i], before[i] + now[i]));
     for (std::size_t k = 0; k < order.size(); ++k) batch.push_back({&own[std::size_t(order[k])], text[k]});
     tensor<wide_t<TestType>, 2> logits(total, vocab), last(n, vocab);
     tensor<bf16, 3> streams(total, model.c.hc_mult, model.c.hidden_size);
@@ -315,20 +323,20 @@ TEMPLATE_TEST_CASE("a sequence in a batch has the bits it has alone", "[sequence
     seen.sequence = 2;
     run.m.forward(batch, {logits, last, streams}, seen);
     const auto all = run.finite(logits), ends = run.finite(last);
-    index row = 0;
+    index_t row = 0;
     for (std::size_t k = 0; k < order.size(); ++k) {
-      const index i = order[k];
+      const index_t i = order[k];
       INFO("sequence " << i << " in place " << k);
       CHECK(same(all.part(row, row + now[i]), alone[std::size_t(i)]));
-      CHECK(same(ends.part(index(k), index(k) + 1), alone[std::size_t(i)].part(now[i] - 1, now[i])));
+      CHECK(same(ends.part(index_t(k), index_t(k) + 1), alone[std::size_t(i)].part(now[i] - 1, now[i])));
       CHECK(own[std::size_t(i)].length() == before[i] + now[i]);
       if (k == 2) {
         // The streams are the last layer's, in the rows of the sequence.
         const auto& out = seen.at("layers.3.out");
         CHECK(out.rows() == now[i]);
         bool equal = true;
-        for (index t = 0; t < now[i]; ++t)
-          for (index d = 0; d < out.width; ++d)
+        for (index_t t = 0; t < now[i]; ++t)
+          for (index_t d = 0; d < out.width; ++d)
             equal = equal && out(t, d) == to_double(streams[row + t].data()[d]);
         CHECK(equal);
       }
@@ -345,7 +353,7 @@ TEMPLATE_TEST_CASE("a batch goes on together, token by token", "[sequence][batch
   auto s = run.m.new_sequence(30), u = run.m.new_sequence(30);
   run.forward(u, part(b, 0, 7));
   tensor<wide_t<TestType>, 2> logits(2, model.c.vocab_size);
-  for (index t = 0; t < 23; ++t) {
+  for (index_t t = 0; t < 23; ++t) {
     const auto one = part(a, t, t + 1), two = part(b, 7 + t, 8 + t);
     const typename runner<float32<float>, TestType>::model::input batch[] = {{&s, one}, {&u, two}};
     run.m.forward(batch, {logits, {}});
@@ -360,13 +368,15 @@ TEMPLATE_TEST_CASE("MTP in a batch", "[sequence][batch][mtp]", DSV4_TEST_EXECUTO
   speculator<official, TestType> both(model);
   auto& m = both.run.m;
   using model_type = typename runner<official, TestType>::model;
-  const index vocab = model.c.vocab_size;
+  const index_t vocab = model.c.vocab_size;
   const auto a = random_ids(13, vocab, 53), b = random_ids(22, vocab, 54);
   auto s = m.new_sequence(13), u = m.new_sequence(22), s1 = m.new_sequence(13), u1 = m.new_sequence(22);
-  const auto alone_a = both.forward(s1, part(a, 0, 12), a[12]), alone_b = both.forward(u1, part(b, 0, 21), b[21]);
+  const auto alone_a = both.forward(s1, part(a, 0, 12), a[12]),
+             alone_b = both.forward(u1, part(b, 0, 21), b[21]);
   tensor<wide_t<TestType>, 2> logits(33, vocab);
   tensor<bf16, 3> streams(33, model.c.hc_mult, model.c.hidden_size);
-  const auto text_a = part(a, 0, 12), text_b = part(b, 0, 21), next_a = part(a, 1, 13), next_b = part(b, 1, 22);
+  const auto text_a = part(a, 0, 12), text_b = part(b, 0, 21), next_a = part(a, 1, 13),
+             next_b = part(b, 1, 22);
   const typename model_type::input batch[] = {{&s, text_a}, {&u, text_b}};
   m.forward(batch, {{}, {}, streams});  // no logits asked for
   const typename model_type::mtp_input_rows pairs[] = {{&s, next_a, streams.all().rows(0, 12)},
@@ -404,8 +414,8 @@ TEMPLATE_TEST_CASE("a call without tokens, and a sequence without tokens in a ba
 
 // ---- misuse
 
-TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on as if nothing had been", "[sequence][error]",
-                   DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on as if nothing had been",
+                   "[sequence][error]", DSV4_TEST_EXECUTORS) {
   using Catch::Matchers::ContainsSubstring;
   const random_model model(tiny_config());
   runner<official, TestType> run(model);
@@ -413,7 +423,7 @@ TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on a
   using model_type = typename runner<official, TestType>::model;
   using input = typename model_type::input;
   using pair = typename model_type::mtp_input_rows;
-  const index vocab = model.c.vocab_size, n = model.c.hc_mult, d = model.c.hidden_size;
+  const index_t vocab = model.c.vocab_size, n = model.c.hc_mult, d = model.c.hidden_size;
   const auto ids = random_ids(24, vocab, 56);
   const auto straight = run.fresh(ids);
   auto s = m.new_sequence(24);
@@ -423,7 +433,7 @@ TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on a
   tensor<wide_t<TestType>, 2> one(1, vocab), two(2, vocab), narrow(1, vocab - 1);
   tensor<bf16, 3> streams(1, n, d), few(1, n - 1, d), thin(1, n, d / 2);
   const auto call = [&](ids_t text) {
-    tensor<wide_t<TestType>, 2> out(index(text.size()), vocab);
+    tensor<wide_t<TestType>, 2> out(index_t(text.size()), vocab);
     m.forward(s, text, out);
   };
   // ids outside the vocabulary, also behind good ones
@@ -433,7 +443,8 @@ TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on a
   CHECK_THROWS_WITH(call({48}), ContainsSubstring("48") && ContainsSubstring("vocabulary"));
   // beyond max_tokens
   CHECK_THROWS_AS(call(random_ids(15, vocab, 57)), contract_violation);
-  CHECK_THROWS_WITH(call(random_ids(15, vocab, 57)), ContainsSubstring("24") && ContainsSubstring("max_tokens"));
+  CHECK_THROWS_WITH(call(random_ids(15, vocab, 57)),
+                    ContainsSubstring("24") && ContainsSubstring("max_tokens"));
   // beyond the model's context
   CHECK_THROWS_AS(m.new_sequence(1025), contract_violation);
   CHECK_THROWS_WITH(m.new_sequence(1025), ContainsSubstring("1024"));
@@ -479,7 +490,8 @@ TEMPLATE_TEST_CASE("misuse throws contract_violation, and the sequence goes on a
     CHECK_THROWS_AS(m.forward(stranger, {one, {}}), contract_violation);
   }
   // MTP
-  const pair short_pair[] = {{&s, ids, streams}}, few_pair[] = {{&s, next, few}}, thin_pair[] = {{&s, next, thin}};
+  const pair short_pair[] = {{&s, ids, streams}}, few_pair[] = {{&s, next, few}},
+             thin_pair[] = {{&s, next, thin}};
   CHECK_THROWS_AS(m.forward_mtp(short_pair, typename model_type::output{}), contract_violation);
   CHECK_THROWS_AS(m.forward_mtp(few_pair, one), contract_violation);
   CHECK_THROWS_AS(m.forward_mtp(thin_pair, one), contract_violation);

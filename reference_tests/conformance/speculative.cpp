@@ -6,32 +6,33 @@
 #include <algorithm>
 #include <set>
 
+#include <dsv4/io/checkpoint.hpp>
 #include "catch.hpp"
 #include "data.hpp"
 #include "drafters.hpp"
 #include "executors.hpp"
-#include <dsv4/io/checkpoint.hpp>
 
 namespace dsv4_test {
 namespace {
 
 using ids_t = std::vector<std::int32_t>;
-constexpr index deepest = 4;
+constexpr index_t deepest = 4;
 
 /// Prompt lengths around the CSA block, the window, the HCA block and the context where top-k begins to choose.
-std::vector<index> lengths_of(const config& c) {
-  std::set<index> r{1, 2, 3, 4, 5};
-  std::set<index> boundaries{csa_ratio, c.sliding_window, csa_ratio * c.index_topk};
-  for (index l = 0; l < c.num_hidden_layers; ++l)
+std::vector<index_t> lengths_of(const config& c) {
+  std::set<index_t> r{1, 2, 3, 4, 5};
+  std::set<index_t> boundaries{csa_ratio, c.sliding_window, csa_ratio * c.index_topk};
+  for (index_t l = 0; l < c.num_hidden_layers; ++l)
     if (c.kind(l) == attention_kind::hca) boundaries.insert({c.ratio(l), 2 * c.ratio(l)});
   // The answer is long enough to cross from three tokens before; at the boundary itself, and just after.
-  for (const index b : boundaries)
-    for (const index n : {b - 3, b, b + 1}) r.insert(std::max(n, index{1}));
+  for (const index_t b : boundaries)
+    for (const index_t n : {b - 3, b, b + 1}) r.insert(std::max(n, index_t{1}));
   return {r.begin(), r.end()};
 }
 
 sampling penalised() {
-  sampling s{.repetition_penalty = 1.2, .frequency_penalty = 0.05, .presence_penalty = 0.1, .penalty_window = 20};
+  sampling s{
+      .repetition_penalty = 1.2, .frequency_penalty = 0.05, .presence_penalty = 0.1, .penalty_window = 20};
   s.bias = {{3, 1.5}, {7, -HUGE_VAL}};
   s.constrain = [](std::span<const std::int32_t> ids, std::span<double> x) {
     // Every third token is even.
@@ -43,17 +44,17 @@ sampling penalised() {
 
 template <class E>
 struct outcome {
-  index texts = 0, accepted = 0, proposed = 0;
+  index_t texts = 0, accepted = 0, proposed = 0;
 };
 
 /// Compares at each of the prompt lengths; returns how much was drafted and accepted.
 template <execution E>
-outcome<E> compare(const std::string& name, const io::checkpoint& checkpoint, const sampling& settings, const std::vector<index>& lengths,
-                   E e = {}) {
+outcome<E> compare(const std::string& name, const io::checkpoint& checkpoint, const sampling& settings,
+                   const std::vector<index_t>& lengths, E e = {}) {
   using P = official;
   const config& c = checkpoint.configuration();
   transformer<P, E> m(c, checkpoint.weights(), e);
-  const index made = 8, longest = lengths.back() + made;
+  const index_t made = 8, longest = lengths.back() + made;
   const ids_t text = random_ids(longest, c.vocab_size, 77);
   outcome<E> all;
 
@@ -62,11 +63,11 @@ outcome<E> compare(const std::string& name, const io::checkpoint& checkpoint, co
   mtp_drafter<P, E> seen(m, deepest, deepest);
   sampler reader(settings, c.vocab_size, longest);
   const auto go_on = [](std::int32_t) { return true; };
-  for (const index n : lengths) {
-    const index from = base.length();
+  for (const index_t n : lengths) {
+    const index_t from = base.length();
     if (n - 1 > from)
-      generate_speculative(m, base, std::span(text).subspan(std::size_t(from), std::size_t(n - 1 - from)), {.max_new = 0}, reader, seen, 1,
-                           go_on);
+      generate_speculative(m, base, std::span(text).subspan(std::size_t(from), std::size_t(n - 1 - from)),
+                           {.max_new = 0}, reader, seen, 1, go_on);
     const std::span<const std::int32_t> last = std::span(text).subspan(std::size_t(n - 1), 1);
 
     ids_t plain, answer;
@@ -79,7 +80,7 @@ outcome<E> compare(const std::string& name, const io::checkpoint& checkpoint, co
     }
     ids_t whole(text.begin(), text.begin() + n);
     whole.insert(whole.end(), plain.begin(), plain.end());
-    for (index depth = 1; depth <= deepest; ++depth) {
+    for (index_t depth = 1; depth <= deepest; ++depth) {
       INFO(name << ": prompt of " << n << ", depth " << depth);
       const auto judge = [&](auto drafter) {
         auto fork = base;
@@ -89,7 +90,7 @@ outcome<E> compare(const std::string& name, const io::checkpoint& checkpoint, co
         CHECK(answer == plain);
         CHECK(fork.length() == n + made - 1);
         CHECK(choose.state().ids.size() == (choose.remembers() ? std::size_t(n + made) : 0));
-        for (index d = 0; d < depth; ++d) {
+        for (index_t d = 0; d < depth; ++d) {
           all.proposed += r.drafts.proposed[std::size_t(d)];
           all.accepted += r.drafts.accepted[std::size_t(d)];
         }
@@ -107,7 +108,8 @@ outcome<E> compare(const std::string& name, const io::checkpoint& checkpoint, co
 /// lengths: of prompts, greedy; empty: around every boundary.  penalised_lengths: with everything that looks at
 /// earlier tokens; empty: the shortest and the longest.
 template <execution E>
-void on(const std::string& name, std::vector<index> lengths = {}, std::vector<index> penalised_lengths = {}, E e = {}) {
+void on(const std::string& name, std::vector<index_t> lengths = {},
+        std::vector<index_t> penalised_lengths = {}, E e = {}) {
   const auto dir = golden("official/" + name);
   if (!dir) {
     WARN("golden/official/" << name << " is not here (set DSV4_GOLDEN)");
@@ -118,7 +120,7 @@ void on(const std::string& name, std::vector<index> lengths = {}, std::vector<in
   if (lengths.empty()) lengths = lengths_of(checkpoint.configuration());
   if (penalised_lengths.empty()) penalised_lengths = {lengths.front(), lengths.back()};
   const auto greedy = compare<E>(name, checkpoint, {}, lengths, e);
-  CHECK(greedy.texts == 2 * deepest * static_cast<index>(lengths.size()));
+  CHECK(greedy.texts == 2 * deepest * static_cast<index_t>(lengths.size()));
   CHECK(greedy.accepted > greedy.proposed / 10);
   const auto constrained = compare<E>(name + ", penalties", checkpoint, penalised(), penalised_lengths, e);
   CHECK(constrained.accepted > constrained.proposed / 10);

@@ -15,11 +15,11 @@ namespace dsv4_test {
 namespace {
 
 constexpr double logit_tolerance = 1e-4, tap_tolerance = 1e-5;  // spec/checkpoint.md section 0
-constexpr index prefill_tokens = 160;
+constexpr index_t prefill_tokens = 160;
 
 /// One stored array as doubles.
 struct stored {
-  std::vector<index> shape;
+  std::vector<index_t> shape;
   std::vector<double> values;
 };
 stored read(const io::safetensors& file, const std::string& name) {
@@ -52,8 +52,10 @@ const bundle* seed0() {
   static const bundle b = [&] {
     // The project's own copy is compressed.
     const auto file = [&](const char* name) { return io::detail::plain_or_compressed(*dir / name); };
-    bundle r{io::checkpoint::open(file("weights.safetensors")), io::safetensors::open(file("logits.safetensors")),
-             io::safetensors::open(file("taps.safetensors")), {}};
+    bundle r{io::checkpoint::open(file("weights.safetensors")),
+             io::safetensors::open(file("logits.safetensors")),
+             io::safetensors::open(file("taps.safetensors")),
+             {}};
     for (const double id : read(r.logits, "input_ids").values) r.ids.push_back(static_cast<std::int32_t>(id));
     return r;
   }();
@@ -65,7 +67,8 @@ template <class W>
 double worst(const rows_of<W>& ours, const stored& golden) {
   REQUIRE(ours.values.size() == golden.values.size());
   double w = 0;
-  for (std::size_t i = 0; i < golden.values.size(); ++i) w = std::max(w, std::fabs(double(ours.values[i]) - golden.values[i]));
+  for (std::size_t i = 0; i < golden.values.size(); ++i)
+    w = std::max(w, std::fabs(double(ours.values[i]) - golden.values[i]));
   return w;
 }
 double relative_l2(const std::vector<double>& ours, const std::vector<double>& golden) {
@@ -104,8 +107,10 @@ std::string site_of(const std::string& module) {
       {".mlp.gate.1", "ffn.gate.weights"},
       {".mlp.gate.2", "ffn.gate.indices"},
   };
-  static const std::map<std::string, std::string> of_model{
-      {"model.hc_head", "head.hc_head.y"}, {"model.norm", "head.norm"}, {"lm_head", "head.logits"}, {"logits", "head.logits"}};
+  static const std::map<std::string, std::string> of_model{{"model.hc_head", "head.hc_head.y"},
+                                                           {"model.norm", "head.norm"},
+                                                           {"lm_head", "head.logits"},
+                                                           {"logits", "head.logits"}};
   if (const auto found = of_model.find(module); found != of_model.end()) return found->second;
   const std::string prefix = "model.layers.";
   if (!module.starts_with(prefix)) return {};
@@ -116,10 +121,11 @@ std::string site_of(const std::string& module) {
 }
 
 /// The indexer's picks [t, k] from our slots: those behind the window, less the tokens of the call.
-std::vector<double> picks(const recorder::value& slots, index window, index tokens) {
+std::vector<double> picks(const recorder::value& slots, index_t window, index_t tokens) {
   std::vector<double> r;
-  for (index t = 0; t < slots.rows(); ++t)
-    for (index s = window; s < slots.width; ++s) r.push_back(slots(t, s) < 0 ? -1 : slots(t, s) - double(tokens));
+  for (index_t t = 0; t < slots.rows(); ++t)
+    for (index_t s = window; s < slots.width; ++s)
+      r.push_back(slots(t, s) < 0 ? -1 : slots(t, s) - double(tokens));
   return r;
 }
 
@@ -128,35 +134,36 @@ template <class Sequence>
 void check_caches(const bundle& b, const Sequence& s, const std::filesystem::path& file) {
   const auto caches = io::safetensors::open(file);
   const config& c = b.checkpoint.configuration();
-  const index n = s.length();
+  const index_t n = s.length();
   double worst_error = 0;
-  index compared = 0;
+  index_t compared = 0;
   const auto check = [&](const std::string& name, const std::vector<double>& ours) {
     const stored golden = read(caches, name);
     const double error = relative_l2(ours, golden.values);
-    INFO(name << ": relative L2 " << error << ", " << ours.size() << " values, golden " << golden.values.size());
+    INFO(name << ": relative L2 " << error << ", " << ours.size() << " values, golden "
+              << golden.values.size());
     CHECK(error <= tap_tolerance);
     worst_error = std::max(worst_error, error);
     ++compared;
   };
-  for (index l = 0; l < c.num_hidden_layers; ++l) {
+  for (index_t l = 0; l < c.num_hidden_layers; ++l) {
     const auto& state = s.layer(l);
     const std::string cache = "cache." + std::to_string(l) + ".";
     // The last W-1 keys.
     std::vector<double> window;
-    for (index p = n - c.sliding_window + 1; p < n; ++p)
-      for (index d = 0; d < c.head_dim; ++d) window.push_back(state.window.row(p)[d]);
+    for (index_t p = n - c.sliding_window + 1; p < n; ++p)
+      for (index_t d = 0; d < c.head_dim; ++d) window.push_back(state.window.row(p)[d]);
     check(cache + "window", window);
 
-    const index ratio = c.ratio(l), closed = ratio ? n / ratio : 0;
+    const index_t ratio = c.ratio(l), closed = ratio ? n / ratio : 0;
     const auto compressor = [&](const auto& own, const compressor_weights& w, const std::string& which) {
-      const index d = w.norm.extent(0);
+      const index_t d = w.norm.extent(0);
       std::vector<double> entries, kv, gate, before_kv, before_gate;
-      for (index i = 0; i < closed * d; ++i) entries.push_back(own.entries.data()[i]);
+      for (index_t i = 0; i < closed * d; ++i) entries.push_back(own.entries.data()[i]);
       check(cache + "compressed_kv." + which, entries);
       // The open block: transformers keeps the gate without ape.
-      for (index p = closed * ratio; p < n; ++p)
-        for (index i = 0; i < own.kv.width(); ++i) {
+      for (index_t p = closed * ratio; p < n; ++p)
+        for (index_t i = 0; i < own.kv.width(); ++i) {
           kv.push_back(own.kv.row(p)[i]);
           gate.push_back(own.score.row(p)[i] - w.ape(p % ratio, i));
         }
@@ -164,8 +171,8 @@ void check_caches(const bundle& b, const Sequence& s, const std::filesystem::pat
       check(cache + "buffer_gate." + which, gate);
       if (kind_of_ratio(ratio) != attention_kind::csa) return;
       // The previous block's first half, gate with ape.
-      for (index p = (closed - 1) * ratio; p < closed * ratio; ++p)
-        for (index i = 0; i < d; ++i) {
+      for (index_t p = (closed - 1) * ratio; p < closed * ratio; ++p)
+        for (index_t i = 0; i < d; ++i) {
           before_kv.push_back(own.kv.row(p)[i]);
           before_gate.push_back(own.score.row(p)[i]);
         }
@@ -176,13 +183,15 @@ void check_caches(const bundle& b, const Sequence& s, const std::filesystem::pat
     if (w.compressor) compressor(state.compressor, *w.compressor, "compressor");
     if (w.indexer) compressor(state.indexer, w.indexer->compressor, "indexer");
   }
-  CHECK(compared + 1 == static_cast<index>(caches.tensors().size()));  // all but input_ids
-  std::printf("transformers/seed0: caches at %lld tokens, worst relative L2 %.2g\n", static_cast<long long>(n), worst_error);
+  CHECK(compared + 1 == static_cast<index_t>(caches.tensors().size()));  // all but input_ids
+  std::printf("transformers/seed0: caches at %lld tokens, worst relative L2 %.2g\n",
+              static_cast<long long>(n), worst_error);
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("float32 equals transformers in one call, tap by tap", "[golden][float32]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("float32 equals transformers in one call, tap by tap", "[golden][float32]",
+                   DSV4_TEST_EXECUTORS) {
   const bundle* b = seed0();
   if (!b) SKIP("golden/transformers/seed0 is not here (set DSV4_GOLDEN)");
   runner<float32<float>, TestType> run(b->checkpoint.configuration(), b->checkpoint.weights());
@@ -191,10 +200,10 @@ TEMPLATE_TEST_CASE("float32 equals transformers in one call, tap by tap", "[gold
   const double error = worst(logits, read(b->logits, "oneshot"));
   CHECK(error <= logit_tolerance);
 
-  const auto tokens = static_cast<index>(b->ids.size());
+  const auto tokens = static_cast<index_t>(b->ids.size());
   double worst_tap = 0;
   std::string worst_name;
-  index compared = 0, exchanged = 0;
+  index_t compared = 0, exchanged = 0;
   for (const auto& t : b->taps.tensors()) {
     if (t.name == "input_ids") continue;
     const stored golden = read(b->taps, t.name);
@@ -213,18 +222,19 @@ TEMPLATE_TEST_CASE("float32 equals transformers in one call, tap by tap", "[gold
       // Listed by falling score in both; two scores closer than rounding may change places.
       const auto ours = picks(own, run.c().sliding_window, tokens);
       const auto& scores = seen.at(site.substr(0, site.size() - 9) + "indexer.scores");
-      const index k = golden.shape.back();
-      index moved = 0;
+      const index_t k = golden.shape.back();
+      index_t moved = 0;
       REQUIRE(ours.size() == golden.values.size());
       for (std::size_t i = 0; i < ours.size(); ++i) {
         if (ours[i] == golden.values[i]) continue;
         ++moved;
         REQUIRE(ours[i] >= 0);
         REQUIRE(golden.values[i] >= 0);
-        const index row = static_cast<index>(i) / k;
-        CHECK(std::fabs(scores(row, index(ours[i])) - scores(row, index(golden.values[i]))) < tap_tolerance);
+        const index_t row = static_cast<index_t>(i) / k;
+        CHECK(std::fabs(scores(row, index_t(ours[i])) - scores(row, index_t(golden.values[i]))) <
+              tap_tolerance);
       }
-      CHECK(moved * 100 <= static_cast<index>(ours.size()));
+      CHECK(moved * 100 <= static_cast<index_t>(ours.size()));
       exchanged += moved;
     } else {
       stored expected = golden;
@@ -238,9 +248,12 @@ TEMPLATE_TEST_CASE("float32 equals transformers in one call, tap by tap", "[gold
     }
     ++compared;
   }
-  CHECK(compared + 1 == static_cast<index>(b->taps.tensors().size()));
-  std::printf("transformers/seed0: one call, logits within %.2g; %lld taps, worst relative L2 %.2g (%s), %lld picks exchanged\n", error,
-              static_cast<long long>(compared), worst_tap, worst_name.c_str(), static_cast<long long>(exchanged));
+  CHECK(compared + 1 == static_cast<index_t>(b->taps.tensors().size()));
+  std::printf(
+      "transformers/seed0: one call, logits within %.2g; %lld taps, worst relative L2 %.2g (%s), %lld picks "
+      "exchanged\n",
+      error, static_cast<long long>(compared), worst_tap, worst_name.c_str(),
+      static_cast<long long>(exchanged));
 }
 
 TEMPLATE_TEST_CASE("float32 equals transformers in prefill and decode, caches included", "[golden][float32]",
@@ -249,7 +262,7 @@ TEMPLATE_TEST_CASE("float32 equals transformers in prefill and decode, caches in
   if (!b) SKIP("golden/transformers/seed0 is not here (set DSV4_GOLDEN)");
   const auto dir = *golden("transformers/seed0");
   runner<float32<float>, TestType> run(b->checkpoint.configuration(), b->checkpoint.weights());
-  auto s = run.m.new_sequence(static_cast<index>(b->ids.size()));
+  auto s = run.m.new_sequence(static_cast<index_t>(b->ids.size()));
   const std::span<const std::int32_t> ids(b->ids);
   auto logits = run.forward(s, ids.first(prefill_tokens));
   check_caches(*b, s, dir / "cache_after_prefill.safetensors.zst");

@@ -16,7 +16,9 @@ int main(int, char** argv) {
   // The third token again, alone: the same bits.
   dsv4::tensor<double, 2> again(1, model.configuration().vocab_size);
   model.forward(sequence, std::span(prompt).last(1), again);
-  const bool same = std::memcmp(again.data(), logits[2].data(), sizeof(double) * std::size_t(again.size())) == 0;
-  std::printf("%d tokens, rewound and repeated: %s\n", int(sequence.length()), same ? "the same bits" : "OTHER BITS");
+  const bool same =
+      std::memcmp(again.data(), logits[2].data(), sizeof(double) * std::size_t(again.size())) == 0;
+  std::printf("%d tokens, rewound and repeated: %s\n", int(sequence.length()),
+              same ? "the same bits" : "OTHER BITS");
   return same ? 0 : 1;
 }

@@ -13,8 +13,10 @@ namespace text = dsv4::text;
 /// The arguments of a call, written anew; nothing where they are no JSON, or hold what ends a parameter too early.
 std::string parameters(const text::tool_call& call) {
   try {
-    const std::string all = text::python::dumps(text::python::loads(*call.arguments.text(), text::surrogates::allowed));
-    const bool clear = all.find(text::dsml_token) == std::string::npos && all.find("\\\" string=\\\"") == std::string::npos;
+    const std::string all =
+        text::python::dumps(text::python::loads(*call.arguments.text(), text::surrogates::allowed));
+    const bool clear =
+        all.find(text::dsml_token) == std::string::npos && all.find("\\\" string=\\\"") == std::string::npos;
     return clear ? all : std::string();
   } catch (const text::json_error&) {
     return {};
@@ -36,7 +38,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const text::chat_message question{"user", "?"};
     const std::string written = text::encode_messages({&first, 1}, {mode}, {&question, 1}).text;
     const text::chat_message second = text::parse_completion(written, mode);
-    require(second.content == first.content && second.reasoning_content == first.reasoning_content, "content");
+    require(second.content == first.content && second.reasoning_content == first.reasoning_content,
+            "content");
     require(second.tool_calls.size() == first.tool_calls.size(), "number of calls");
     for (std::size_t i = 0; i < first.tool_calls.size(); ++i) {
       require(second.tool_calls[i].name == first.tool_calls[i].name, "name of a call");

@@ -18,7 +18,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::size_t total = 0;
     for (const io::tensor_info& t : file.tensors()) {
       dsv4_fuzz::require(file.find(t.name) == &t, "a tensor is not found under its name");
-      dsv4_fuzz::require(t.bytes * 8 == static_cast<std::size_t>(t.elements) * static_cast<std::size_t>(dsv4::bits_of(t.type)), "bytes and elements");
+      dsv4_fuzz::require(t.bytes * 8 == static_cast<std::size_t>(t.elements) *
+                                            static_cast<std::size_t>(dsv4::bits_of(t.type)),
+                         "bytes and elements");
       dsv4_fuzz::touch(t.data, t.bytes);
       total += t.bytes;
     }

@@ -31,10 +31,14 @@ constexpr state_limits limits{32, 2, 4096};
 
 std::string encoded(const config& c, const loaded_state<policy, executor>& s) {
   std::string out;
-  encode_state(identity, c, s.sequence, s.extras).write_to([&](const void* data, std::size_t n) { out.append(static_cast<const char*>(data), n); });
+  encode_state(identity, c, s.sequence, s.extras).write_to([&](const void* data, std::size_t n) {
+    out.append(static_cast<const char*>(data), n);
+  });
   return out;
 }
-std::span<const std::byte> bytes_of(std::string_view s) { return {reinterpret_cast<const std::byte*>(s.data()), s.size()}; }
+std::span<const std::byte> bytes_of(std::string_view s) {
+  return {reinterpret_cast<const std::byte*>(s.data()), s.size()};
+}
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -48,14 +52,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (data[0] != 'c') {
       if (data[0] == 'z') {
         file += detail::state_trailer_head;
-        const golden::sha256_digest digest = golden::sha256_of(file);
+        const io::sha256_digest digest = io::sha256_of(file);
         file.append(reinterpret_cast<const char*>(digest.data()), digest.size());
       }
-      content = detail::read_state_container(dsv4_fuzz::file, bytes_of(file), detail::largest_state<policy, executor>(c, limits));
+      content = detail::read_state_container(dsv4_fuzz::file, bytes_of(file),
+                                             detail::largest_state<policy, executor>(c, limits));
       container = {content.data(), content.size};
     }
     const auto s = decode_state<policy, executor>(dsv4_fuzz::file, container, identity, c, limits);
-    dsv4_fuzz::require(s.sequence.length() <= limits.max_tokens && s.sequence.max_tokens() == limits.max_tokens, "a longer sequence than asked for");
+    dsv4_fuzz::require(
+        s.sequence.length() <= limits.max_tokens && s.sequence.max_tokens() == limits.max_tokens,
+        "a longer sequence than asked for");
     dsv4_fuzz::require(s.extras.application.size() <= limits.max_application, "more bytes than allowed");
     const std::string once = encoded(c, s);
     dsv4_fuzz::touch(reinterpret_cast<const std::byte*>(once.data()), once.size());

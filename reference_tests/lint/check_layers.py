@@ -32,10 +32,18 @@ def closure(name):
 
 allowed = {name: closure(name) for name in direct}
 
+
+def room(path):
+    """The folder of layers.txt that a header stands in: golden/judge, or core, or "." for the umbrella."""
+    folder = "/".join(path.parts[:-1])
+    parts = folder.split("/")
+    return next((f for f in ("/".join(parts[:n]) for n in range(len(parts), 0, -1)) if f in direct), folder or ".")
+
+
 edges = {}
 for header in sorted(root.rglob("*.hpp")):
     me = header.relative_to(root)
-    layer = me.parts[0] if len(me.parts) > 1 else "."
+    layer = room(me)
     edges[str(me)] = []
     if layer not in allowed:
         errors.append(f"{me}: folder {layer} is not in layers.txt")
@@ -58,7 +66,7 @@ for header in sorted(root.rglob("*.hpp")):
             continue
         other = target.relative_to(root)
         edges[str(me)].append(str(other))
-        to = other.parts[0] if len(other.parts) > 1 else "."
+        to = room(other)
         if to not in allowed[layer]:
             errors.append(f"{where}: {layer} may not include {to} ({other}); it may include "
                           f"{' '.join(sorted(allowed[layer] - {layer})) or 'nothing but itself'}")

@@ -21,14 +21,14 @@ namespace dsv4::adapt {
 /// A view of an array's elements; the array must outlive it and not be resized.
 template <class T, std::size_t R>
 view<T, static_cast<int>(R)> as_view(xt::xtensor<T, R>& a) {
-  std::array<index, R> n{};
-  for (std::size_t i = 0; i < R; ++i) n[i] = static_cast<index>(a.shape(i));
+  std::array<index_t, R> n{};
+  for (std::size_t i = 0; i < R; ++i) n[i] = static_cast<index_t>(a.shape(i));
   return {a.data(), n};
 }
 template <class T, std::size_t R>
 view<const T, static_cast<int>(R)> as_view(const xt::xtensor<T, R>& a) {
-  std::array<index, R> n{};
-  for (std::size_t i = 0; i < R; ++i) n[i] = static_cast<index>(a.shape(i));
+  std::array<index_t, R> n{};
+  for (std::size_t i = 0; i < R; ++i) n[i] = static_cast<index_t>(a.shape(i));
   return {a.data(), n};
 }
 

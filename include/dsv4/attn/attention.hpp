@@ -23,16 +23,16 @@ struct rotary_context {
 /// below the call's tokens is a position and entries follow; later an index below W is a ring row
 /// (position mod W) and entries follow from W.  -1 is empty.
 template <class A>
-void number_slots(const attention_slots<A>& slots, index tokens, view<std::int32_t, 2> out /*[t,s]*/) {
+void number_slots(const attention_slots<A>& slots, index_t tokens, view<std::int32_t, 2> out /*[t,s]*/) {
   const bool from_zero = slots.start == 0;
-  const index offset = from_zero ? tokens : slots.window;
-  for (index t = 0; t < tokens; ++t) {
-    const index position = slots.start + t, oldest = std::max(index{0}, position - slots.window + 1);
-    for (index s = 0; s < slots.slots(); ++s) {
-      index number = -1;
+  const index_t offset = from_zero ? tokens : slots.window;
+  for (index_t t = 0; t < tokens; ++t) {
+    const index_t position = slots.start + t, oldest = std::max(index_t{0}, position - slots.window + 1);
+    for (index_t s = 0; s < slots.slots(); ++s) {
+      index_t number = -1;
       if (s < slots.window) {
         if (oldest + s <= position) number = from_zero ? oldest + s : (oldest + s) % slots.window;
-      } else if (const index entry = slots.chosen(t, s - slots.window); entry >= 0) {
+      } else if (const index_t entry = slots.chosen(t, s - slots.window); entry >= 0) {
         number = entry + offset;
       }
       out(t, s) = static_cast<std::int32_t>(number);
@@ -46,16 +46,17 @@ template <class A>
 void adopt_slots(const attention_slots<A>& slots, view<const std::int32_t, 2> numbers /*[t,s]*/,
                  view<std::int32_t, 2> chosen /*[t,k]*/) {
   const bool from_zero = slots.start == 0;
-  const index tokens = numbers.extent(0), offset = from_zero ? tokens : slots.window;
-  for (index t = 0; t < tokens; ++t) {
-    const index position = slots.start + t, oldest = std::max(index{0}, position - slots.window + 1);
-    for (index s = 0; s < slots.slots(); ++s) {
-      const index number = numbers(t, s);
+  const index_t tokens = numbers.extent(0), offset = from_zero ? tokens : slots.window;
+  for (index_t t = 0; t < tokens; ++t) {
+    const index_t position = slots.start + t, oldest = std::max(index_t{0}, position - slots.window + 1);
+    for (index_t s = 0; s < slots.slots(); ++s) {
+      const index_t number = numbers(t, s);
       if (s < slots.window) {
-        const index p = oldest + s, own = p > position ? -1 : from_zero ? p : p % slots.window;
+        const index_t p = oldest + s, own = p > position ? -1 : from_zero ? p : p % slots.window;
         expects_equal(number, own, "attn.topk_idxs: window slots cannot be replaced");
       } else {
-        if (number != -1) expects_in(number - offset, 0, slots.entries.extent(0), "attn.topk_idxs: compressed entry");
+        if (number != -1)
+          expects_in(number - offset, 0, slots.entries.extent(0), "attn.topk_idxs: compressed entry");
         chosen(t, s - slots.window) = static_cast<std::int32_t>(number == -1 ? -1 : number - offset);
       }
     }
@@ -63,20 +64,20 @@ void adopt_slots(const attention_slots<A>& slots, view<const std::int32_t, 2> nu
 }
 
 /// HCA: every closed entry, in order; [t, entries], -1 where not yet visible.
-inline void choose_all_visible(index start, index ratio, view<std::int32_t, 2> chosen /*[t,s]*/) {
-  for (index t = 0; t < chosen.extent(0); ++t)
-    for (index s = 0; s < chosen.extent(1); ++s)
+inline void choose_all_visible(index_t start, index_t ratio, view<std::int32_t, 2> chosen /*[t,s]*/) {
+  for (index_t t = 0; t < chosen.extent(0); ++t)
+    for (index_t s = 0; s < chosen.extent(1); ++s)
       chosen(t, s) = s < (start + t + 1) / ratio ? static_cast<std::int32_t>(s) : -1;
 }
 
 /// out = attention(x) for a flat batch; `states[i]` is this layer's memory of sequence i.
 template <numerics_policy P, execution E, observer Tap>
-void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, index ratio,
+void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, index_t ratio,
                view<act_t<P>, 2> x /*[t,D]*/, const rotary_context& rotary, const attention_weights& w,
                std::span<attention_state<P, E>* const> states, view<act_t<P>, 2> out /*[t,D]*/) {
   using A = act_t<P>;
   workspace::scope here(scratch);
-  const index t = x.extent(0), heads = c.num_attention_heads, hd = c.head_dim, rd = c.qk_rope_head_dim;
+  const index_t t = x.extent(0), heads = c.num_attention_heads, hd = c.head_dim, rd = c.qk_rope_head_dim;
   const attention_kind kind = kind_of_ratio(ratio);
 
   // The query latent, shared by the attention and its indexer.   Eq. (13), (18)
@@ -109,11 +110,11 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
     index_q = index_queries_of<P>(e, scratch, tap, c, latent, x, rotary.angles, *w.indexer);
 
   auto o = scratch.take<A>(t, heads, hd);  // [t, h, d]
-  for (index i = 0; i < static_cast<index>(tap.segments.size()); ++i) {
+  for (index_t i = 0; i < static_cast<index_t>(tap.segments.size()); ++i) {
     workspace::scope per_sequence(scratch);
     const segment& g = tap.segments[static_cast<std::size_t>(i)];
     attention_state<P, E>& state = *states[static_cast<std::size_t>(i)];
-    const index n = g.tokens(), length = g.start + n;
+    const index_t n = g.tokens(), length = g.start + n;
     const auto own = [&](auto v) { return v.rows(g.begin, g.end); };
 
     // Entries: those that close in this call are appended, then each query makes its choice.
@@ -138,8 +139,8 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
     slots.chosen = chosen;
 
     // The window: rows of earlier calls that the first query still sees, then the new ones.
-    slots.first = std::max(index{0}, g.start - c.sliding_window + 1);
-    const index kept = g.start - slots.first;
+    slots.first = std::max(index_t{0}, g.start - c.sliding_window + 1);
+    const index_t kept = g.start - slots.first;
     auto recent = scratch.take<A>(kept + n, hd);  // [p, d]
     state.window.read(slots.first, g.start, recent.rows(0, kept));
     std::copy_n(own(kv).data(), n * hd, recent[kept].data());
@@ -161,7 +162,7 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
   tap.rows(site::attn_o_derot, o);
 
   // Grouped output projection: each group of heads to rank r, then all of them to D.
-  const index groups = c.o_groups, rank = c.o_lora_rank;
+  const index_t groups = c.o_groups, rank = c.o_lora_rank;
   auto low = scratch.take<A>(t, groups, rank);  // [t, g, r]
   grouped_linear(e, o.reshape(t, groups, heads * hd / groups), w.wo_a, low);
   tap.rows(site::attn_o_lora, low);

@@ -27,7 +27,7 @@ namespace dsv4 {
 /// Projections of consecutive tokens, row 0 at position `first`.
 template <class W>
 struct compressor_rows {
-  index first;
+  index_t first;
   view<const W, 2> kv, score;  // [p, c d]
 };
 
@@ -45,26 +45,29 @@ struct compressor_pool {
 
 template <>
 struct add_ape<exec::ref> {
-  static void run(exec::ref&, view<const float, 2> ape, index start, view<double, 2> score) {
-    for (index t = 0; t < score.extent(0); ++t)
-      for (index d = 0; d < score.extent(1); ++d) score(t, d) += double(ape((start + t) % ape.extent(0), d));
+  static void run(exec::ref&, view<const float, 2> ape, index_t start, view<double, 2> score) {
+    for (index_t t = 0; t < score.extent(0); ++t)
+      for (index_t d = 0; d < score.extent(1); ++d)
+        score(t, d) += double(ape((start + t) % ape.extent(0), d));
   }
 };
 
 template <>
 struct compressor_pool<exec::ref> {
   template <class A>
-  static void run(exec::ref&, const compressor_rows<double>& rows, index ratio, index from, view<A, 2> pooled) {
+  static void run(exec::ref&, const compressor_rows<double>& rows, index_t ratio, index_t from,
+                  view<A, 2> pooled) {
     const bool overlap = kind_of_ratio(ratio) == attention_kind::csa;
-    for (index i = 0; i < pooled.extent(0); ++i)
-      for (index d = 0; d < pooled.extent(1); ++d) {
-        const index own = (from + i) * ratio;  // position of the block's first token
-        const index begin = overlap && own > 0 ? own - ratio : own;
+    for (index_t i = 0; i < pooled.extent(0); ++i)
+      for (index_t d = 0; d < pooled.extent(1); ++d) {
+        const index_t own = (from + i) * ratio;  // position of the block's first token
+        const index_t begin = overlap && own > 0 ? own - ratio : own;
         // Channel of slot p: the low half looks ahead from the previous block, the high half is its own.
-        const auto channel = [&](index p) { return overlap && p >= own ? d + pooled.extent(1) : d; };
+        const auto channel = [&](index_t p) { return overlap && p >= own ? d + pooled.extent(1) : d; };
         double largest = -INFINITY, weights = 0, sum = 0;
-        for (index p = begin; p < own + ratio; ++p) largest = std::max(largest, rows.score(p - rows.first, channel(p)));
-        for (index p = begin; p < own + ratio; ++p) {
+        for (index_t p = begin; p < own + ratio; ++p)
+          largest = std::max(largest, rows.score(p - rows.first, channel(p)));
+        for (index_t p = begin; p < own + ratio; ++p) {
           const double weight = std::exp(rows.score(p - rows.first, channel(p)) - largest);
           sum += weight * rows.kv(p - rows.first, channel(p));
           weights += weight;
@@ -81,18 +84,19 @@ enum class compressor_use { attention, indexer };
 /// Feed the tokens x of one sequence, positions start …; append the entries that close to state.entries.
 /// `sequence` numbers the sequence for taps.
 template <numerics_policy P, execution E, observer Tap>
-void compress(E& e, workspace& scratch, const tapper<Tap>& tap, index sequence, const config& c, index ratio,
-              view<act_t<P>, 2> x /*[t,D]*/, index start, view<const float, 1> inv_freq /*[rd/2]*/,
-              const compressor_weights& w, compressor_use use, compressor_state<P, E>& state) {
+void compress(E& e, workspace& scratch, const tapper<Tap>& tap, index_t sequence, const config& c,
+              index_t ratio, view<act_t<P>, 2> x /*[t,D]*/, index_t start,
+              view<const float, 1> inv_freq /*[rd/2]*/, const compressor_weights& w, compressor_use use,
+              compressor_state<P, E>& state) {
   using W = wide_t<E>;
   workspace::scope here(scratch);
-  const index t = x.extent(0), width = w.wkv.rows, d = w.norm.extent(0);
+  const index_t t = x.extent(0), width = w.wkv.rows, d = w.norm.extent(0);
   const bool overlap = kind_of_ratio(ratio) == attention_kind::csa;
 
   // Rows that closing entries may still need from earlier calls, then the new ones, by position.
-  const index open = start / ratio * ratio;                       // first token of the open block
-  const index first = overlap ? std::max(index{0}, open - ratio) : open;
-  const index kept = start - first;
+  const index_t open = start / ratio * ratio;  // first token of the open block
+  const index_t first = overlap ? std::max(index_t{0}, open - ratio) : open;
+  const index_t kept = start - first;
   auto kv = scratch.take<W>(kept + t, width);     // [p, c d]
   auto score = scratch.take<W>(kept + t, width);  // [p, c d]
   state.kv.read(first, start, kv.rows(0, kept));
@@ -107,7 +111,7 @@ void compress(E& e, workspace& scratch, const tapper<Tap>& tap, index sequence, 
   state.score.write(start, new_score);
 
   // Entries that close in this call and are not there already.
-  const index from = std::max(start / ratio, state.given), to = (start + t) / ratio;
+  const index_t from = std::max(start / ratio, state.given), to = (start + t) / ratio;
   if (from >= to) return;
   expects(to <= state.entries.extent(0), "compress: more tokens than the sequence was made for");
   const bool main = use == compressor_use::attention;
@@ -120,7 +124,7 @@ void compress(E& e, workspace& scratch, const tapper<Tap>& tap, index sequence, 
   // Rotated at the position of the block's first token.
   const rotary_angles angles{scratch.take<float>(to - from, c.qk_rope_head_dim / 2),
                              scratch.take<float>(to - from, c.qk_rope_head_dim / 2)};
-  for (index i = from; i < to; ++i) angles.set(i - from, i * ratio, inv_freq);
+  for (index_t i = from; i < to; ++i) angles.set(i - from, i * ratio, inv_freq);
   rope(e, entry.reshape(to - from, 1, d), angles);
   if constexpr (P::quantised) {
     if (main) {

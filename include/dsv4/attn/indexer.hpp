@@ -12,8 +12,8 @@
 ///       (2) choices are listed by falling score; excluded ones are -1 and come last
 #include <limits>
 
-#include "compressor.hpp"
 #include "../op/top_k.hpp"
+#include "compressor.hpp"
 
 namespace dsv4 {
 
@@ -38,13 +38,15 @@ template <>
 struct index_scores<exec::ref> {
   // einsum: t h d, s d -> t h s; relu; t h s, t h -> t s
   template <class A>
-  static void run(exec::ref&, view<const A, 3> q, view<const A, 2> keys, view<const A, 2> weights, view<A, 2> scores) {
-    for (index t = 0; t < scores.extent(0); ++t)
-      for (index s = 0; s < scores.extent(1); ++s) {
+  static void run(exec::ref&, view<const A, 3> q, view<const A, 2> keys, view<const A, 2> weights,
+                  view<A, 2> scores) {
+    for (index_t t = 0; t < scores.extent(0); ++t)
+      for (index_t s = 0; s < scores.extent(1); ++s) {
         double score = 0;
-        for (index h = 0; h < q.extent(1); ++h) {
+        for (index_t h = 0; h < q.extent(1); ++h) {
           double dot = 0;
-          for (index d = 0; d < q.extent(2); ++d) dot += widen<double>(q(t, h, d)) * widen<double>(keys(s, d));
+          for (index_t d = 0; d < q.extent(2); ++d)
+            dot += widen<double>(q(t, h, d)) * widen<double>(keys(s, d));
           const double relu = std::max(rounded<A>(dot), 0.0);
           score += rounded<A>(relu * widen<double>(weights(t, h)));
         }
@@ -57,13 +59,15 @@ template <>
 struct index_select<exec::ref> {
   // Visible entries compete; the others fill the end of the list as -1.   Eq. (17)
   template <class A>
-  static void run(exec::ref&, view<const A, 2> scores, index start, index ratio, view<std::int32_t, 2> chosen) {
+  static void run(exec::ref&, view<const A, 2> scores, index_t start, index_t ratio,
+                  view<std::int32_t, 2> chosen) {
     std::vector<std::int32_t> order(static_cast<std::size_t>(scores.extent(1)));
-    for (index t = 0; t < scores.extent(0); ++t) select(scores[t], (start + t + 1) / ratio, order, chosen[t]);
+    for (index_t t = 0; t < scores.extent(0); ++t)
+      select(scores[t], (start + t + 1) / ratio, order, chosen[t]);
   }
 
   template <class A>
-  static void select(view<const A, 1> scores, index closed, std::span<std::int32_t> order,
+  static void select(view<const A, 1> scores, index_t closed, std::span<std::int32_t> order,
                      view<std::int32_t, 1> chosen) {
     const auto visible = static_cast<std::size_t>(std::min(closed, scores.extent(0)));
     std::fill(chosen.begin(), chosen.end(), -1);
@@ -91,10 +95,11 @@ struct index_queries {
 /// Queries from the shared latent qr, weights from x.
 template <numerics_policy P, execution E, observer Tap>
 index_queries<act_t<P>> index_queries_of(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c,
-                                         const product_input<P, E>& qr /*[t,qr]*/, view<act_t<P>, 2> x /*[t,D]*/,
-                                         const rotary_angles& angles, const indexer_weights& w) {
+                                         const product_input<P, E>& qr /*[t,qr]*/,
+                                         view<act_t<P>, 2> x /*[t,D]*/, const rotary_angles& angles,
+                                         const indexer_weights& w) {
   using A = act_t<P>;
-  const index t = x.extent(0), h = c.index_n_heads, d = c.index_head_dim;
+  const index_t t = x.extent(0), h = c.index_n_heads, d = c.index_head_dim;
   index_queries<A> r{scratch.take<A>(t, h, d), scratch.take<A>(t, h)};
   qr.times(e, w.wq_b, r.q.reshape(t, h * d));  // Eq. (13), (14)
   rope(e, r.q, angles);
@@ -113,12 +118,14 @@ index_queries<act_t<P>> index_queries_of(E& e, workspace& scratch, const tapper<
 /// The entries each query of one sequence attends to, [t, min(index_topk, entries)], -1 where empty.
 /// `queries` are the rows of this sequence; its entries up to this call are already in `keys`.
 template <execution E, class A, observer Tap>
-view<std::int32_t, 2> select_entries(E& e, workspace& scratch, const tapper<Tap>& tap, index sequence, const config& c,
-                                     const index_queries<A>& queries, view<const A, 2> keys /*[s,d]*/, index start) {
-  const index t = queries.q.extent(0), s = keys.extent(0);
+view<std::int32_t, 2> select_entries(E& e, workspace& scratch, const tapper<Tap>& tap, index_t sequence,
+                                     const config& c, const index_queries<A>& queries,
+                                     view<const A, 2> keys /*[s,d]*/, index_t start) {
+  const index_t t = queries.q.extent(0), s = keys.extent(0);
   auto chosen = scratch.take<std::int32_t>(t, std::min(c.index_topk, s));
   auto scores = scratch.take<A>(t, s);
-  kernel::index_scores<E>::run(e, view<const A, 3>(queries.q), keys, view<const A, 2>(queries.weights), scores);
+  kernel::index_scores<E>::run(e, view<const A, 3>(queries.q), keys, view<const A, 2>(queries.weights),
+                               scores);
   tap.one(site::indexer_scores, sequence, scores);
   kernel::index_select<E>::run(e, view<const A, 2>(scores), start, csa_ratio, chosen);
   return chosen;

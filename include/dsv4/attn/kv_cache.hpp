@@ -12,8 +12,8 @@
 /// never read, so a new sequence needs no clearing and a rewind is a smaller n.
 #include <algorithm>
 
-#include "../core/contract.hpp"
 #include "../core/config.hpp"
+#include "../core/contract.hpp"
 #include "../core/exec.hpp"
 #include "../core/tensor.hpp"
 #include "../num/policy.hpp"
@@ -25,20 +25,20 @@ template <class T>
 class history {
  public:
   history() = default;
-  history(index capacity, index width) : rows_(capacity, width) {}
+  history(index_t capacity, index_t width) : rows_(capacity, width) {}
 
-  index capacity() const { return rows_.extent(0); }
-  index width() const { return rows_.extent(1); }
-  view<const T, 1> row(index p) const { return rows_[p % capacity()]; }
+  index_t capacity() const { return rows_.extent(0); }
+  index_t width() const { return rows_.extent(1); }
+  view<const T, 1> row(index_t p) const { return rows_[p % capacity()]; }
 
   /// Copy rows of positions [from, to) to `out`.
-  void read(index from, index to, view<T, 2> out /*[to-from,d]*/) const {
-    for (index p = from; p < to; ++p) std::copy_n(row(p).data(), width(), out[p - from].data());
+  void read(index_t from, index_t to, view<T, 2> out /*[to-from,d]*/) const {
+    for (index_t p = from; p < to; ++p) std::copy_n(row(p).data(), width(), out[p - from].data());
   }
   /// Remember `rows`, the first of which has position `start`; only the last `capacity` can stay.
-  void write(index start, view<const T, 2> rows /*[t,d]*/) {
-    const index n = rows.extent(0);
-    for (index t = std::max(index{0}, n - capacity()); t < n; ++t)
+  void write(index_t start, view<const T, 2> rows /*[t,d]*/) {
+    const index_t n = rows.extent(0);
+    for (index_t t = std::max(index_t{0}, n - capacity()); t < n; ++t)
       std::copy_n(rows[t].data(), width(), rows_[(start + t) % capacity()].data());
   }
 
@@ -52,23 +52,23 @@ template <numerics_policy P, execution E>
 struct compressor_state {
   history<wide_t<E>> kv, score;  // [2 ratio or ratio, + max_rewind; c d]
   tensor<act_t<P>, 2> entries;   // [max tokens / ratio, d]
-  index given = 0;               // entries below this were put there (gen/prefix_cache.hpp): not pooled again
+  index_t given = 0;             // entries below this were put there (gen/prefix_cache.hpp): not pooled again
 
   compressor_state() = default;
-  compressor_state(index ratio, index d, index max_tokens, index max_rewind)
+  compressor_state(index_t ratio, index_t d, index_t max_tokens, index_t max_rewind)
       : kv(blocks(ratio) * ratio + max_rewind, blocks(ratio) * d),
         score(blocks(ratio) * ratio + max_rewind, blocks(ratio) * d),
         entries(max_tokens / ratio, d) {}
 
   /// Is this the memory of such a compressor?  ratio 0: of none.
-  bool fits(index ratio, index d, index max_tokens, index max_rewind) const {
+  bool fits(index_t ratio, index_t d, index_t max_tokens, index_t max_rewind) const {
     if (ratio == 0) return kv.capacity() == 0;
     return kv.capacity() == blocks(ratio) * ratio + max_rewind && kv.width() == blocks(ratio) * d &&
            entries.extent(0) == max_tokens / ratio && entries.extent(1) == d;
   }
 
   /// CSA entries look back one block (c = 2 halves of the channels); HCA entries do not.
-  static index blocks(index ratio) { return ratio == csa_ratio ? 2 : 1; }
+  static index_t blocks(index_t ratio) { return ratio == csa_ratio ? 2 : 1; }
 };
 
 /// One layer's memory of one sequence.
@@ -79,15 +79,16 @@ struct attention_state {
   compressor_state<P, E> indexer;     // ratio 4
 
   attention_state() = default;
-  attention_state(const config& c, index ratio, index max_tokens, index max_rewind)
+  attention_state(const config& c, index_t ratio, index_t max_tokens, index_t max_rewind)
       : window(c.sliding_window + max_rewind, c.head_dim) {
     if (ratio > 0) compressor = {ratio, c.head_dim, max_tokens, max_rewind};
-    if (kind_of_ratio(ratio) == attention_kind::csa) indexer = {ratio, c.index_head_dim, max_tokens, max_rewind};
+    if (kind_of_ratio(ratio) == attention_kind::csa)
+      indexer = {ratio, c.index_head_dim, max_tokens, max_rewind};
   }
 
   /// Would the constructor, given the same, make memory of these sizes?
-  bool fits(const config& c, index ratio, index max_tokens, index max_rewind) const {
-    const index indexed = kind_of_ratio(ratio) == attention_kind::csa ? ratio : 0;
+  bool fits(const config& c, index_t ratio, index_t max_tokens, index_t max_rewind) const {
+    const index_t indexed = kind_of_ratio(ratio) == attention_kind::csa ? ratio : 0;
     return window.capacity() == c.sliding_window + max_rewind && window.width() == c.head_dim &&
            compressor.fits(ratio, c.head_dim, max_tokens, max_rewind) &&
            indexer.fits(indexed, c.index_head_dim, max_tokens, max_rewind);

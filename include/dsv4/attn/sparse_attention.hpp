@@ -23,24 +23,24 @@
 namespace dsv4 {
 
 /// Softmax block of the released kernel; decides which p are stored relative to which maximum.
-inline constexpr index softmax_block = 64;
+inline constexpr index_t softmax_block = 64;
 
 /// What the queries of one sequence can attend to.
 template <class A>
 struct attention_slots {
-  index start;                           // position of query 0
-  index window;                          // W
-  view<const A, 2> recent;               // [p, d] window rows by position …
-  index first;                           // … the first of which is this position
-  view<const A, 2> entries;              // [s, d] compressed entries
-  view<const std::int32_t, 2> chosen;    // [t, k] entries of each query, -1 empty
+  index_t start;                       // position of query 0
+  index_t window;                      // W
+  view<const A, 2> recent;             // [p, d] window rows by position …
+  index_t first;                       // … the first of which is this position
+  view<const A, 2> entries;            // [s, d] compressed entries
+  view<const std::int32_t, 2> chosen;  // [t, k] entries of each query, -1 empty
 
-  index slots() const { return window + chosen.extent(1); }
+  index_t slots() const { return window + chosen.extent(1); }
   /// Row of slot s for query t, or null if the slot is empty.
-  const A* row(index t, index s) const {
-    const index position = start + t, oldest = std::max(index{0}, position - window + 1);
+  const A* row(index_t t, index_t s) const {
+    const index_t position = start + t, oldest = std::max(index_t{0}, position - window + 1);
     if (s < window) return oldest + s <= position ? recent[oldest + s - first].data() : nullptr;
-    const index entry = chosen(t, s - window);
+    const index_t entry = chosen(t, s - window);
     return entry >= 0 ? entries[entry].data() : nullptr;
   }
 };
@@ -58,21 +58,21 @@ struct sparse_attention<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<const A, 3> q, const attention_slots<A>& slots, view<const float, 1> sink,
                   double scale, view<A, 3> o) {
-    const index dims = q.extent(2), n = slots.slots();
+    const index_t dims = q.extent(2), n = slots.slots();
     tensor<double, 1> acc(dims), score(softmax_block);
-    for (index t = 0; t < q.extent(0); ++t)
-      for (index h = 0; h < q.extent(1); ++h) {
+    for (index_t t = 0; t < q.extent(0); ++t)
+      for (index_t h = 0; h < q.extent(1); ++h) {
         double m = -INFINITY, denominator = 0;  // running maximum and sum
         std::fill(acc.data(), acc.data() + dims, 0.0);
-        for (index block = 0; block < n; block += softmax_block) {
-          const index end = std::min(block + softmax_block, n);
+        for (index_t block = 0; block < n; block += softmax_block) {
+          const index_t end = std::min(block + softmax_block, n);
           // Scores of the block's slots, and the new maximum.
           const double m_old = m;
-          for (index s = block; s < end; ++s) {
+          for (index_t s = block; s < end; ++s) {
             const A* k = slots.row(t, s);
             if (!k) continue;
             double dot = 0;
-            for (index d = 0; d < dims; ++d) dot += widen<double>(q(t, h, d)) * widen<double>(k[d]);
+            for (index_t d = 0; d < dims; ++d) dot += widen<double>(q(t, h, d)) * widen<double>(k[d]);
             score[s - block] = dot * scale;
             m = std::max(m, score[s - block]);
           }
@@ -80,19 +80,19 @@ struct sparse_attention<exec::ref> {
           // Earlier sums shrink by exp(m_old - m); then the block's own terms.
           const double shrink = std::exp(m_old - m);
           denominator *= shrink;
-          for (index d = 0; d < dims; ++d) acc[d] *= shrink;
-          for (index s = block; s < end; ++s) {
+          for (index_t d = 0; d < dims; ++d) acc[d] *= shrink;
+          for (index_t s = block; s < end; ++s) {
             const A* v = slots.row(t, s);
             if (!v) continue;
             const double p = std::exp(score[s - block] - m);
             denominator += p;
             const double stored = rounded<A>(p);
-            for (index d = 0; d < dims; ++d) acc[d] += stored * widen<double>(v[d]);
+            for (index_t d = 0; d < dims; ++d) acc[d] += stored * widen<double>(v[d]);
           }
         }
         // The sink takes its share of the mass and gives nothing.   Eq. (27)
         denominator += std::exp(double(sink[h]) - m);
-        for (index d = 0; d < dims; ++d) o(t, h, d) = store<A>(acc[d] / denominator);
+        for (index_t d = 0; d < dims; ++d) o(t, h, d) = store<A>(acc[d] / denominator);
       }
   }
 };
@@ -100,8 +100,8 @@ struct sparse_attention<exec::ref> {
 
 /// o of the queries of one sequence.  @throws contract_violation on shapes.
 template <execution E, class A>
-void sparse_attention(E& e, view<A, 3> q /*[t,h,d]*/, const attention_slots<A>& slots, view<const float, 1> sink /*[h]*/,
-                      view<A, 3> o /*[t,h,d]*/) {
+void sparse_attention(E& e, view<A, 3> q /*[t,h,d]*/, const attention_slots<A>& slots,
+                      view<const float, 1> sink /*[h]*/, view<A, 3> o /*[t,h,d]*/) {
   expects(q.extents() == o.extents(), "sparse_attention: q and o disagree");
   expects_equal(sink.extent(0), q.extent(1), "sparse_attention: sinks against heads");
   const double scale = 1 / std::sqrt(double(q.extent(2)));  // head_dim^-1/2

@@ -27,14 +27,14 @@ struct indexer_weights {
 };
 
 struct attention_weights {
-  weight_matrix wq_a;           // [qr, D]
-  tensor<float, 1> q_norm;      // [qr]
-  weight_matrix wq_b;           // [H hd, qr]
-  weight_matrix wkv;            // [hd, D]
-  tensor<float, 1> kv_norm;     // [hd]
-  tensor<float, 1> attn_sink;   // [H]
-  weight_matrix wo_a;           // [g r, H hd / g]
-  weight_matrix wo_b;           // [D, g r]
+  weight_matrix wq_a;                            // [qr, D]
+  tensor<float, 1> q_norm;                       // [qr]
+  weight_matrix wq_b;                            // [H hd, qr]
+  weight_matrix wkv;                             // [hd, D]
+  tensor<float, 1> kv_norm;                      // [hd]
+  tensor<float, 1> attn_sink;                    // [H]
+  weight_matrix wo_a;                            // [g r, H hd / g]
+  weight_matrix wo_b;                            // [D, g r]
   std::optional<compressor_weights> compressor;  // ratio > 0
   std::optional<indexer_weights> indexer;        // ratio 4
 };

@@ -19,59 +19,59 @@ enum class attention_kind {
   hca,     ///< any other ratio: every visible compressed entry
 };
 /// The CSA ratio m; its compressor overlaps blocks and it alone has an indexer.
-inline constexpr index csa_ratio = 4;
+inline constexpr index_t csa_ratio = 4;
 
-constexpr attention_kind kind_of_ratio(index ratio) {
+constexpr attention_kind kind_of_ratio(index_t ratio) {
   return ratio == 0 ? attention_kind::window : ratio == csa_ratio ? attention_kind::csa : attention_kind::hca;
 }
 
 /// YaRN: how the rotary frequencies of compressed layers are stretched.
 struct yarn_config {
   double factor = 16, beta_fast = 32, beta_slow = 1;
-  index original_max_position_embeddings = 65536;
+  index_t original_max_position_embeddings = 65536;
 };
 
 /// Field names are those of the hub's config.json; letters in brackets are those of docs/notation.md.
 struct config {
-  index vocab_size = 0;
-  index hidden_size = 0;            // [D]
-  index moe_intermediate_size = 0;  // [I]
-  index num_hidden_layers = 0;      // [L]
-  index num_hash_layers = 0;        // layers below this take their experts from a table
-  index num_attention_heads = 0;    // [H]
-  index head_dim = 0;               // [hd] one key = value head of this width
-  index qk_rope_head_dim = 0;       // [rd] the LAST rd channels carry the position
-  index q_lora_rank = 0;            // [qr]
-  index o_groups = 0;               // [g]
-  index o_lora_rank = 0;            // [r]
-  index n_routed_experts = 0;       // [E]
-  index n_shared_experts = 1;
-  index num_experts_per_tok = 0;  // [k]
+  index_t vocab_size = 0;
+  index_t hidden_size = 0;            // [D]
+  index_t moe_intermediate_size = 0;  // [I]
+  index_t num_hidden_layers = 0;      // [L]
+  index_t num_hash_layers = 0;        // layers below this take their experts from a table
+  index_t num_attention_heads = 0;    // [H]
+  index_t head_dim = 0;               // [hd] one key = value head of this width
+  index_t qk_rope_head_dim = 0;       // [rd] the LAST rd channels carry the position
+  index_t q_lora_rank = 0;            // [qr]
+  index_t o_groups = 0;               // [g]
+  index_t o_lora_rank = 0;            // [r]
+  index_t n_routed_experts = 0;       // [E]
+  index_t n_shared_experts = 1;
+  index_t num_experts_per_tok = 0;  // [k]
   double routed_scaling_factor = 1;
   double swiglu_limit = 0;
   double rms_norm_eps = 1e-6;
-  index hc_mult = 4;  // [n] residual streams
-  index hc_sinkhorn_iters = 20;
+  index_t hc_mult = 4;  // [n] residual streams
+  index_t hc_sinkhorn_iters = 20;
   double hc_eps = 1e-6;
-  index index_n_heads = 0;   // [ih] lightning indexer
-  index index_head_dim = 0;  // [id]
-  index index_topk = 0;
-  index sliding_window = 0;  // [W]
-  index max_position_embeddings = 0;
+  index_t index_n_heads = 0;   // [ih] lightning indexer
+  index_t index_head_dim = 0;  // [id]
+  index_t index_topk = 0;
+  index_t sliding_window = 0;  // [W]
+  index_t max_position_embeddings = 0;
   double rope_theta = 10000;            // layers of ratio 0 and MTP, no YaRN
   double compress_rope_theta = 160000;  // layers with compression, with YaRN
   bool has_yarn = true;
   yarn_config yarn;
-  index num_nextn_predict_layers = 0;
+  index_t num_nextn_predict_layers = 0;
   /// One per layer, then one per MTP block.
-  std::vector<index> compress_ratios;
+  std::vector<index_t> compress_ratios;
 
-  index ratio(index layer) const { return compress_ratios[static_cast<std::size_t>(layer)]; }
-  index mtp_ratio(index block = 0) const { return ratio(num_hidden_layers + block); }
-  attention_kind kind(index layer) const { return kind_of_ratio(ratio(layer)); }
-  bool is_hash_layer(index layer) const { return layer < num_hash_layers; }
+  index_t ratio(index_t layer) const { return compress_ratios[static_cast<std::size_t>(layer)]; }
+  index_t mtp_ratio(index_t block = 0) const { return ratio(num_hidden_layers + block); }
+  attention_kind kind(index_t layer) const { return kind_of_ratio(ratio(layer)); }
+  bool is_hash_layer(index_t layer) const { return layer < num_hash_layers; }
   /// Rows of hc_*_fn: n to read, n to write, n*n to carry over.
-  index hc_mixes() const { return (2 + hc_mult) * hc_mult; }
+  index_t hc_mixes() const { return (2 + hc_mult) * hc_mult; }
 };
 
 }  // namespace dsv4

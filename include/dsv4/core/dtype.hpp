@@ -9,10 +9,24 @@
 namespace dsv4 {
 
 /// Storage types.  f4_e2m1 is two codes per byte along the row, low nibble = even column.
-enum class dtype : std::uint8_t { f64, f32, f16, bf16, f8_e4m3, f8_e8m0, f4_e2m1, i64, i32, i16, i8, u8, boolean };
+enum class dtype : std::uint8_t {
+  f64,
+  f32,
+  f16,
+  bf16,
+  f8_e4m3,
+  f8_e8m0,
+  f4_e2m1,
+  i64,
+  i32,
+  i16,
+  i8,
+  u8,
+  boolean
+};
 
 /// Bits of one element.
-constexpr index bits_of(dtype t) {
+constexpr index_t bits_of(dtype t) {
   switch (t) {
     case dtype::f64:
     case dtype::i64: return 64;

@@ -10,22 +10,23 @@ namespace dsv4 {
 /// term(0), term(1), ... n - 1, joined in four times eight interleaved parts: an order that compilers turn into vector
 /// code, with about as many additions on their way as one takes cycles.  first: what joins without an effect.
 template <class T, class Term, class Join = std::plus<T>>
-T fold(index n, T first, Term term, Join join = {}) {
-  constexpr index vectors = 4, lanes = 8, all = vectors * lanes;
+T fold(index_t n, T first, Term term, Join join = {}) {
+  constexpr index_t vectors = 4, lanes = 8, all = vectors * lanes;
   T part[vectors][lanes];
   for (auto& p : part)
     for (T& lane : p) lane = first;
-  index k = 0;
+  index_t k = 0;
   for (; k + all <= n; k += all)
-    for (index v = 0; v < vectors; ++v)
-      for (index i = 0; i < lanes; ++i) part[v][i] = join(part[v][i], term(k + v * lanes + i));
+    for (index_t v = 0; v < vectors; ++v)
+      for (index_t i = 0; i < lanes; ++i) part[v][i] = join(part[v][i], term(k + v * lanes + i));
   for (; k + lanes <= n; k += lanes)
-    for (index i = 0; i < lanes; ++i) part[0][i] = join(part[0][i], term(k + i));
+    for (index_t i = 0; i < lanes; ++i) part[0][i] = join(part[0][i], term(k + i));
   T eight[lanes];
-  for (index i = 0; i < lanes; ++i) eight[i] = join(join(part[0][i], part[1][i]), join(part[2][i], part[3][i]));
-  for (index i = 0; k + i < n; ++i) eight[i] = join(eight[i], term(k + i));
+  for (index_t i = 0; i < lanes; ++i)
+    eight[i] = join(join(part[0][i], part[1][i]), join(part[2][i], part[3][i]));
+  for (index_t i = 0; k + i < n; ++i) eight[i] = join(eight[i], term(k + i));
   T four[4];
-  for (index i = 0; i < 4; ++i) four[i] = join(eight[i], eight[i + 4]);
+  for (index_t i = 0; i < 4; ++i) four[i] = join(eight[i], eight[i + 4]);
   return join(join(four[0], four[2]), join(four[1], four[3]));
 }
 

@@ -20,6 +20,7 @@
 
 namespace dsv4 {
 
+// clang-format off: one line per step of the model, not per name
 enum class site : std::uint8_t {
   hc_attn_mixes, hc_attn_pre, hc_attn_post, hc_attn_comb, hc_attn_y,
   attn_norm,
@@ -38,6 +39,7 @@ enum class site : std::uint8_t {
   hc_head_pre, hc_head_y, head_norm, logits,
   count
 };
+// clang-format on
 
 /// How a site's value is stored: as an activation of the policy, wide, or as integers.
 enum class site_class : std::uint8_t { activation, wide, integer };
@@ -102,7 +104,7 @@ constexpr const site_info& info(site s) { return sites[static_cast<std::size_t>(
 /// Which part of the model an event belongs to.
 struct tap_scope {
   enum class part : std::uint8_t { layer, mtp, head, mtp_head } where = part::layer;
-  index number = 0;  ///< layer or MTP block
+  index_t number = 0;  ///< layer or MTP block
 
   /// "layers.3.", "mtp.0.", "head.", "mtp.0.head."
   std::string prefix() const {
@@ -120,17 +122,17 @@ struct tap_scope {
 struct tap_event {
   site where;
   tap_scope scope;
-  index sequence;  ///< number in the batch
-  index start;     ///< position of the call's first token in its sequence
-  index tokens;    ///< tokens of this sequence in the call
-  dtype type;      ///< bf16, f32, f64 or i32
-  void* data;      ///< row-major, writable
+  index_t sequence;  ///< number in the batch
+  index_t start;     ///< position of the call's first token in its sequence
+  index_t tokens;    ///< tokens of this sequence in the call
+  dtype type;        ///< bf16, f32, f64 or i32
+  void* data;        ///< row-major, writable
   int rank;
-  std::array<index, 4> shape;
+  std::array<index_t, 4> shape;
 
   std::string name() const { return scope.prefix() + std::string(info(where).name); }
-  index size() const {
-    index s = 1;
+  index_t size() const {
+    index_t s = 1;
     for (int a = 0; a < rank; ++a) s *= shape[static_cast<std::size_t>(a)];
     return s;
   }
@@ -150,12 +152,12 @@ concept observer = !std::remove_reference_t<T>::on || requires(T& t, const tap_e
 
 /// The rows of one sequence in a flat batch of tokens.
 struct segment {
-  index begin = 0, end = 0;  ///< rows of the batch
-  index start = 0;           ///< position of the first row in its sequence
-  index sequence = 0;        ///< number of the sequence in the caller's batch
-  index offset = 0;          ///< of the first row in the tokens the caller gave of this sequence
-  bool last = true;          ///< the caller gave no more tokens of this sequence
-  index tokens() const { return end - begin; }
+  index_t begin = 0, end = 0;  ///< rows of the batch
+  index_t start = 0;           ///< position of the first row in its sequence
+  index_t sequence = 0;        ///< number of the sequence in the caller's batch
+  index_t offset = 0;          ///< of the first row in the tokens the caller gave of this sequence
+  bool last = true;            ///< the caller gave no more tokens of this sequence
+  index_t tokens() const { return end - begin; }
 };
 
 /// What compositions hold to report their sites.
@@ -170,15 +172,16 @@ struct tapper {
   void rows(site s, view<T, R> v) const {
     if constexpr (Tap::on)
       for (std::size_t i = 0; i < segments.size(); ++i)
-        one(s, static_cast<index>(i), v.rows(segments[i].begin, segments[i].end));
+        one(s, static_cast<index_t>(i), v.rows(segments[i].begin, segments[i].end));
   }
   /// A value that belongs to the sequence of one segment.
   template <class T, int R>
-  void one(site s, index of_segment, view<T, R> v) const {
+  void one(site s, index_t of_segment, view<T, R> v) const {
     static_assert(R <= 4);
     if constexpr (Tap::on) {
       const segment& g = segments[static_cast<std::size_t>(of_segment)];
-      tap_event e{s, scope, g.sequence, g.start, g.tokens(), dtype_of<std::remove_const_t<T>>, v.data(), R, {}};
+      tap_event e{s,        scope, g.sequence, g.start, g.tokens(), dtype_of<std::remove_const_t<T>>,
+                  v.data(), R,     {}};
       for (int a = 0; a < R; ++a) e.shape[static_cast<std::size_t>(a)] = v.extent(a);
       tap(static_cast<const tap_event&>(e));
     }

@@ -41,8 +41,8 @@ class tensor {
  public:
   tensor() = default;
   template <class... N>
-    requires(sizeof...(N) == R && (std::is_convertible_v<N, index> && ...))
-  explicit tensor(N... n) : n_{static_cast<index>(n)...} {
+    requires(sizeof...(N) == R && (std::is_convertible_v<N, index_t> && ...))
+  explicit tensor(N... n) : n_{static_cast<index_t>(n)...} {
     data_ = detail::allocate<T>(static_cast<std::size_t>(size()));
     std::fill_n(data_.get(), size(), T{});
   }
@@ -62,8 +62,8 @@ class tensor {
   operator view<const T, R>() const { return {data_.get(), n_}; }
   view<T, R> all() { return *this; }
   view<const T, R> all() const { return *this; }
-  decltype(auto) operator[](index i) { return all()[i]; }
-  decltype(auto) operator[](index i) const { return all()[i]; }
+  decltype(auto) operator[](index_t i) { return all()[i]; }
+  decltype(auto) operator[](index_t i) const { return all()[i]; }
   template <class... I>
   T& operator()(I... i) {
     return all()(i...);
@@ -72,10 +72,10 @@ class tensor {
   const T& operator()(I... i) const {
     return all()(i...);
   }
-  index extent(int axis) const { return n_[static_cast<std::size_t>(axis)]; }
-  index size() const {
-    index s = 1;
-    for (index n : n_) s *= n;
+  index_t extent(int axis) const { return n_[static_cast<std::size_t>(axis)]; }
+  index_t size() const {
+    index_t s = 1;
+    for (index_t n : n_) s *= n;
     return s;
   }
   bool empty() const { return size() == 0; }
@@ -83,7 +83,7 @@ class tensor {
   const T* data() const { return data_.get(); }
 
  private:
-  std::array<index, R> n_{};
+  std::array<index_t, R> n_{};
   detail::aligned_array<T> data_;
 };
 
@@ -111,7 +111,8 @@ class workspace {
   template <class T, class... N>
   view<T, static_cast<int>(sizeof...(N))> take(N... n) {
     view<T, static_cast<int>(sizeof...(N))> v(nullptr, n...);
-    const auto bytes = (static_cast<std::size_t>(v.size()) * sizeof(T) + alignment - 1) / alignment * alignment;
+    const auto bytes =
+        (static_cast<std::size_t>(v.size()) * sizeof(T) + alignment - 1) / alignment * alignment;
     return {reinterpret_cast<T*>(bytes_(bytes)), v.extents()};
   }
 

@@ -14,7 +14,7 @@
 namespace dsv4 {
 
 /// Every size and every position: signed, 64 bits.
-using index = std::int64_t;
+using index_t = std::int64_t;
 
 /// Memory spaces.
 namespace mem {
@@ -33,12 +33,12 @@ class view {
   constexpr view() = default;
 
   /// data: `n[0] * ... * n[R-1]` elements, row-major.
-  constexpr view(T* data, std::array<index, R> n) : data_(data) {
+  constexpr view(T* data, std::array<index_t, R> n) : data_(data) {
     for (int a = 0; a < R; ++a) n_[a] = n[a];
   }
   template <class... N>
-    requires(sizeof...(N) == R && (std::is_convertible_v<N, index> && ...))
-  constexpr view(T* data, N... n) : data_(data), n_{static_cast<index>(n)...} {}
+    requires(sizeof...(N) == R && (std::is_convertible_v<N, index_t> && ...))
+  constexpr view(T* data, N... n) : data_(data), n_{static_cast<index_t>(n)...} {}
 
   /// A view of mutable elements is a view of constant ones.
   constexpr operator view<const T, R, Mem>() const
@@ -48,32 +48,32 @@ class view {
   }
 
   constexpr T* data() const { return data_; }
-  constexpr index extent(int axis) const { return n_[axis]; }
-  constexpr std::array<index, R> extents() const {
-    std::array<index, R> n{};
+  constexpr index_t extent(int axis) const { return n_[axis]; }
+  constexpr std::array<index_t, R> extents() const {
+    std::array<index_t, R> n{};
     for (int a = 0; a < R; ++a) n[a] = n_[a];
     return n;
   }
   /// Number of elements.
-  constexpr index size() const {
-    index s = 1;
+  constexpr index_t size() const {
+    index_t s = 1;
     for (int a = 0; a < R; ++a) s *= n_[a];
     return s;
   }
   /// Number of elements of one row of the first axis.
-  constexpr index row_size() const {
-    index s = 1;
+  constexpr index_t row_size() const {
+    index_t s = 1;
     for (int a = 1; a < R; ++a) s *= n_[a];
     return s;
   }
 
   /// Row i of the first axis: an element for R == 1, a view of one axis less otherwise.
-  constexpr decltype(auto) operator[](index i) const {
+  constexpr decltype(auto) operator[](index_t i) const {
     assert(0 <= i && i < n_[0]);
     if constexpr (R == 1) {
       return static_cast<T&>(data_[i]);
     } else {
-      std::array<index, R - 1> n{};
+      std::array<index_t, R - 1> n{};
       for (int a = 1; a < R; ++a) n[a - 1] = n_[a];
       return view<T, R - 1, Mem>(data_ + i * row_size(), n);
     }
@@ -81,8 +81,8 @@ class view {
   template <class... I>
     requires(sizeof...(I) == R)
   constexpr T& operator()(I... i) const {
-    const index at[R] = {static_cast<index>(i)...};
-    index offset = 0;
+    const index_t at[R] = {static_cast<index_t>(i)...};
+    index_t offset = 0;
     for (int a = 0; a < R; ++a) {
       assert(0 <= at[a] && at[a] < n_[a]);
       offset = offset * n_[a] + at[a];
@@ -91,7 +91,7 @@ class view {
   }
 
   /// Rows [from, to) of the first axis.
-  constexpr view rows(index from, index to) const {
+  constexpr view rows(index_t from, index_t to) const {
     assert(0 <= from && from <= to && to <= n_[0]);
     auto n = extents();
     n[0] = to - from;
@@ -110,7 +110,7 @@ class view {
 
  private:
   T* data_ = nullptr;
-  index n_[R] = {};
+  index_t n_[R] = {};
 };
 
 template <class T, class Mem = mem::host>

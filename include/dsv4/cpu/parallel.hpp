@@ -24,34 +24,35 @@ namespace dsv4 {
 
 namespace cpu {
 
-inline constexpr index pieces_per_thread = 4;
+inline constexpr index_t pieces_per_thread = 4;
 
 /// Pieces of b that cover a.
-constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
+constexpr index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / b; }
 
 /// Threads that a parallel_for started here may use.
-inline index concurrency() { return tbb::this_task_arena::max_concurrency(); }
+inline index_t concurrency() { return tbb::this_task_arena::max_concurrency(); }
 
 /// f(begin, end) over pieces that cover [0, n), none (but the only one) smaller than `grain`.
 template <class F>
-void parallel_for(index n, index grain, F f) {
-  const index threads = concurrency();
-  const index pieces = std::min(n / std::max<index>(grain, 1), threads * pieces_per_thread);
+void parallel_for(index_t n, index_t grain, F f) {
+  const index_t threads = concurrency();
+  const index_t pieces = std::min(n / std::max<index_t>(grain, 1), threads * pieces_per_thread);
   if (threads == 1 || pieces <= 1) {
-    if (n > 0) f(index{0}, n);
+    if (n > 0) f(index_t{0}, n);
     return;
   }
   tbb::parallel_for(
-      index{0}, pieces, [&](index p) { f(n * p / pieces, n * (p + 1) / pieces); }, tbb::simple_partitioner{});
+      index_t{0}, pieces, [&](index_t p) { f(n * p / pieces, n * (p + 1) / pieces); },
+      tbb::simple_partitioner{});
 }
 
 /// f(i) for every i in [0, n), each a task of its own: for units of 10 us and more and of unlike size.
 template <class F>
-void parallel_tasks(index n, F f) {
+void parallel_tasks(index_t n, F f) {
   if (concurrency() == 1 || n <= 1)
-    for (index i = 0; i < n; ++i) f(i);
+    for (index_t i = 0; i < n; ++i) f(i);
   else
-    tbb::parallel_for(index{0}, n, f, tbb::simple_partitioner{});
+    tbb::parallel_for(index_t{0}, n, f, tbb::simple_partitioner{});
 }
 
 /// Scratch of the calling thread.  Take from it inside a workspace::scope; the memory stays, so a call

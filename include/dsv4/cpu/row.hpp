@@ -13,21 +13,21 @@
 namespace dsv4::cpu {
 
 /// Rows per task so that a task is worth starting: about 2^14 element operations.
-constexpr index rows_per_task(index operations_per_row) {
-  return operations_per_row >= (index{1} << 14) ? 1 : (index{1} << 14) / (operations_per_row + 1) + 1;
+constexpr index_t rows_per_task(index_t operations_per_row) {
+  return operations_per_row >= (index_t{1} << 14) ? 1 : (index_t{1} << 14) / (operations_per_row + 1) + 1;
 }
 
-inline constexpr index sum_lanes = 8;  // one AVX2 register of floats, two of doubles
+inline constexpr index_t sum_lanes = 8;  // one AVX2 register of floats, two of doubles
 
 /// y[k] = x[k], exact.
 template <class W, class A>
-void widen_row(const A* x, index n, W* y) {
-  for (index k = 0; k < n; ++k) y[k] = widen<W>(x[k]);
+void widen_row(const A* x, index_t n, W* y) {
+  for (index_t k = 0; k < n; ++k) y[k] = widen<W>(x[k]);
 }
 /// y[k] = store(x[k]): one rounding.
 template <class W, class A>
-void store_row(const W* x, index n, A* y) {
-  for (index k = 0; k < n; ++k) y[k] = store<A>(x[k]);
+void store_row(const W* x, index_t n, A* y) {
+  for (index_t k = 0; k < n; ++k) y[k] = store<A>(x[k]);
 }
 
 /// ((0+4) + (2+6)) + ((1+5) + (3+7))
@@ -38,19 +38,19 @@ W tree_sum(const std::array<W, sum_lanes>& s) {
 
 /// sum_k f(k) over eight lanes.
 template <class W, class F>
-W lane_sum(index n, F f) {
+W lane_sum(index_t n, F f) {
   std::array<W, sum_lanes> s{};
-  index k = 0;
+  index_t k = 0;
   for (; k + sum_lanes <= n; k += sum_lanes)
-    for (index j = 0; j < sum_lanes; ++j) s[static_cast<std::size_t>(j)] += f(k + j);
-  for (index j = 0; k + j < n; ++j) s[static_cast<std::size_t>(j)] += f(k + j);
+    for (index_t j = 0; j < sum_lanes; ++j) s[static_cast<std::size_t>(j)] += f(k + j);
+  for (index_t j = 0; k + j < n; ++j) s[static_cast<std::size_t>(j)] += f(k + j);
   return tree_sum(s);
 }
 
 /// sum of x^2
 template <class W>
-W squares(const W* x, index n) {
-  return lane_sum<W>(n, [x](index k) { return x[k] * x[k]; });
+W squares(const W* x, index_t n) {
+  return lane_sum<W>(n, [x](index_t k) { return x[k] * x[k]; });
 }
 
 }  // namespace dsv4::cpu

@@ -25,18 +25,21 @@ class conversation {
  public:
   /// max_tokens: of questions and answers together.  depth: drafts per call (gen/speculative.hpp), 0: none.
   /// @throws contract_violation max_tokens beyond the model's context; unsupported: depth without an MTP module
-  conversation(transformer<P, E>& model, index max_tokens, index depth = 0)
-      : model_(&model), max_tokens_(max_tokens), depth_(depth), live_{model.new_sequence(max_tokens, depth), {}} {
+  conversation(transformer<P, E>& model, index_t max_tokens, index_t depth = 0)
+      : model_(&model),
+        max_tokens_(max_tokens),
+        depth_(depth),
+        live_{model.new_sequence(max_tokens, depth), {}} {
     expects(depth >= 0, "conversation: depth must be 0 (no drafts) or more");
     if (depth > 0) drafter_.emplace(model, depth, depth);
   }
 
   /// Tokens that have been read; the last token of an answer has not been.
   std::span<const std::int32_t> ids() const { return live_.ids; }
-  index max_tokens() const { return max_tokens_; }
-  index depth() const { return depth_; }
+  index_t max_tokens() const { return max_tokens_; }
+  index_t depth() const { return depth_; }
   /// Tokens of the last answer()'s ids that did not have to be read.
-  index reused() const { return reused_; }
+  index_t reused() const { return reused_; }
 
   void reset() {
     live_.sequence.reset();
@@ -48,25 +51,27 @@ class conversation {
   /// on_prefill counts the ids, those that were read before included.
   /// @throws contract_violation as generate()
   template <class Choose, class OnToken>
-  speculative_generation answer(std::span<const std::int32_t> ids, const generate_options& options, Choose& choose,
-                                OnToken&& on_token) {
-    const auto n = static_cast<index>(ids.size());
+  speculative_generation answer(std::span<const std::int32_t> ids, const generate_options& options,
+                                Choose& choose, OnToken&& on_token) {
+    const auto n = static_cast<index_t>(ids.size());
     expects(n > 0, "conversation::answer: no ids");
     go_back_to(ids);
     reused_ = live_.sequence.length();
-    if constexpr (requires { choose.begin(index{0}, ids); }) choose.begin(0, ids.first(static_cast<std::size_t>(reused_)));
+    if constexpr (requires { choose.begin(index_t{0}, ids); })
+      choose.begin(0, ids.first(static_cast<std::size_t>(reused_)));
     generate_options shown = options;
     if (options.on_prefill)
-      shown.on_prefill = [&](index done, index) { options.on_prefill(reused_ + done, n); };
+      shown.on_prefill = [&](index_t done, index_t) { options.on_prefill(reused_ + done, n); };
 
     // All but the last token, which says how the answer begins; then the mark.
     std::vector<std::int32_t> made;
     speculative_generation r;
     const follow_up keep_ids(*this, ids, made);
-    if (const index rest = n - 1 - reused_; rest > 0) {
+    if (const index_t rest = n - 1 - reused_; rest > 0) {
       generate_options read_only = shown;
       read_only.max_new = 0;
-      r = run(ids.subspan(static_cast<std::size_t>(reused_), static_cast<std::size_t>(rest)), read_only, choose, on_token);
+      r = run(ids.subspan(static_cast<std::size_t>(reused_), static_cast<std::size_t>(rest)), read_only,
+              choose, on_token);
       mark_.emplace();
       if (drafter_) mark_->streams = last_streams();
       mark_->sequence = live_.sequence;
@@ -86,7 +91,8 @@ class conversation {
   }
 
   /// The whole conversation as a file (gen/state_file.hpp).  application: the program's own bytes.
-  void save(const std::filesystem::path& path, const state_identity& identity, const sampler& choose, std::string application) {
+  void save(const std::filesystem::path& path, const state_identity& identity, const sampler& choose,
+            std::string application) {
     state_extras<P, E> extras;
     extras.ids = live_.ids;
     extras.seed = choose.settings().seed;
@@ -115,9 +121,10 @@ class conversation {
     tensor<act_t<P>, 3> streams{};  // [1, n, d] of the last token, of a mark with drafts
 
     /// How many of `wanted` it can stand behind; the last one is always read again.
-    index agrees_with(std::span<const std::int32_t> wanted) const {
+    index_t agrees_with(std::span<const std::int32_t> wanted) const {
       const auto differ = std::mismatch(ids.begin(), ids.end(), wanted.begin(), wanted.end()).first;
-      const index n = std::min(static_cast<index>(differ - ids.begin()), static_cast<index>(wanted.size()) - 1);
+      const index_t n =
+          std::min(static_cast<index_t>(differ - ids.begin()), static_cast<index_t>(wanted.size()) - 1);
       return n == sequence.length() || n >= sequence.rewind_limit() ? n : 0;
     }
   };
@@ -144,7 +151,7 @@ class conversation {
 
   /// The live sequence holds a prefix of ids, the longest that one of the memories has.
   void go_back_to(std::span<const std::int32_t> ids) {
-    index n = live_.agrees_with(ids);
+    index_t n = live_.agrees_with(ids);
     if (mark_ && mark_->agrees_with(ids) > n) {
       live_.sequence = mark_->sequence;
       live_.ids = mark_->ids;
@@ -167,7 +174,7 @@ class conversation {
   /// streams: [t, n, d] of the last t tokens of the live sequence.  Without them the drafter knows nothing of it.
   void follow(const tensor<act_t<P>, 3>& streams) {
     if (!drafter_) return;
-    const index t = streams.size() > 0 ? streams.extent(0) : 0;
+    const index_t t = streams.size() > 0 ? streams.extent(0) : 0;
     if (t > 0 && live_.sequence.mtp_length() == live_.sequence.length() - 1)
       drafter_->restore(live_.sequence, view<const act_t<P>, 3>(streams.all())[t - 1]);
     else
@@ -175,13 +182,15 @@ class conversation {
   }
 
   template <class Choose, class OnToken>
-  speculative_generation run(std::span<const std::int32_t> ids, const generate_options& options, Choose& choose, OnToken&& on_token) {
-    if (drafter_) return generate_speculative(*model_, live_.sequence, ids, options, choose, *drafter_, depth_, on_token);
+  speculative_generation run(std::span<const std::int32_t> ids, const generate_options& options,
+                             Choose& choose, OnToken&& on_token) {
+    if (drafter_)
+      return generate_speculative(*model_, live_.sequence, ids, options, choose, *drafter_, depth_, on_token);
     return {generate(*model_, live_.sequence, ids, options, choose, on_token), {}};
   }
 
   transformer<P, E>* model_;
-  index max_tokens_, depth_, reused_ = 0;
+  index_t max_tokens_, depth_, reused_ = 0;
   memory live_;
   std::optional<memory> mark_;
   std::optional<mtp_drafter<P, E>> drafter_;

@@ -21,7 +21,7 @@ namespace dsv4 {
 /// Ids by falling value, the lower id first among equals; only as much of the order is made as is asked for.
 class ranking {
  public:
-  explicit ranking(index vocabulary) { heap_.reserve(static_cast<std::size_t>(vocabulary)); }
+  explicit ranking(index_t vocabulary) { heap_.reserve(static_cast<std::size_t>(vocabulary)); }
 
   /// Rank the ids with mass[id] > 0 by x[id].  x must live as long as the order is used.
   void rank(std::span<const double> x, std::span<const double> mass) {
@@ -72,9 +72,9 @@ std::int32_t argmax(std::span<const T> x) {
 
 class distribution {
  public:
-  explicit distribution(index vocabulary) : p_(static_cast<std::size_t>(vocabulary)) {}
+  explicit distribution(index_t vocabulary) : p_(static_cast<std::size_t>(vocabulary)) {}
 
-  index size() const { return static_cast<index>(p_.size()); }
+  index_t size() const { return static_cast<index_t>(p_.size()); }
   /// The probability of a token; over all tokens they sum to 1 but for rounding.
   double operator[](std::int32_t id) const {
     return certain_ < 0 ? p_[static_cast<std::size_t>(id)] : id == certain_ ? 1 : 0;
@@ -123,9 +123,11 @@ class distribution {
   void subtract(const distribution& q) {
     if (certain()) return;  // q had less than all of the one token
     double left = 0;
-    for (std::size_t i = 0; i < p_.size(); ++i) left += std::max(p_[i] - q[static_cast<std::int32_t>(i)], 0.0);
+    for (std::size_t i = 0; i < p_.size(); ++i)
+      left += std::max(p_[i] - q[static_cast<std::int32_t>(i)], 0.0);
     if (!(left > 0)) return;
-    for (std::size_t i = 0; i < p_.size(); ++i) p_[i] = std::max(p_[i] - q[static_cast<std::int32_t>(i)], 0.0);
+    for (std::size_t i = 0; i < p_.size(); ++i)
+      p_[i] = std::max(p_[i] - q[static_cast<std::int32_t>(i)], 0.0);
     normalise();
   }
 
@@ -138,7 +140,7 @@ class distribution {
     order.rank(x, p_);
     std::size_t kept = order.size();
     double whole = 0;
-    if (s.top_k > 0 && s.top_k < static_cast<index>(kept)) {
+    if (s.top_k > 0 && s.top_k < static_cast<index_t>(kept)) {
       kept = static_cast<std::size_t>(s.top_k);
       for (std::size_t k = 0; k < kept; ++k) whole += mass(order[k]);
     } else {

@@ -17,23 +17,25 @@ namespace dsv4 {
 class draft_list {
  public:
   /// stop_ids: nothing is drafted after one of these; they must live as long as this.
-  draft_list(index depth, index vocabulary, std::span<const std::int32_t> stop_ids = {})
+  draft_list(index_t depth, index_t vocabulary, std::span<const std::int32_t> stop_ids = {})
       : ids_(static_cast<std::size_t>(depth)),
         q_(static_cast<std::size_t>(depth), distribution(vocabulary)),
         stop_ids_(stop_ids) {}
 
   void clear() { size_ = 0; }
-  index size() const { return static_cast<index>(size_); }
-  index capacity() const { return static_cast<index>(ids_.size()); }
+  index_t size() const { return static_cast<index_t>(size_); }
+  index_t capacity() const { return static_cast<index_t>(ids_.size()); }
   std::span<const std::int32_t> ids() const { return std::span<const std::int32_t>(ids_).first(size_); }
-  const distribution& q(index i) const { return q_[static_cast<std::size_t>(i)]; }
+  const distribution& q(index_t i) const { return q_[static_cast<std::size_t>(i)]; }
 
   /// The distribution of the next draft, to be filled before add().
   distribution& next() { return q_[size_]; }
   /// A token that was drawn from next().
   void add(std::int32_t id) { ids_[size_++] = id; }
   /// Is the last draft a stop id?
-  bool ended() const { return size_ > 0 && std::find(stop_ids_.begin(), stop_ids_.end(), ids_[size_ - 1]) != stop_ids_.end(); }
+  bool ended() const {
+    return size_ > 0 && std::find(stop_ids_.begin(), stop_ids_.end(), ids_[size_ - 1]) != stop_ids_.end();
+  }
 
  private:
   std::vector<std::int32_t> ids_;

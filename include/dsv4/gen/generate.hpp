@@ -16,12 +16,13 @@
 
 namespace dsv4 {
 
-inline constexpr index prefill_chunk = 256;
+inline constexpr index_t prefill_chunk = 256;
 
 struct generate_options {
-  index max_new = 0;                               ///< tokens to generate at most
-  std::span<const std::int32_t> stop_ids{};        ///< any of these ends the text; it is the last token given
-  std::function<void(index, index)> on_prefill{};  ///< (tokens done, tokens of the prompt), after each chunk
+  index_t max_new = 0;                       ///< tokens to generate at most
+  std::span<const std::int32_t> stop_ids{};  ///< any of these ends the text; it is the last token given
+  std::function<void(index_t, index_t)>
+      on_prefill{};  ///< (tokens done, tokens of the prompt), after each chunk
 };
 
 enum class stop_reason {
@@ -31,7 +32,7 @@ enum class stop_reason {
 };
 
 struct generation {
-  index tokens = 0;  ///< made, the stop id included
+  index_t tokens = 0;  ///< made, the stop id included
   stop_reason stop = stop_reason::length;
   double prefill_seconds = 0, decode_seconds = 0;
 };
@@ -50,10 +51,10 @@ class stopwatch {
 /// What every way to generate asks of its arguments.
 template <class Sequence>
 void check_generate(const Sequence& s, std::span<const std::int32_t> prompt, const generate_options& o) {
-  const auto n = static_cast<index>(prompt.size());
+  const auto n = static_cast<index_t>(prompt.size());
   expects(n > 0, "generate: the prompt is empty");
   expects(o.max_new >= 0, "generate: max_new is negative");
-  const index longest = s.length() + n + std::max(o.max_new - 1, index{0});
+  const index_t longest = s.length() + n + std::max(o.max_new - 1, index_t{0});
   expects_in(longest, 0, s.max_tokens() + 1,
              "generate: tokens of prompt and answer against the sequence's max_tokens");
 }
@@ -62,9 +63,9 @@ void check_generate(const Sequence& s, std::span<const std::int32_t> prompt, con
 template <class Read>
 double prefill(std::span<const std::int32_t> prompt, const generate_options& o, Read&& read) {
   const stopwatch time;
-  const auto n = static_cast<index>(prompt.size());
-  for (index at = 0; at < n; at += prefill_chunk) {
-    const index end = std::min(at + prefill_chunk, n);
+  const auto n = static_cast<index_t>(prompt.size());
+  for (index_t at = 0; at < n; at += prefill_chunk) {
+    const index_t end = std::min(at + prefill_chunk, n);
     read(prompt.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(end - at)), end == n);
     if (o.on_prefill) o.on_prefill(end, n);
   }
@@ -73,7 +74,8 @@ double prefill(std::span<const std::int32_t> prompt, const generate_options& o, 
 
 /// Counts a made token and tells the caller.  Is another one wanted?
 template <class T, class OnToken>
-bool tell(generation& r, const generate_options& o, std::int32_t id, view<const T, 1> logits, OnToken& on_token) {
+bool tell(generation& r, const generate_options& o, std::int32_t id, view<const T, 1> logits,
+          OnToken& on_token) {
   ++r.tokens;
   bool more;
   if constexpr (std::is_invocable_v<OnToken&, std::int32_t, view<const T, 1>>)

@@ -18,19 +18,21 @@ struct token_probability {
 class log_probabilities {
  public:
   /// top: how many of the likeliest tokens to list, at most the vocabulary.
-  log_probabilities(index top, index vocabulary)
-      : top_(static_cast<std::size_t>(std::clamp(top, index{0}, vocabulary))),
+  log_probabilities(index_t top, index_t vocabulary)
+      : top_(static_cast<std::size_t>(std::clamp(top, index_t{0}, vocabulary))),
         x_(static_cast<std::size_t>(vocabulary)),
         order_(static_cast<std::size_t>(vocabulary)) {}
 
   /// Of one row of logits [v].  @throws error if none is above minus infinity
   template <class T>
   void read(view<const T, 1> logits) {
-    expects_equal(logits.extent(0), static_cast<index>(x_.size()), "log_probabilities: logits against the vocabulary");
-    const double largest = static_cast<double>(logits[argmax(std::span<const T>(logits.begin(), logits.end()))]);
+    expects_equal(logits.extent(0), static_cast<index_t>(x_.size()),
+                  "log_probabilities: logits against the vocabulary");
+    const double largest =
+        static_cast<double>(logits[argmax(std::span<const T>(logits.begin(), logits.end()))]);
     double sum = 0;
     for (std::size_t i = 0; i < x_.size(); ++i) {
-      const auto x = static_cast<double>(logits[static_cast<index>(i)]);
+      const auto x = static_cast<double>(logits[static_cast<index_t>(i)]);
       const double below = x == largest ? 0 : x - largest;  // also where the largest is infinite
       x_[i] = below <= 0 ? below : -std::numeric_limits<double>::infinity();
       sum += std::exp(x_[i]);
@@ -40,7 +42,9 @@ class log_probabilities {
 
     for (std::size_t i = 0; i < order_.size(); ++i) order_[i] = static_cast<std::int32_t>(i);
     std::partial_sort(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(top_.size()), order_.end(),
-                      [&](std::int32_t a, std::int32_t b) { return (*this)[a] != (*this)[b] ? (*this)[a] > (*this)[b] : a < b; });
+                      [&](std::int32_t a, std::int32_t b) {
+                        return (*this)[a] != (*this)[b] ? (*this)[a] > (*this)[b] : a < b;
+                      });
     for (std::size_t k = 0; k < top_.size(); ++k) top_[k] = {order_[k], (*this)[order_[k]]};
   }
   double operator[](std::int32_t id) const { return x_[static_cast<std::size_t>(id)]; }

@@ -32,7 +32,7 @@ class mtp_drafter {
 
   /// For sequences made with at most this max_rewind, proposals of at most this depth.
   /// @throws unsupported if the checkpoint has no MTP module
-  mtp_drafter(model_type& model, index depth, index max_rewind, draft_choice how = draft_choice::sampled)
+  mtp_drafter(model_type& model, index_t depth, index_t max_rewind, draft_choice how = draft_choice::sampled)
       : model_(&model),
         how_(how),
         capacity_(std::max(prefill_chunk, depth + 1) + max_rewind + 1),
@@ -41,7 +41,8 @@ class mtp_drafter {
         rows_(capacity_, model.configuration().hc_mult, model.configuration().hidden_size),
         next_(static_cast<std::size_t>(capacity_)),
         logits_(1, model.configuration().vocab_size) {
-    if (!model.has_mtp()) throw unsupported("speculative decoding: this checkpoint has no MTP module (mtp.0.*)");
+    if (!model.has_mtp())
+      throw unsupported("speculative decoding: this checkpoint has no MTP module (mtp.0.*)");
   }
 
   /// Have we seen what MTP needs to go on after this sequence's tokens?
@@ -50,12 +51,12 @@ class mtp_drafter {
   }
 
   /// Where the main model is to write the streams [t, n, d] of its next t tokens.
-  view<activation, 3> streams(index t) { return rows_.all().rows(0, t); }
+  view<activation, 3> streams(index_t t) { return rows_.all().rows(0, t); }
 
   /// The main model has read `ids`, now the last of s, and their streams lie in streams(t).
   void observe(const sequence<P, E>& s, std::span<const std::int32_t> ids) {
-    const auto t = static_cast<index>(ids.size());
-    const index start = s.length() - t;
+    const auto t = static_cast<index_t>(ids.size());
+    const index_t start = s.length() - t;
     streams_.write(start, view<const activation, 2>(rows_.all().rows(0, t).reshape(t, streams_.width())));
     ids_.write(start, {ids.data(), t, 1});
     end_ = s.length();
@@ -70,22 +71,22 @@ class mtp_drafter {
   /// Up to `depth` drafts of what follows `next`, the token after s; `choose` has remembered it.  None after
   /// a stop id.  The sequence is as before, but that its true pairs have been run, also if `choose` throws.
   template <class Choose>
-  void propose(sequence<P, E>& s, std::int32_t next, index depth, Choose& choose, draft_list& drafts) {
-    const index n = s.length();
-    ids_.write(n, {&next, index{1}, index{1}});
-    const index last = run_pairs(s, n, logits_);  // row of rows_ that now holds the streams of position n
+  void propose(sequence<P, E>& s, std::int32_t next, index_t depth, Choose& choose, draft_list& drafts) {
+    const index_t n = s.length();
+    ids_.write(n, {&next, index_t{1}, index_t{1}});
+    const index_t last = run_pairs(s, n, logits_);  // row of rows_ that now holds the streams of position n
     const auto streams = rows_.all().rows(last, last + 1);
     const struct take_back {
       sequence<P, E>& s;
-      index n;
+      index_t n;
       Choose& choose;
       const draft_list& drafts;
       ~take_back() {
-        for (index j = 0; j < drafts.size(); ++j) choose.forget();
+        for (index_t j = 0; j < drafts.size(); ++j) choose.forget();
         s.rewind_mtp(n);
       }
     } at_the_end{s, n, choose, drafts};
-    for (index j = 0; j < depth; ++j) {
+    for (index_t j = 0; j < depth; ++j) {
       distribution& q = drafts.next();
       choose.next(view<const wide_t<E>, 1>(logits_[0]), q);
       if (how_ == draft_choice::greedy) q.assign(q.mode());
@@ -116,26 +117,27 @@ class mtp_drafter {
  private:
   /// Pairs [mtp_length, to), whose tokens are [mtp_length + 1, to]; the block's streams replace the main
   /// model's in rows_.  Returns the row of the last pair.
-  index run_pairs(sequence<P, E>& s, index to, view<wide_t<E>, 2> last_logits) {
-    const index from = s.mtp_length(), t = to - from;
+  index_t run_pairs(sequence<P, E>& s, index_t to, view<wide_t<E>, 2> last_logits) {
+    const index_t from = s.mtp_length(), t = to - from;
     expects(t <= capacity_, "mtp_drafter: more pairs to run than streams are kept");
     streams_.read(from, to, rows_.all().rows(0, t).reshape(t, streams_.width()));
-    for (index i = 0; i < t; ++i) next_[static_cast<std::size_t>(i)] = ids_.row(from + 1 + i)[0];
+    for (index_t i = 0; i < t; ++i) next_[static_cast<std::size_t>(i)] = ids_.row(from + 1 + i)[0];
     const auto streams = rows_.all().rows(0, t);
-    const typename model_type::mtp_input_rows pairs{&s, std::span(next_).first(static_cast<std::size_t>(t)), streams};
+    const typename model_type::mtp_input_rows pairs{&s, std::span(next_).first(static_cast<std::size_t>(t)),
+                                                    streams};
     model_->forward_mtp(std::span(&pairs, 1), {{}, last_logits, streams});
     return t - 1;
   }
 
   model_type* model_;
   draft_choice how_;
-  index capacity_;                   // positions that are kept: a chunk, and what a rewind can reach
-  history<activation> streams_;      // [capacity, n d] of the main model
-  history<std::int32_t> ids_;        // [capacity, 1]
-  index first_ = 0, end_ = 0;        // positions whose streams are kept
-  tensor<activation, 3> rows_;       // [capacity, n, d] streams on their way in and out
-  std::vector<std::int32_t> next_;   // [capacity]
-  tensor<wide_t<E>, 2> logits_;      // [1, v]
+  index_t capacity_;                // positions that are kept: a chunk, and what a rewind can reach
+  history<activation> streams_;     // [capacity, n d] of the main model
+  history<std::int32_t> ids_;       // [capacity, 1]
+  index_t first_ = 0, end_ = 0;     // positions whose streams are kept
+  tensor<activation, 3> rows_;      // [capacity, n, d] streams on their way in and out
+  std::vector<std::int32_t> next_;  // [capacity]
+  tensor<wide_t<E>, 2> logits_;     // [1, v]
 };
 
 }  // namespace dsv4

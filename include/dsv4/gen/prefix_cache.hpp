@@ -36,39 +36,39 @@ enum class window_rule { full, periodic, zero };
 
 /// What is reused of a prompt.
 struct prefix_plan {
-  index cut = 0;   ///< tokens that need not be given to forward() again
-  index from = 0;  ///< of those, [from, cut) are run again by restore()
-  index again() const { return cut - from; }
+  index_t cut = 0;   ///< tokens that need not be given to forward() again
+  index_t from = 0;  ///< of those, [from, cut) are run again by restore()
+  index_t again() const { return cut - from; }
 };
 
 /// Where prompts are cut: the least common multiple of the compression ratios.
-inline index prefix_block(const config& c) {
-  index block = 1;
-  for (index l = 0; l < c.num_hidden_layers; ++l)
-    if (const index ratio = c.ratio(l); ratio > 0 && block <= c.max_position_embeddings)
+inline index_t prefix_block(const config& c) {
+  index_t block = 1;
+  for (index_t l = 0; l < c.num_hidden_layers; ++l)
+    if (const index_t ratio = c.ratio(l); ratio > 0 && block <= c.max_position_embeddings)
       block = ratio > c.max_position_embeddings ? ratio : std::lcm(block, ratio);
   return block;
 }
 
 /// How many tokens before the cut are run again at least, kept rows or not: for the projections of the CSA
 /// block that the next entry pools too, and for the streams that MTP's window is made of.
-inline index prefix_tail(const config& c, bool mtp = false) {
+inline index_t prefix_tail(const config& c, bool mtp = false) {
   bool csa = false;
-  for (index l = 0; l < c.num_hidden_layers; ++l) csa = csa || c.kind(l) == attention_kind::csa;
-  return std::max(csa ? csa_ratio : index{0}, mtp ? c.sliding_window : index{0});
+  for (index_t l = 0; l < c.num_hidden_layers; ++l) csa = csa || c.kind(l) == attention_kind::csa;
+  return std::max(csa ? csa_ratio : index_t{0}, mtp ? c.sliding_window : index_t{0});
 }
 /// How many without any kept row.  Each layer needs W - 1 rows more than the layer above it.
-inline index prefix_depth(const config& c, bool mtp = false) {
-  const index rows = c.sliding_window - 1, above = mtp ? c.sliding_window : 0;
+inline index_t prefix_depth(const config& c, bool mtp = false) {
+  const index_t rows = c.sliding_window - 1, above = mtp ? c.sliding_window : 0;
   return rows * (c.num_hidden_layers - 1) + std::max(prefix_tail(c, mtp), rows + above);
 }
 
 /// A sequence that begins with a reused prefix.
 template <numerics_policy P, execution E>
 struct reused_prefix {
-  dsv4::sequence<P, E> sequence;   ///< of length plan.cut; cannot go back behind it
+  dsv4::sequence<P, E> sequence;  ///< of length plan.cut; cannot go back behind it
   prefix_plan plan;
-  tensor<act_t<P>, 3> streams;     ///< [1, n, D] of the last token, with MTP
+  tensor<act_t<P>, 3> streams;  ///< [1, n, D] of the last token, with MTP
 };
 
 /// What is kept of one run.  Values of the policy's stored type only, so the executor does not matter beyond
@@ -79,33 +79,36 @@ class stored_prefix {
   using activation = act_t<P>;
 
   /// period: of window_rule::periodic.
-  explicit stored_prefix(const config& c, window_rule rule, index period = 0)
+  explicit stored_prefix(const config& c, window_rule rule, index_t period = 0)
       : c_(c), rule_(rule), period_(period), layers_(static_cast<std::size_t>(c.num_hidden_layers)) {
     expects(rule != window_rule::periodic || period > 0, "stored_prefix: periodic needs a period");
   }
 
   /// How many tokens the next call may have so that its window rows can still be kept.
-  index longest_call() const {
-    if (rule_ == window_rule::zero) return std::numeric_limits<index>::max();
+  index_t longest_call() const {
+    if (rule_ == window_rule::zero) return std::numeric_limits<index_t>::max();
     return rule_ == window_rule::full ? c_.sliding_window : period_ - length() % period_;
   }
   /// After each call: s has read `ids` and, before them, what was kept so far.
   /// @throws contract_violation if the call was longer than longest_call()
   template <execution E>
   void keep(const sequence<P, E>& s, std::span<const std::int32_t> ids) {
-    const index before = length(), now = s.length();
+    const index_t before = length(), now = s.length();
     expects(sequence_access<P, E>::fits(s, c_), "stored_prefix::keep: a sequence of another model");
-    expects_equal(before + static_cast<index>(ids.size()), now, "stored_prefix::keep: tokens kept, against the sequence's length");
-    expects(static_cast<index>(ids.size()) <= longest_call(), "stored_prefix::keep: a call longer than longest_call()");
+    expects_equal(before + static_cast<index_t>(ids.size()), now,
+                  "stored_prefix::keep: tokens kept, against the sequence's length");
+    expects(static_cast<index_t>(ids.size()) <= longest_call(),
+            "stored_prefix::keep: a call longer than longest_call()");
     ids_.insert(ids_.end(), ids.begin(), ids.end());
     const position_range rows = rows_to_keep(before, now);
-    for (index l = 0; l < c_.num_hidden_layers; ++l) {
+    for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
       const attention_state<P, E>& from = s.layer(l);
       layer_rows& to = layers_[static_cast<std::size_t>(l)];
       append(to.window, from.window, rows);
-      const index ratio = c_.ratio(l);
+      const index_t ratio = c_.ratio(l);
       if (ratio > 0) append(to.entries, from.compressor.entries, {before / ratio, now / ratio});
-      if (kind_of_ratio(ratio) == attention_kind::csa) append(to.keys, from.indexer.entries, {before / ratio, now / ratio});
+      if (kind_of_ratio(ratio) == attention_kind::csa)
+        append(to.keys, from.indexer.entries, {before / ratio, now / ratio});
     }
     if (rows.count() <= 0) return;
     if (!runs_.empty() && runs_.back().to == rows.from)
@@ -115,7 +118,8 @@ class stored_prefix {
   }
 
   /// A prefix to be filled from a file (prefix_file.hpp).
-  stored_prefix(const config& c, std::vector<std::int32_t> ids, std::vector<position_range> runs) : stored_prefix(c, window_rule::zero) {
+  stored_prefix(const config& c, std::vector<std::int32_t> ids, std::vector<position_range> runs)
+      : stored_prefix(c, window_rule::zero) {
     ids_ = std::move(ids);
     runs_ = std::move(runs);
   }
@@ -123,49 +127,52 @@ class stored_prefix {
   template <class Self, class F>
   static void each_array(Self& self, F&& f) {
     const config& c = self.c_;
-    index kept = 0;
+    index_t kept = 0;
     for (const position_range& run : self.runs_) kept += run.count();
-    for (index l = 0; l < c.num_hidden_layers; ++l) {
+    for (index_t l = 0; l < c.num_hidden_layers; ++l) {
       const std::string name = "layers." + std::to_string(l);
       auto& layer = self.layers_[static_cast<std::size_t>(l)];
-      const index ratio = c.ratio(l);
+      const index_t ratio = c.ratio(l);
       f(name + ".window", layer.window, kept, c.head_dim);
       if (ratio > 0) f(name + ".compressor.entries", layer.entries, self.length() / ratio, c.head_dim);
-      if (kind_of_ratio(ratio) == attention_kind::csa) f(name + ".indexer.entries", layer.keys, self.length() / ratio, c.index_head_dim);
+      if (kind_of_ratio(ratio) == attention_kind::csa)
+        f(name + ".indexer.entries", layer.keys, self.length() / ratio, c.index_head_dim);
     }
   }
 
   /// Positions whose window rows are kept, rising, apart from each other.
   std::span<const position_range> runs() const { return runs_; }
-  index length() const { return static_cast<index>(ids_.size()); }
+  index_t length() const { return static_cast<index_t>(ids_.size()); }
   std::span<const std::int32_t> ids() const { return ids_; }
   /// Of all rows and entries.
-  index bytes() const { return entry_bytes() + window_bytes(); }
-  index entry_bytes() const {
-    index n = 0;
-    for (const layer_rows& l : layers_) n += static_cast<index>(l.entries.size() + l.keys.size());
-    return n * index{sizeof(activation)};
+  index_t bytes() const { return entry_bytes() + window_bytes(); }
+  index_t entry_bytes() const {
+    index_t n = 0;
+    for (const layer_rows& l : layers_) n += static_cast<index_t>(l.entries.size() + l.keys.size());
+    return n * index_t{sizeof(activation)};
   }
-  index window_bytes() const {
-    index n = 0;
-    for (const layer_rows& l : layers_) n += static_cast<index>(l.window.size());
-    return n * index{sizeof(activation)};
+  index_t window_bytes() const {
+    index_t n = 0;
+    for (const layer_rows& l : layers_) n += static_cast<index_t>(l.window.size());
+    return n * index_t{sizeof(activation)};
   }
 
   /// What can be reused for `prompt`, the cheaper way: from kept rows, or from entries alone.
   prefix_plan plan(std::span<const std::int32_t> prompt, bool mtp = false) const {
-    const auto same = std::mismatch(ids_.begin(), ids_.end(), prompt.begin(), prompt.end()).first - ids_.begin();
-    const index block = prefix_block(c_);
-    const index cut = std::min(static_cast<index>(same), static_cast<index>(prompt.size()) - 1) / block * block;
+    const auto same =
+        std::mismatch(ids_.begin(), ids_.end(), prompt.begin(), prompt.end()).first - ids_.begin();
+    const index_t block = prefix_block(c_);
+    const index_t cut =
+        std::min(static_cast<index_t>(same), static_cast<index_t>(prompt.size()) - 1) / block * block;
     if (cut <= 0) return {};
-    const index last = cut - prefix_tail(c_, mtp), before = c_.sliding_window - 1;
-    index from = cut - prefix_depth(c_, mtp);
+    const index_t last = cut - prefix_tail(c_, mtp), before = c_.sliding_window - 1;
+    index_t from = cut - prefix_depth(c_, mtp);
     for (const position_range& run : runs_) {  // the W - 1 rows before a position at most `last`
-      const index to = std::min(run.to, last);
+      const index_t to = std::min(run.to, last);
       if (to >= (run.from == 0 ? 0 : run.from + before)) from = std::max(from, to);
     }
     if (before == 0) from = std::max(from, last);
-    return {cut, std::max(index{0}, from)};
+    return {cut, std::max(index_t{0}, from)};
   }
 
   /// A sequence that has read the reused tokens of `prompt`; length 0 if there are none.
@@ -173,11 +180,12 @@ class stored_prefix {
   /// @throws contract_violation limits as new_sequence; a model of other sizes
   /// @throws unsupported mtp, but the checkpoint has no MTP block, or one that compresses
   template <execution E>
-  reused_prefix<P, E> restore(transformer<P, E>& model, std::span<const std::int32_t> prompt, index max_tokens, index max_rewind = 0,
-                              bool mtp = false) const {
+  reused_prefix<P, E> restore(transformer<P, E>& model, std::span<const std::int32_t> prompt,
+                              index_t max_tokens, index_t max_rewind = 0, bool mtp = false) const {
     using access = sequence_access<P, E>;
     if (mtp && (!model.has_mtp() || c_.mtp_ratio() != 0))
-      throw unsupported("stored_prefix::restore: MTP needs a checkpoint with an MTP block, and one that does not compress");
+      throw unsupported(
+          "stored_prefix::restore: MTP needs a checkpoint with an MTP block, and one that does not compress");
     reused_prefix<P, E> r{model.new_sequence(max_tokens, max_rewind), plan(prompt, mtp), {}};
     const auto [cut, from] = r.plan;
     expects(access::fits(r.sequence, c_), "stored_prefix::restore: a model of another configuration");
@@ -186,20 +194,23 @@ class stored_prefix {
 
     // What is kept: entries up to the cut, window rows before `from`.
     sequence<P, E>& s = r.sequence;
-    const position_range rows{std::max(index{0}, from - c_.sliding_window + 1), from};
-    for (index l = 0; l < c_.num_hidden_layers; ++l) {
+    const position_range rows{std::max(index_t{0}, from - c_.sliding_window + 1), from};
+    for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
       const layer_rows& kept = layers_[static_cast<std::size_t>(l)];
       attention_state<P, E>& to = access::layer(s, l);
       put_window(kept, to.window, rows);
-      if (const index ratio = c_.ratio(l); ratio > 0) {
+      if (const index_t ratio = c_.ratio(l); ratio > 0) {
         put_entries(kept.entries, to.compressor.entries, cut / ratio);
-        if (kind_of_ratio(ratio) == attention_kind::csa) put_entries(kept.keys, to.indexer.entries, cut / ratio);
+        if (kind_of_ratio(ratio) == attention_kind::csa)
+          put_entries(kept.keys, to.indexer.entries, cut / ratio);
       }
     }
 
     // The rest, by running [from, cut) again over those entries.
-    const index again = cut - from;
-    const auto part = [&](index a, index b) { return prompt.subspan(static_cast<std::size_t>(a), static_cast<std::size_t>(b - a)); };
+    const index_t again = cut - from;
+    const auto part = [&](index_t a, index_t b) {
+      return prompt.subspan(static_cast<std::size_t>(a), static_cast<std::size_t>(b - a));
+    };
     tensor<activation, 3> streams(mtp ? again : 0, c_.hc_mult, c_.hidden_size);
     access::set_extent(s, {from, from, 0, 0});
     access::give_entries(s, c_, cut);
@@ -210,9 +221,10 @@ class stored_prefix {
     if (!mtp) return r;
 
     // MTP: pairs (streams of i, token i + 1) of the last W - 1 positions before the last token.
-    const index first = std::max(index{0}, cut - c_.sliding_window);
+    const index_t first = std::max(index_t{0}, cut - c_.sliding_window);
     access::set_extent(s, {cut, cut, first, first});
-    const typename transformer<P, E>::mtp_input_rows pairs{&s, part(first + 1, cut), streams.all().rows(first - from, again - 1)};
+    const typename transformer<P, E>::mtp_input_rows pairs{&s, part(first + 1, cut),
+                                                           streams.all().rows(first - from, again - 1)};
     model.forward_mtp(std::span(&pairs, 1), typename transformer<P, E>::output{});
     access::set_extent(s, {cut, cut, cut - 1, cut - 1});
     r.streams = tensor<activation, 3>(1, c_.hc_mult, c_.hidden_size);
@@ -227,35 +239,37 @@ class stored_prefix {
   };
 
   /// Window rows to keep of a call that took the sequence from `before` to `now`.
-  position_range rows_to_keep(index before, index now) const {
-    const index kept = runs_.empty() ? 0 : runs_.back().to;
+  position_range rows_to_keep(index_t before, index_t now) const {
+    const index_t kept = runs_.empty() ? 0 : runs_.back().to;
     if (rule_ == window_rule::full) return {before, now};
-    if (rule_ == window_rule::periodic && now % period_ == 0) return {std::max(kept, now - c_.sliding_window + 1), now};
+    if (rule_ == window_rule::periodic && now % period_ == 0)
+      return {std::max(kept, now - c_.sliding_window + 1), now};
     return {};
   }
   template <class Rows>
   static void append(std::vector<activation>& to, const Rows& rows, position_range r) {
     if (r.count() <= 0) return;
-    const index width = width_of(rows), at = static_cast<index>(to.size());
+    const index_t width = width_of(rows), at = static_cast<index_t>(to.size());
     to.resize(static_cast<std::size_t>(at + r.count() * width));
     read_rows(rows, r, view<activation, 2>(to.data() + at, r.count(), width));
   }
   void put_window(const layer_rows& kept, history<activation>& to, position_range rows) const {
-    index row = 0;  // of the run's first position
+    index_t row = 0;  // of the run's first position
     for (const position_range& run : runs_) {
       const position_range both{std::max(run.from, rows.from), std::min(run.to, rows.to)};
       if (both.count() > 0)
-        to.write(both.from, {kept.window.data() + (row + both.from - run.from) * to.width(), both.count(), to.width()});
+        to.write(both.from,
+                 {kept.window.data() + (row + both.from - run.from) * to.width(), both.count(), to.width()});
       row += run.count();
     }
   }
-  static void put_entries(const std::vector<activation>& kept, tensor<activation, 2>& to, index n) {
+  static void put_entries(const std::vector<activation>& kept, tensor<activation, 2>& to, index_t n) {
     std::copy_n(kept.data(), n * to.extent(1), to.data());
   }
 
   config c_;
   window_rule rule_;
-  index period_;
+  index_t period_;
   std::vector<std::int32_t> ids_;
   std::vector<position_range> runs_;  // of which window rows are kept, rising, apart from each other
   std::vector<layer_rows> layers_;
@@ -263,10 +277,11 @@ class stored_prefix {
 
 /// Reads `ids` (a prompt, or more of one) and keeps what the rule keeps.  last_logits [1, v], or empty.
 template <numerics_policy P, execution E>
-void read_and_keep(transformer<P, E>& model, sequence<P, E>& s, std::span<const std::int32_t> ids, stored_prefix<P>& prefix,
-                   view<wide_t<E>, 2> last_logits = {}) {
+void read_and_keep(transformer<P, E>& model, sequence<P, E>& s, std::span<const std::int32_t> ids,
+                   stored_prefix<P>& prefix, view<wide_t<E>, 2> last_logits = {}) {
   while (!ids.empty()) {
-    const auto n = static_cast<std::size_t>(std::min(prefix.longest_call(), static_cast<index>(ids.size())));
+    const auto n =
+        static_cast<std::size_t>(std::min(prefix.longest_call(), static_cast<index_t>(ids.size())));
     const typename transformer<P, E>::input one{&s, ids.first(n)};
     model.forward(std::span(&one, 1), {{}, n == ids.size() ? last_logits : view<wide_t<E>, 2>{}});
     prefix.keep(s, ids.first(n));
@@ -276,11 +291,12 @@ void read_and_keep(transformer<P, E>& model, sequence<P, E>& s, std::span<const 
 
 /// Of several prefixes that which spares the most tokens; null if none spares any.
 template <numerics_policy P>
-const stored_prefix<P>* best_prefix(std::span<const stored_prefix<P>> prefixes, std::span<const std::int32_t> prompt, bool mtp = false) {
+const stored_prefix<P>* best_prefix(std::span<const stored_prefix<P>> prefixes,
+                                    std::span<const std::int32_t> prompt, bool mtp = false) {
   const stored_prefix<P>* best = nullptr;
-  index spared = 0;
+  index_t spared = 0;
   for (const stored_prefix<P>& p : prefixes)
-    if (const index from = p.plan(prompt, mtp).from; from > spared) {
+    if (const index_t from = p.plan(prompt, mtp).from; from > spared) {
       best = &p;
       spared = from;
     }

@@ -27,7 +27,7 @@ class sampler {
  public:
   /// max_tokens: the longest conversation without allocation.
   /// @throws contract_violation for impossible settings
-  sampler(const sampling& s, index vocabulary, index max_tokens = 0)
+  sampler(const sampling& s, index_t vocabulary, index_t max_tokens = 0)
       : s_((check_sampling(s, vocabulary), s)),
         history_(vocabulary, s.penalty_window, remembers() ? max_tokens : 0),
         x_(static_cast<std::size_t>(vocabulary)),
@@ -50,10 +50,11 @@ class sampler {
   /// A sequence that holds `length` tokens is about to read `prompt`: ids beyond `length` are taken back
   /// (an answer's last token, which nothing has read yet; a conversation that was cut), the prompt is remembered.
   /// @throws contract_violation if earlier ids matter and this sampler has not seen them
-  void begin(index length, std::span<const std::int32_t> prompt) {
+  void begin(index_t length, std::span<const std::int32_t> prompt) {
     if (!remembers()) return;
     expects(history_.size() >= length,
-            "sampler: penalties and constraints look at earlier ids; begin(0, ids) with those that the sequence holds");
+            "sampler: penalties and constraints look at earlier ids; begin(0, ids) with those that the "
+            "sequence holds");
     history_.truncate(length);
     for (const std::int32_t id : prompt) history_.push(id);
   }
@@ -64,7 +65,8 @@ class sampler {
   /// @throws error if no token is possible
   template <class T>
   void next(view<const T, 1> logits /*[v]*/, distribution& p) {
-    expects_equal(logits.extent(0), static_cast<index>(x_.size()), "sampler: logits against the vocabulary");
+    expects_equal(logits.extent(0), static_cast<index_t>(x_.size()),
+                  "sampler: logits against the vocabulary");
     std::transform(logits.begin(), logits.end(), x_.begin(), [](T x) { return static_cast<double>(x); });
     if (s_.constrain) s_.constrain(history_.ids(), x_);
     if (s_.penalises()) penalise();
@@ -109,7 +111,7 @@ class sampler {
 
   void penalise() {
     for (std::size_t i = 0; i < x_.size(); ++i) {
-      const auto n = static_cast<double>(history_.count(static_cast<index>(i)));
+      const auto n = static_cast<double>(history_.count(static_cast<index_t>(i)));
       if (n == 0) continue;
       x_[i] = x_[i] > 0 ? x_[i] / s_.repetition_penalty : x_[i] * s_.repetition_penalty;
       x_[i] -= n * s_.frequency_penalty + s_.presence_penalty;

@@ -31,25 +31,27 @@ struct sampling {
   double temperature = 0;  ///< 0: greedy
   double top_p = 1;        ///< keep the likeliest tokens up to this mass; 1: all
   std::uint64_t seed = 0;
-  index top_k = 0;   ///< keep this many of the likeliest tokens; 0: all
-  double min_p = 0;  ///< keep tokens with at least this part of the likeliest one's probability; 0: all
+  index_t top_k = 0;  ///< keep this many of the likeliest tokens; 0: all
+  double min_p = 0;   ///< keep tokens with at least this part of the likeliest one's probability; 0: all
 
   // Of a token that the last penalty_window ids of prompt and answer hold n > 0 times:
   double repetition_penalty = 1;  ///< logit / r where positive, logit * r where negative; 1: none
   double frequency_penalty = 0;   ///< logit - n * this
   double presence_penalty = 0;    ///< logit - this
-  index penalty_window = 0;       ///< 0: all ids
+  index_t penalty_window = 0;     ///< 0: all ids
 
   std::vector<logit_bias> bias{};
   /// Constrained decoding: sets what may not follow `ids` (prompt and answer so far) to minus infinity.
   /// Speculative decoding also asks about drafts that are then dropped: it must depend on its arguments alone.
   std::function<void(std::span<const std::int32_t> ids, std::span<double> logits)> constrain{};
 
-  bool penalises() const { return repetition_penalty != 1 || frequency_penalty != 0 || presence_penalty != 0; }
+  bool penalises() const {
+    return repetition_penalty != 1 || frequency_penalty != 0 || presence_penalty != 0;
+  }
 };
 
 /// @throws contract_violation, naming the setting and what it may be
-inline void check_sampling(const sampling& s, index vocabulary) {
+inline void check_sampling(const sampling& s, index_t vocabulary) {
   expects(s.temperature >= 0 && std::isfinite(s.temperature), "sampler: temperature must be 0 or more");
   expects(s.top_p > 0 && s.top_p <= 1, "sampler: top_p must be above 0 and at most 1");
   expects(s.top_k >= 0, "sampler: top_k must be 0 (all tokens) or more");

@@ -23,8 +23,9 @@ namespace dsv4 {
 
 /// What drafting achieved.
 struct speculation {
-  index calls = 0;                        ///< of the model, to decode
-  std::vector<index> proposed, accepted;  ///< drafts by depth, from depth 1; one after a refused one is not accepted
+  index_t calls = 0;  ///< of the model, to decode
+  std::vector<index_t> proposed,
+      accepted;  ///< drafts by depth, from depth 1; one after a refused one is not accepted
 
   /// Tokens that a decode call gave, on average: 1 + accepted drafts per call.
   double tokens_per_call(const generation& g) const {
@@ -44,28 +45,32 @@ struct speculative_generation : generation {
 /// holds tokens that the drafter has not seen
 template <numerics_policy P, execution E, class Choose, class Drafter, class OnToken>
 speculative_generation generate_speculative(transformer<P, E>& model, sequence<P, E>& s,
-                                            std::span<const std::int32_t> prompt, const generate_options& options,
-                                            Choose& choose, Drafter& drafter, index depth, OnToken&& on_token) {
+                                            std::span<const std::int32_t> prompt,
+                                            const generate_options& options, Choose& choose, Drafter& drafter,
+                                            index_t depth, OnToken&& on_token) {
   using wide = wide_t<E>;
   // contract
   detail::check_generate(s, prompt, options);
   expects(depth > 0, "generate_speculative: depth must be 1 or more");
-  expects(s.max_rewind() >= depth, "generate_speculative: make the sequence with max_rewind of at least the depth");
+  expects(s.max_rewind() >= depth,
+          "generate_speculative: make the sequence with max_rewind of at least the depth");
   expects(drafter.follows(s),
-          "generate_speculative: the drafter has not seen this sequence's tokens; keep it with the sequence, or reset both");
+          "generate_speculative: the drafter has not seen this sequence's tokens; keep it with the sequence, "
+          "or reset both");
   choose.begin(s.length(), prompt);
 
   speculative_generation r;
   r.drafts.proposed.resize(static_cast<std::size_t>(depth));
   r.drafts.accepted.resize(static_cast<std::size_t>(depth));
-  const index vocabulary = model.configuration().vocab_size;
+  const index_t vocabulary = model.configuration().vocab_size;
   tensor<wide, 2> logits(depth + 1, vocabulary);
   draft_list drafts(depth, vocabulary, options.stop_ids);
   distribution p(vocabulary);
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(depth) + 1);  // a call's: the last token, then its drafts
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(depth) +
+                                1);  // a call's: the last token, then its drafts
   const auto read = [&](std::span<const std::int32_t> tokens, view<wide, 2> all, view<wide, 2> last) {
     const typename transformer<P, E>::input one{&s, tokens};
-    model.forward(std::span(&one, 1), {all, last, drafter.streams(static_cast<index>(tokens.size()))});
+    model.forward(std::span(&one, 1), {all, last, drafter.streams(static_cast<index_t>(tokens.size()))});
     drafter.observe(s, tokens);
   };
 
@@ -85,25 +90,25 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
   }
   while (more) {
     // Guess: no deeper than what is still wanted.
-    const index n = s.length();
+    const index_t n = s.length();
     drafts.clear();
-    if (const index k = std::min(depth, options.max_new - r.tokens - 1); k > 0)
+    if (const index_t k = std::min(depth, options.max_new - r.tokens - 1); k > 0)
       drafter.propose(s, ids[0], k, choose, drafts);
-    const index k = drafts.size();
+    const index_t k = drafts.size();
     std::copy(drafts.ids().begin(), drafts.ids().end(), ids.begin() + 1);
-    for (index i = 0; i < k; ++i) ++r.drafts.proposed[static_cast<std::size_t>(i)];
+    for (index_t i = 0; i < k; ++i) ++r.drafts.proposed[static_cast<std::size_t>(i)];
 
     // Judge: rows i = 0 .. k, until a draft is refused or no more is wanted.
     read(std::span(ids).first(static_cast<std::size_t>(k) + 1), logits.all().rows(0, k + 1), {});
     ++r.drafts.calls;
-    index made = 0;
+    index_t made = 0;
     // At the end, take back what was refused; of the made tokens the last is unread.  A token that on_token
     // throws at counts as not made, and the call's first token was made before.
     const struct take_back {
       sequence<P, E>& s;
-      const index n;
-      const index& made;
-      ~take_back() { s.rewind(n + std::max(made, index{1})); }
+      const index_t n;
+      const index_t& made;
+      ~take_back() { s.rewind(n + std::max(made, index_t{1})); }
     } at_the_end{s, n, made};
     for (bool accepted = true; accepted && more; ++made) {
       const view<const wide, 1> row = logits[made];

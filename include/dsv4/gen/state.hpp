@@ -24,26 +24,26 @@ namespace dsv4 {
 
 /// Positions [from, to).
 struct position_range {
-  index from = 0, to = 0;
-  index count() const { return to - from; }
+  index_t from = 0, to = 0;
+  index_t count() const { return to - from; }
   friend bool operator==(const position_range&, const position_range&) = default;
 };
 
 /// How long a sequence is and how far back it can go.
 struct sequence_extent {
-  index length = 0, floor = 0;          ///< tokens
-  index mtp_length = 0, mtp_floor = 0;  ///< pairs of the MTP block
+  index_t length = 0, floor = 0;          ///< tokens
+  index_t mtp_length = 0, mtp_floor = 0;  ///< pairs of the MTP block
 };
 
 /// Window rows of which a sequence in [floor, length] may need one.
-constexpr position_range window_rows(index window, index floor, index length) {
-  return {std::max(index{0}, floor - window + 1), length};
+constexpr position_range window_rows(index_t window, index_t floor, index_t length) {
+  return {std::max(index_t{0}, floor - window + 1), length};
 }
 /// The same of a compressor's projections.
-constexpr position_range projection_rows(index ratio, index floor, index length) {
-  const index block = floor / ratio * ratio;
-  const index before = kind_of_ratio(ratio) == attention_kind::csa ? ratio : 0;
-  return {std::max(index{0}, block - before), length};
+constexpr position_range projection_rows(index_t ratio, index_t floor, index_t length) {
+  const index_t block = floor / ratio * ratio;
+  const index_t before = kind_of_ratio(ratio) == attention_kind::csa ? ratio : 0;
+  return {std::max(index_t{0}, block - before), length};
 }
 
 /// The inside of a sequence, for those who write it down (state_file.hpp) or begin one (prefix_cache.hpp).
@@ -55,7 +55,8 @@ struct sequence_access {
   static bool fits(const sequence_type& s, const config& c) { return s.fits(c); }
 
   static sequence_extent extent(const sequence_type& s) {
-    return {s.length_, std::max(index{0}, s.rewind_limit()), s.mtp_length_, std::max(index{0}, s.mtp_rewind_limit())};
+    return {s.length_, std::max(index_t{0}, s.rewind_limit()), s.mtp_length_,
+            std::max(index_t{0}, s.mtp_rewind_limit())};
   }
   /// Say that the rows of x are there.
   static void set_extent(sequence_type& s, const sequence_extent& x) {
@@ -65,29 +66,30 @@ struct sequence_access {
     s.mtp_floor_ = x.mtp_floor;
   }
 
-  static attention_state<P, E>& layer(sequence_type& s, index l) { return s.state(l); }
-  static const attention_state<P, E>& layer(const sequence_type& s, index l) { return s.layer(l); }
+  static attention_state<P, E>& layer(sequence_type& s, index_t l) { return s.state(l); }
+  static const attention_state<P, E>& layer(const sequence_type& s, index_t l) { return s.layer(l); }
 
   /// Entries of the layers below `position` are there; forward() leaves them as they are.  0: it makes all.
-  static void give_entries(sequence_type& s, const config& c, index position) {
-    for (index l = 0; l < c.num_hidden_layers; ++l)
-      if (const index ratio = c.ratio(l); ratio > 0)
+  static void give_entries(sequence_type& s, const config& c, index_t position) {
+    for (index_t l = 0; l < c.num_hidden_layers; ++l)
+      if (const index_t ratio = c.ratio(l); ratio > 0)
         s.state(l).compressor.given = s.state(l).indexer.given = position / ratio;
   }
 
   /// f(name, rows, range) for every array: rows is a history or, for entries, a tensor.
   template <class Sequence, class F>
   static void each_array(Sequence& s, const config& c, const sequence_extent& x, F&& f) {
-    for (index l = 0; l < c.num_hidden_layers; ++l)
+    for (index_t l = 0; l < c.num_hidden_layers; ++l)
       each_of_layer(layer(s, l), "layers." + std::to_string(l), c, c.ratio(l), x.floor, x.length, f);
-    if (c.num_nextn_predict_layers > 0 && static_cast<index>(c.compress_ratios.size()) > c.num_hidden_layers)
+    if (c.num_nextn_predict_layers > 0 &&
+        static_cast<index_t>(c.compress_ratios.size()) > c.num_hidden_layers)
       each_of_layer(layer(s, c.num_hidden_layers), "mtp.0", c, c.mtp_ratio(), x.mtp_floor, x.mtp_length, f);
   }
 
  private:
   template <class State, class F>
-  static void each_of_layer(State& state, const std::string& name, const config& c, index ratio, index floor, index length,
-                            F&& f) {
+  static void each_of_layer(State& state, const std::string& name, const config& c, index_t ratio,
+                            index_t floor, index_t length, F&& f) {
     f(name + ".window", state.window, window_rows(c.sliding_window, floor, length));
     const auto compressor = [&](const std::string& who, auto& of) {
       f(who + ".kv", of.kv, projection_rows(ratio, floor, length));
@@ -111,11 +113,11 @@ template <class Rows>
 using element_of = decltype(detail::element(std::declval<Rows>()));
 
 template <class T>
-index width_of(const history<T>& h) {
+index_t width_of(const history<T>& h) {
   return h.width();
 }
 template <class T>
-index width_of(const tensor<T, 2>& entries) {
+index_t width_of(const tensor<T, 2>& entries) {
   return entries.extent(1);
 }
 template <class T>

@@ -15,21 +15,25 @@
 #include <filesystem>
 #include <string_view>
 
-#include "../golden/sha256.hpp"
 #include "../io/atomic_file.hpp"
 #include "../io/safetensors_writer.hpp"
+#include "../io/sha256.hpp"
 #include "../io/zstd_encoder.hpp"
 
 namespace dsv4::detail {
 
 /// Everything of the trailer but the hash: the head of a skippable frame (RFC 8878, 3.1.2) and a tag.
-inline constexpr std::string_view state_trailer_head("\x5D\x2A\x4D\x18\x28\x00\x00\x00" "dsv4st/1", 16);
-inline constexpr std::size_t state_trailer_bytes = state_trailer_head.size() + std::tuple_size_v<golden::sha256_digest>;
+inline constexpr std::string_view state_trailer_head(
+    "\x5D\x2A\x4D\x18\x28\x00\x00\x00"
+    "dsv4st/1",
+    16);
+inline constexpr std::size_t state_trailer_bytes =
+    state_trailer_head.size() + std::tuple_size_v<io::sha256_digest>;
 
 /// @throws error; the old file, or none, is there as before
 inline void write_state_container(const std::filesystem::path& path, const io::safetensors_writer& content) {
   io::atomic_file file(path);
-  golden::sha256 hash;
+  io::sha256 hash;
   const io::byte_sink out = [&](const void* data, std::size_t bytes) {
     hash.update(data, bytes);
     file.write(data, bytes);
@@ -38,25 +42,25 @@ inline void write_state_container(const std::filesystem::path& path, const io::s
   content.write_to([&](const void* data, std::size_t bytes) { encoder.write(data, bytes); });
   encoder.finish();
   out(state_trailer_head.data(), state_trailer_head.size());
-  const golden::sha256_digest digest = hash.digest();
+  const io::sha256_digest digest = hash.digest();
   file.write(digest.data(), digest.size());
   file.commit();
 }
 
 /// The safetensors bytes of a file that is whole.  @throws format_error
-inline io::owned_bytes read_state_container(const std::filesystem::path& name, std::span<const std::byte> file,
-                                            std::size_t max_bytes) {
+inline io::owned_bytes read_state_container(const std::filesystem::path& name,
+                                            std::span<const std::byte> file, std::size_t max_bytes) {
   if (file.size() < state_trailer_bytes)
     io::fail_format(name, std::to_string(file.size()) + " bytes: too short for a saved state (truncated?)");
   const std::size_t body = file.size() - state_trailer_bytes, hashed = body + state_trailer_head.size();
   if (std::memcmp(file.data() + body, state_trailer_head.data(), state_trailer_head.size()) != 0)
     io::fail_format(name, "does not end as a saved state does (truncated, or another kind of file)");
-  golden::sha256_digest expected;
+  io::sha256_digest expected;
   std::memcpy(expected.data(), file.data() + hashed, expected.size());
-  const golden::sha256_digest found = golden::sha256_of(file.data(), hashed);
+  const io::sha256_digest found = io::sha256_of(file.data(), hashed);
   if (found != expected)
-    io::fail_format(name, "damaged: its bytes have SHA-256 " + golden::hex(found) + ", it was written with " +
-                              golden::hex(expected));
+    io::fail_format(name, "damaged: its bytes have SHA-256 " + io::hex(found) + ", it was written with " +
+                              io::hex(expected));
   return io::zstd_decompress(name, file.data(), body, max_bytes);
 }
 

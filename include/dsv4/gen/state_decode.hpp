@@ -14,12 +14,14 @@ namespace dsv4 {
 /// What a program needs beside the sequence to go on.
 template <numerics_policy P, execution E>
 struct state_extras {
-  std::vector<std::int32_t> ids;  ///< of the conversation: the sequence's first, then those no call has read yet
-  std::uint64_t seed = 0;         ///< of the sampler; its other settings are the program's
-  sampler_state sampler;          ///< draws and remembered ids: sampler::state()
+  std::vector<std::int32_t>
+      ids;                 ///< of the conversation: the sequence's first, then those no call has read yet
+  std::uint64_t seed = 0;  ///< of the sampler; its other settings are the program's
+  sampler_state sampler;   ///< draws and remembered ids: sampler::state()
   std::vector<wide_t<E>> logits;  ///< of the last token, or empty
-  tensor<act_t<P>, 3> streams;    ///< [t, n, D] of the last t tokens, for MTP (mtp_drafter::last_streams), or empty
-  std::string application;        ///< the program's own bytes, e.g. the chat as JSON
+  tensor<act_t<P>, 3>
+      streams;              ///< [t, n, D] of the last t tokens, for MTP (mtp_drafter::last_streams), or empty
+  std::string application;  ///< the program's own bytes, e.g. the chat as JSON
 };
 
 template <numerics_policy P, execution E>
@@ -30,7 +32,7 @@ struct loaded_state {
 
 /// The sequence to be made, and what a file may ask for at most.
 struct state_limits {
-  index max_tokens = 0, max_rewind = 0;            ///< of the new sequence, as for new_sequence()
+  index_t max_tokens = 0, max_rewind = 0;              ///< of the new sequence, as for new_sequence()
   std::size_t max_application = std::size_t{1} << 26;  ///< bytes
 };
 
@@ -47,23 +49,25 @@ inline void expect_identity(const state_reader& in, const char* format, const st
 }
 
 template <numerics_policy P, execution E>
-state_extras<P, E> read_extras(state_reader& in, const config& c, index length, const state_limits& limits) {
+state_extras<P, E> read_extras(state_reader& in, const config& c, index_t length,
+                               const state_limits& limits) {
   state_extras<P, E> r;
   r.seed = in.number("seed");
   r.ids = in.ids("ids", c.vocab_size);
-  if (static_cast<index>(r.ids.size()) < length)
+  if (static_cast<index_t>(r.ids.size()) < length)
     in.fail("ids: " + std::to_string(r.ids.size()) + ", but the sequence has read " + std::to_string(length));
   r.sampler = {in.number("draws"), in.ids("sampler_ids", c.vocab_size)};
 
   r.logits = in.values<wide_t<E>>("logits", in.rows("logits", 1) ? c.vocab_size : 0);
-  const index t = in.rows("streams", 3);
+  const index_t t = in.rows("streams", 3);
   in.array("streams", dtype_of<act_t<P>>, {t, c.hc_mult, c.hidden_size});
   r.streams = tensor<act_t<P>, 3>(t, c.hc_mult, c.hidden_size);
   in.copy("streams", r.streams.data(), r.streams.size());
 
-  const index n = in.rows("application", 1);
+  const index_t n = in.rows("application", 1);
   if (static_cast<std::size_t>(n) > limits.max_application)
-    in.fail("application: " + std::to_string(n) + " bytes, expected at most " + std::to_string(limits.max_application));
+    in.fail("application: " + std::to_string(n) + " bytes, expected at most " +
+            std::to_string(limits.max_application));
   const io::tensor_info& a = in.array("application", dtype::u8, {n});
   r.application.assign(reinterpret_cast<const char*>(a.data), a.bytes);
   return r;
@@ -73,11 +77,12 @@ state_extras<P, E> read_extras(state_reader& in, const config& c, index length, 
 
 /// From the uncompressed bytes; `name` is for messages.  @throws format_error
 template <numerics_policy P, execution E>
-loaded_state<P, E> decode_state(const std::filesystem::path& name, std::span<const std::byte> bytes, const state_identity& identity,
-                                const config& c, const state_limits& limits) {
+loaded_state<P, E> decode_state(const std::filesystem::path& name, std::span<const std::byte> bytes,
+                                const state_identity& identity, const config& c, const state_limits& limits) {
   detail::state_reader in(name, bytes);
   detail::expect_identity(in, detail::state_format, identity);
-  in.expect("executor", identity.executor, "load it with the executor that saved it: another one sums open blocks to other bits");
+  in.expect("executor", identity.executor,
+            "load it with the executor that saved it: another one sums open blocks to other bits");
   sequence_extent x;
   x.length = in.position("length", limits.max_tokens);
   x.floor = in.position("floor", x.length);

@@ -23,26 +23,31 @@ namespace detail {
 template <class Rows>
 void add_rows(io::safetensors_writer& w, const std::string& name, const Rows& rows, position_range range) {
   using T = element_of<Rows>;
-  const index width = width_of(rows), row_bytes = width * index{sizeof(T)};
-  w.add(name, dtype_of<T>, {range.count(), width}, [&rows, range, width, row_bytes](index at, std::span<std::byte> out) {
-    const index first = range.from + at / row_bytes, n = static_cast<index>(out.size()) / row_bytes;
-    read_rows(rows, {first, first + n}, view<T, 2>(reinterpret_cast<T*>(out.data()), n, width));
-  });
+  const index_t width = width_of(rows), row_bytes = width * index_t{sizeof(T)};
+  w.add(name, dtype_of<T>, {range.count(), width},
+        [&rows, range, width, row_bytes](index_t at, std::span<std::byte> out) {
+          const index_t first = range.from + at / row_bytes, n = static_cast<index_t>(out.size()) / row_bytes;
+          read_rows(rows, {first, first + n}, view<T, 2>(reinterpret_cast<T*>(out.data()), n, width));
+        });
 }
 
 /// Decompressed bytes of the largest state that `limits` lets in.
 template <numerics_policy P, execution E>
 std::size_t largest_state(const config& c, const state_limits& limits) {
-  constexpr index spare = 1024;  // positions: more rows to go back, unread ids and streams than a program keeps
-  constexpr index header = index{1} << 20, header_of_array = 256;
-  const index floor = std::max(index{0}, limits.max_tokens - std::max(limits.max_rewind, spare));
-  index sum = header + 2 * index(sizeof(std::int32_t)) * (limits.max_tokens + spare) + index(sizeof(wide_t<E>)) * c.vocab_size +
-              index(sizeof(act_t<P>)) * spare * c.hc_mult * c.hidden_size + static_cast<index>(limits.max_application);
+  constexpr index_t spare =
+      1024;  // positions: more rows to go back, unread ids and streams than a program keeps
+  constexpr index_t header = index_t{1} << 20, header_of_array = 256;
+  const index_t floor = std::max(index_t{0}, limits.max_tokens - std::max(limits.max_rewind, spare));
+  index_t sum = header + 2 * index_t(sizeof(std::int32_t)) * (limits.max_tokens + spare) +
+                index_t(sizeof(wide_t<E>)) * c.vocab_size +
+                index_t(sizeof(act_t<P>)) * spare * c.hc_mult * c.hidden_size +
+                static_cast<index_t>(limits.max_application);
   const sequence<P, E> none(c, 0, 0);
-  sequence_access<P, E>::each_array(none, c, {limits.max_tokens, floor, limits.max_tokens, floor},
-                                    [&](const std::string&, const auto& rows, position_range range) {
-                                      sum += header_of_array + range.count() * width_of(rows) * index(sizeof(element_of<decltype(rows)>));
-                                    });
+  sequence_access<P, E>::each_array(
+      none, c, {limits.max_tokens, floor, limits.max_tokens, floor},
+      [&](const std::string&, const auto& rows, position_range range) {
+        sum += header_of_array + range.count() * width_of(rows) * index_t(sizeof(element_of<decltype(rows)>));
+      });
   return static_cast<std::size_t>(sum);
 }
 
@@ -55,9 +60,11 @@ io::safetensors_writer encode_state(const state_identity& identity, const config
                                     const state_extras<P, E>& extras) {
   // contract
   expects(sequence_access<P, E>::fits(s, c), "save_state: a sequence of another model");
-  expects(static_cast<index>(extras.ids.size()) >= s.length(), "save_state: extras.ids must begin with the tokens of the sequence");
-  expects(extras.logits.empty() || static_cast<index>(extras.logits.size()) == c.vocab_size, "save_state: logits must be [vocabulary] or empty");
-  const index t = extras.streams.data() ? extras.streams.extent(0) : 0;
+  expects(static_cast<index_t>(extras.ids.size()) >= s.length(),
+          "save_state: extras.ids must begin with the tokens of the sequence");
+  expects(extras.logits.empty() || static_cast<index_t>(extras.logits.size()) == c.vocab_size,
+          "save_state: logits must be [vocabulary] or empty");
+  const index_t t = extras.streams.data() ? extras.streams.extent(0) : 0;
   expects(t == 0 || (extras.streams.extent(1) == c.hc_mult && extras.streams.extent(2) == c.hidden_size),
           "save_state: streams must be [t, hc_mult, hidden_size] or empty");
 
@@ -74,15 +81,16 @@ io::safetensors_writer encode_state(const state_identity& identity, const config
                 {"mtp_floor", std::to_string(x.mtp_floor)},
                 {"seed", std::to_string(extras.seed)},
                 {"draws", std::to_string(extras.sampler.draws)}};
-  const auto length = [](const auto& v) { return static_cast<index>(v.size()); };
+  const auto length = [](const auto& v) { return static_cast<index_t>(v.size()); };
   w.add("ids", dtype::i32, {length(extras.ids)}, extras.ids.data());
   w.add("sampler_ids", dtype::i32, {length(extras.sampler.ids)}, extras.sampler.ids.data());
   w.add("logits", dtype_of<wide_t<E>>, {length(extras.logits)}, extras.logits.data());
   w.add("streams", dtype_of<act_t<P>>, {t, c.hc_mult, c.hidden_size}, extras.streams.data());
   w.add("application", dtype::u8, {length(extras.application)}, extras.application.data());
-  sequence_access<P, E>::each_array(s, c, x, [&](const std::string& name, const auto& rows, position_range range) {
-    detail::add_rows(w, name, rows, range);
-  });
+  sequence_access<P, E>::each_array(s, c, x,
+                                    [&](const std::string& name, const auto& rows, position_range range) {
+                                      detail::add_rows(w, name, rows, range);
+                                    });
   return w;
 }
 
@@ -90,8 +98,8 @@ io::safetensors_writer encode_state(const state_identity& identity, const config
 /// @throws error              the disk is full, the folder is not writable, …: the old file is as it was
 /// @throws contract_violation as encode_state
 template <numerics_policy P, execution E>
-void save_state(const std::filesystem::path& path, const state_identity& identity, const transformer<P, E>& model,
-                const sequence<P, E>& s, const state_extras<P, E>& extras) {
+void save_state(const std::filesystem::path& path, const state_identity& identity,
+                const transformer<P, E>& model, const sequence<P, E>& s, const state_extras<P, E>& extras) {
   detail::write_state_container(path, encode_state(identity, model.configuration(), s, extras));
 }
 
@@ -99,8 +107,8 @@ void save_state(const std::filesystem::path& path, const state_identity& identit
 /// @throws format_error naming the file: damaged, of another model, policy or executor, longer than max_tokens
 /// @throws contract_violation limits that the model does not allow (as new_sequence)
 template <numerics_policy P, execution E>
-loaded_state<P, E> load_state(const std::filesystem::path& path, const state_identity& identity, const transformer<P, E>& model,
-                              const state_limits& limits) {
+loaded_state<P, E> load_state(const std::filesystem::path& path, const state_identity& identity,
+                              const transformer<P, E>& model, const state_limits& limits) {
   const config& c = model.configuration();
   const io::mapped_file file(path);
   const io::owned_bytes content =

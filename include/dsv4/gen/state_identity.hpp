@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <string>
 
-#include "../golden/config_out.hpp"
+#include "../io/config_identity.hpp"
 #include "../model/transformer.hpp"
 
 namespace dsv4 {
@@ -44,9 +44,9 @@ class weights_hash {
     add(w.head);
     add(w.norm);
     add(w.hc_head);
-    number(static_cast<index>(w.layers.size()));
+    number(static_cast<index_t>(w.layers.size()));
     for (const block_weights& b : w.layers) add(b);
-    number(static_cast<index>(w.mtp.size()));
+    number(static_cast<index_t>(w.mtp.size()));
     for (const mtp_weights& m : w.mtp) {
       add(m.enorm);
       add(m.hnorm);
@@ -56,27 +56,28 @@ class weights_hash {
       add(m.hc_head);
       add(m.norm);
     }
-    return golden::hex(hash_.digest());
+    return io::hex(hash_.digest());
   }
 
  private:
-  static constexpr index page = 4096;
+  static constexpr index_t page = 4096;
 
-  void number(index n) { hash_.update(&n, sizeof n); }
-  void bytes(const std::byte* data, index size) {
+  void number(index_t n) { hash_.update(&n, sizeof n); }
+  void bytes(const std::byte* data, index_t size) {
     number(size);
     if (data) hash_.update(data, static_cast<std::size_t>(std::min(size, page)));
   }
   void add(const weight_matrix& m) {
-    for (const index n : {static_cast<index>(m.type), m.rows, m.cols, static_cast<index>(m.scale_type), m.tile_rows, m.tile_cols})
+    for (const index_t n : {static_cast<index_t>(m.type), m.rows, m.cols, static_cast<index_t>(m.scale_type),
+                            m.tile_rows, m.tile_cols})
       number(n);
     bytes(m.data, m.present() ? m.rows * m.row_bytes() : 0);
-    const index tiles = m.scale ? (m.rows + m.tile_rows - 1) / m.tile_rows * m.scale_cols() : 0;
+    const index_t tiles = m.scale ? (m.rows + m.tile_rows - 1) / m.tile_rows * m.scale_cols() : 0;
     bytes(m.scale, tiles * bits_of(m.scale_type) / 8);
   }
   template <int R>
   void add(const tensor<float, R>& v) {
-    const index n = v.data() ? v.size() : 0;
+    const index_t n = v.data() ? v.size() : 0;
     number(n);
     if (n) hash_.update(v.data(), static_cast<std::size_t>(n) * sizeof(float));
   }
@@ -96,7 +97,7 @@ class weights_hash {
     each(w.gate.weight, w.gate.bias, w.shared);
     const expert_table& table = w.gate.tid2eid;
     bytes(table.data, table.rows * table.k * bits_of(table.type) / 8);
-    number(static_cast<index>(w.experts.size()));
+    number(static_cast<index_t>(w.experts.size()));
     if (!w.experts.empty()) add(w.experts.front());
   }
   void add(const block_weights& w) { each(w.hc_attn, w.hc_ffn, w.attn_norm, w.ffn_norm, w.attn, w.ffn); }
@@ -105,7 +106,7 @@ class weights_hash {
     (add(w), ...);
   }
 
-  golden::sha256 hash_;
+  io::sha256 hash_;
 };
 
 }  // namespace detail
@@ -113,7 +114,7 @@ class weights_hash {
 /// Reads a page of each matrix: once per program, not once per file.
 template <numerics_policy P, execution E>
 state_identity identity_of(const transformer<P, E>& model) {
-  return {golden::hex(golden::sha256_of(model.configuration())), detail::weights_hash().of(model.weights()),
+  return {io::hex(io::sha256_of(model.configuration())), detail::weights_hash().of(model.weights()),
           std::string(P::name) + "/" + std::string(name_of(dtype_of<act_t<P>>)), executor_name<E>};
 }
 

@@ -11,19 +11,19 @@ namespace dsv4 {
 class token_history {
  public:
   /// window: count() looks at that many last ids, 0 for all; room for max_tokens without allocation.
-  token_history(index vocabulary, index window, index max_tokens)
+  token_history(index_t vocabulary, index_t window, index_t max_tokens)
       : window_(window), count_(static_cast<std::size_t>(vocabulary)) {
     ids_.reserve(static_cast<std::size_t>(max_tokens));
   }
 
   std::span<const std::int32_t> ids() const { return ids_; }
-  index size() const { return static_cast<index>(ids_.size()); }
+  index_t size() const { return static_cast<index_t>(ids_.size()); }
   /// How often `id` is among the last `window`.
-  index count(index id) const { return count_[static_cast<std::size_t>(id)]; }
+  index_t count(index_t id) const { return count_[static_cast<std::size_t>(id)]; }
 
   /// @throws contract_violation for an id outside the vocabulary
   void push(std::int32_t id) {
-    expects_in(id, 0, static_cast<index>(count_.size()), "sampler: token id");
+    expects_in(id, 0, static_cast<index_t>(count_.size()), "sampler: token id");
     if (full()) --count_[leaving()];
     ids_.push_back(id);
     ++count_[static_cast<std::size_t>(id)];
@@ -34,17 +34,19 @@ class token_history {
     if (full()) ++count_[leaving()];
   }
   /// Take back all but the first `length` ids.
-  void truncate(index length) {
+  void truncate(index_t length) {
     while (size() > length) pop();
   }
 
  private:
   /// Does the window lie wholly behind us, so that a new id pushes one out?
   bool full() const { return window_ > 0 && size() >= window_; }
-  std::size_t leaving() const { return static_cast<std::size_t>(ids_[ids_.size() - static_cast<std::size_t>(window_)]); }
+  std::size_t leaving() const {
+    return static_cast<std::size_t>(ids_[ids_.size() - static_cast<std::size_t>(window_)]);
+  }
 
-  index window_;
-  std::vector<index> count_;  // [v]
+  index_t window_;
+  std::vector<index_t> count_;  // [v]
   std::vector<std::int32_t> ids_;
 };
 

@@ -25,7 +25,8 @@ namespace dsv4::io {
 
 class atomic_file {
  public:
-  explicit atomic_file(std::filesystem::path path) : path_(std::move(path)), part_(path_.string() + ".part-XXXXXX") {
+  explicit atomic_file(std::filesystem::path path)
+      : path_(std::move(path)), part_(path_.string() + ".part-XXXXXX") {
     fd_ = ::mkstemp(part_.data());
     if (fd_ < 0) fail("cannot be created");
     ::fcntl(fd_, F_SETFD, FD_CLOEXEC);

@@ -47,7 +47,7 @@ class weight_binder {
     out_.head = read_.matrix("head", c.vocab_size, c.hidden_size);
     out_.norm = read_.vector("norm.weight", c.hidden_size);
     out_.hc_head = hyper_head("");
-    for (index i = 0; i < c.num_hidden_layers; ++i)
+    for (index_t i = 0; i < c.num_hidden_layers; ++i)
       out_.layers.push_back(block("layers." + std::to_string(i) + ".", c.ratio(i), c.is_hash_layer(i)));
     bind_mtp();
     return std::move(out_);
@@ -56,14 +56,14 @@ class weight_binder {
  private:
   void bind_mtp() {
     // -Base ships copies of embed and head here; they are the model's own and are not read.
-    for (index b = 0; b < c_.num_nextn_predict_layers; ++b)
+    for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b)
       for (const char* copy : {"emb.tok_emb.weight", "head.weight"}) files_.take(mtp_prefix(b) + copy);
     bool any = false;
     for (const stored_tensor& t : files_.tensors()) any = any || (!t.used && t.name.starts_with("mtp."));
     if (!any) return;
-    for (index b = 0; b < c_.num_nextn_predict_layers; ++b) out_.mtp.push_back(mtp(b));
+    for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b) out_.mtp.push_back(mtp(b));
   }
-  static std::string mtp_prefix(index b) { return "mtp." + std::to_string(b) + "."; }
+  static std::string mtp_prefix(index_t b) { return "mtp." + std::to_string(b) + "."; }
 
   /// Checkpoints of the -0731 kind keep another network, a DSpark drafter, under the same prefix.
   void refuse_drafters() const {
@@ -76,7 +76,7 @@ class weight_binder {
       for (const char* part : {"main_proj", "markov_head"})
         if (t.name.find(part) != std::string_view::npos) refuse("found " + in_quotes(t.stored->name));
     }
-    for (index b = 0; b < c_.num_nextn_predict_layers; ++b) {
+    for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b) {
       const std::string p = mtp_prefix(b);
       if (files_.has_prefix(p + "attn") && !files_.has(p + "enorm.weight") && !files_.has(p + "hnorm.weight"))
         refuse("neither " + in_quotes(p + "enorm.weight") + " nor " + in_quotes(p + "hnorm.weight") +
@@ -84,9 +84,9 @@ class weight_binder {
     }
   }
 
-  mtp_weights mtp(index b) {
+  mtp_weights mtp(index_t b) {
     const std::string p = mtp_prefix(b);
-    const index d = c_.hidden_size;
+    const index_t d = c_.hidden_size;
     mtp_weights w;
     w.enorm = read_.vector(p + "enorm.weight", d);
     w.hnorm = read_.vector(p + "hnorm.weight", d);
@@ -98,7 +98,7 @@ class weight_binder {
     return w;
   }
 
-  block_weights block(const std::string& p, index ratio, bool hash) {
+  block_weights block(const std::string& p, index_t ratio, bool hash) {
     block_weights w;
     w.hc_attn = hyper_connection(p + "hc_attn");
     w.hc_ffn = hyper_connection(p + "hc_ffn");
@@ -110,7 +110,7 @@ class weight_binder {
   }
 
   hyper_connection_weights hyper_connection(const std::string& p) {
-    const index mixes = c_.hc_mixes(), parts = 3;  // parts: pre, post, comb
+    const index_t mixes = c_.hc_mixes(), parts = 3;  // parts: pre, post, comb
     hyper_connection_weights w;
     w.fn = read_.matrix_of(p + "_fn", p + "_fn.scale", mixes, c_.hc_mult * c_.hidden_size);
     w.base = read_.vector(p + "_base", mixes);
@@ -118,7 +118,7 @@ class weight_binder {
     return w;
   }
   hyper_head_weights hyper_head(const std::string& p) {
-    const index n = c_.hc_mult;
+    const index_t n = c_.hc_mult;
     hyper_head_weights w;
     w.fn = read_.matrix_of(p + "hc_head_fn", p + "hc_head_fn.scale", n, n * c_.hidden_size);
     w.base = read_.vector(p + "hc_head_base", n);
@@ -126,9 +126,9 @@ class weight_binder {
     return w;
   }
 
-  attention_weights attention(const std::string& p, index ratio) {
+  attention_weights attention(const std::string& p, index_t ratio) {
     const config& c = c_;
-    const index d = c.hidden_size, heads = c.num_attention_heads * c.head_dim;
+    const index_t d = c.hidden_size, heads = c.num_attention_heads * c.head_dim;
     attention_weights w;
     w.wq_a = read_.matrix(p + "wq_a", c.q_lora_rank, d);
     w.q_norm = read_.vector(p + "q_norm.weight", c.q_lora_rank);
@@ -149,9 +149,9 @@ class weight_binder {
     return w;
   }
 
-  compressor_weights compressor(const std::string& p, index ratio, index width) {
+  compressor_weights compressor(const std::string& p, index_t ratio, index_t width) {
     // CSA blocks overlap: one half for the block itself, one for its successor.
-    const index out = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * width;
+    const index_t out = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * width;
     compressor_weights w;
     w.wkv = read_.matrix(p + "wkv", out, c_.hidden_size);
     w.wgate = read_.matrix(p + "wgate", out, c_.hidden_size);
@@ -162,7 +162,7 @@ class weight_binder {
 
   moe_weights moe(const std::string& p, bool hash) {
     const config& c = c_;
-    const index d = c.hidden_size, inner = c.moe_intermediate_size, experts = c.n_routed_experts;
+    const index_t d = c.hidden_size, inner = c.moe_intermediate_size, experts = c.n_routed_experts;
     moe_weights w;
     w.gate.weight = read_.matrix(p + "gate", experts, d);
     if (hash) {
@@ -172,7 +172,7 @@ class weight_binder {
     }
     w.shared = expert(p + "shared_experts.");
     const bool is_stacked = files_.has(p + "experts.gate_up.weight") || files_.has(p + "experts.down.weight");
-    for (index e = 0; e < experts; ++e) {
+    for (index_t e = 0; e < experts; ++e) {
       if (!is_stacked) {
         w.experts.push_back(expert(p + "experts." + std::to_string(e) + "."));
         continue;
@@ -186,7 +186,7 @@ class weight_binder {
     return w;
   }
   expert_weights expert(const std::string& p) {
-    const index d = c_.hidden_size, inner = c_.moe_intermediate_size;
+    const index_t d = c_.hidden_size, inner = c_.moe_intermediate_size;
     expert_weights w;
     w.w1 = read_.matrix(p + "w1", inner, d);
     w.w2 = read_.matrix(p + "w2", d, inner);

@@ -45,10 +45,10 @@ class json_fields {
     return *v;
   }
 
-  index integer(std::string_view name, index low, index high) const {
+  index_t integer(std::string_view name, index_t low, index_t high) const {
     return as_integer(need(name), full(name), low, high);
   }
-  index integer_or(std::string_view name, index low, index high, index absent) const {
+  index_t integer_or(std::string_view name, index_t low, index_t high, index_t absent) const {
     return has(name) ? integer(name, low, high) : absent;
   }
   double number(std::string_view name, double low, double high) const {
@@ -62,11 +62,11 @@ class json_fields {
   double number_or(std::string_view name, double low, double high, double absent) const {
     return has(name) ? number(name, low, high) : absent;
   }
-  std::vector<index> integers(std::string_view name, index low, index high) const {
+  std::vector<index_t> integers(std::string_view name, index_t low, index_t high) const {
     const nlohmann::json& v = need(name);
     if (!v.is_array())
       fail_format(file_, "field " + full(name) + ": found " + shown(v) + ", expected a list");
-    std::vector<index> out;
+    std::vector<index_t> out;
     for (const auto& x : v)
       out.push_back(as_integer(x, full(name) + "[" + std::to_string(out.size()) + "]", low, high));
     return out;
@@ -87,10 +87,10 @@ class json_fields {
   }
 
  private:
-  index as_integer(const nlohmann::json& v, const std::string& name, index low, index high) const {
+  index_t as_integer(const nlohmann::json& v, const std::string& name, index_t low, index_t high) const {
     const bool fits =
         v.is_number_integer() && !(v.is_number_unsigned() && v.get<std::uint64_t>() > std::uint64_t(high));
-    const index n = fits ? v.get<index>() : 0;
+    const index_t n = fits ? v.get<index_t>() : 0;
     if (!fits || n < low || n > high)
       fail_format(file_, "field " + name + ": found " + shown(v) + ", expected an integer from " +
                              std::to_string(low) + " to " + std::to_string(high));
@@ -103,12 +103,12 @@ class json_fields {
 };
 
 // Upper bounds: far above any model, far below where a product of two of them overflows.
-inline constexpr index most_width = index{1} << 20;  // any width of a vector
-inline constexpr index most_count = index{1} << 16;  // heads, experts, groups
-inline constexpr index most_layers = 4096;
-inline constexpr index most_vocab = index{1} << 24;
-inline constexpr index most_positions = index{1} << 31;  // positions stay exact in every 32-bit id
-inline constexpr index most_streams = 16, most_mtp = 64, most_sinkhorn = 1000;
+inline constexpr index_t most_width = index_t{1} << 20;  // any width of a vector
+inline constexpr index_t most_count = index_t{1} << 16;  // heads, experts, groups
+inline constexpr index_t most_layers = 4096;
+inline constexpr index_t most_vocab = index_t{1} << 24;
+inline constexpr index_t most_positions = index_t{1} << 31;  // positions stay exact in every 32-bit id
+inline constexpr index_t most_streams = 16, most_mtp = 64, most_sinkhorn = 1000;
 inline constexpr double most_theta = 1e12, most_eps = 0.1, most_scale = 1e6;
 
 /// Names of one field in the two forms.
@@ -192,11 +192,11 @@ inline void read_hub_fields(const json_fields& f, const nlohmann::json& object,
 inline void read_inference_fields(const json_fields& f, const std::filesystem::path& file, config& c) {
   c.rms_norm_eps = f.number_or("norm_eps", 0, most_eps, 1e-6);
   c.hc_eps = f.number_or("hc_eps", 0, most_eps, 1e-6);
-  const auto entries = static_cast<index>(c.compress_ratios.size());
+  const auto entries = static_cast<index_t>(c.compress_ratios.size());
   c.num_nextn_predict_layers = f.integer_or("n_mtp_layers", 0, most_mtp,
-                                            std::clamp<index>(entries - c.num_hidden_layers, 0, most_mtp));
+                                            std::clamp<index_t>(entries - c.num_hidden_layers, 0, most_mtp));
   // YaRN is on when the original length is given.
-  const index original = f.integer_or("original_seq_len", 0, most_positions, 0);
+  const index_t original = f.integer_or("original_seq_len", 0, most_positions, 0);
   c.has_yarn = original > 0;
   if (c.has_yarn) {
     c.yarn.original_max_position_embeddings = original;
@@ -211,7 +211,7 @@ inline void read_inference_fields(const json_fields& f, const std::filesystem::p
     if (longest > double(most_positions))
       fail_format(file, "original_seq_len * rope_factor: found " + json_fields::shown(longest) +
                             ", expected at most " + std::to_string(most_positions));
-    c.max_position_embeddings = static_cast<index>(longest);
+    c.max_position_embeddings = static_cast<index_t>(longest);
   }
 }
 
@@ -220,9 +220,9 @@ inline void check_config(const std::filesystem::path& file, config& c) {
   const auto require = [&](bool ok, const std::string& what) {
     if (!ok) fail_format(file, what);
   };
-  const auto n = [](index v) { return std::to_string(v); };
-  const index entries = static_cast<index>(c.compress_ratios.size());
-  const index blocks = c.num_hidden_layers + c.num_nextn_predict_layers;
+  const auto n = [](index_t v) { return std::to_string(v); };
+  const index_t entries = static_cast<index_t>(c.compress_ratios.size());
+  const index_t blocks = c.num_hidden_layers + c.num_nextn_predict_layers;
   require(entries == c.num_hidden_layers || entries == blocks,
           "field 'compress_ratios': found " + n(entries) + " entries, expected one per layer (" +
               n(c.num_hidden_layers) + ") or one per layer and MTP block (" + n(blocks) + ")");
@@ -233,7 +233,7 @@ inline void check_config(const std::filesystem::path& file, config& c) {
               ", expected a divisor of heads * head_dim = " + n(c.num_attention_heads * c.head_dim));
   require(c.qk_rope_head_dim % 2 == 0,
           "rotary width (qk_rope_head_dim): found " + n(c.qk_rope_head_dim) + ", expected an even number");
-  for (index ratio : c.compress_ratios) {
+  for (index_t ratio : c.compress_ratios) {
     if (kind_of_ratio(ratio) != attention_kind::csa) continue;
     require(std::has_single_bit(static_cast<std::uint64_t>(c.index_head_dim)),
             "field 'index_head_dim': found " + n(c.index_head_dim) +

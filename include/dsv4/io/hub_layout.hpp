@@ -19,15 +19,15 @@ namespace dsv4::io {
 struct hub_tensor {
   std::string name;
   dtype type = dtype::f32;  ///< as safetensors calls it; FP4 pairs are I8
-  std::vector<index> shape;
-  index columns = 0;  ///< of the matrix that this is or scales; of others the last axis
+  std::vector<index_t> shape;
+  index_t columns = 0;  ///< of the matrix that this is or scales; of others the last axis
 
-  index elements() const {
-    index n = 1;
-    for (const index s : shape) n *= s;
+  index_t elements() const {
+    index_t n = 1;
+    for (const index_t s : shape) n *= s;
     return n;
   }
-  index bytes() const { return elements() * bits_of(type) / 8; }
+  index_t bytes() const { return elements() * bits_of(type) / 8; }
 };
 
 namespace detail {
@@ -41,9 +41,9 @@ class hub_lister {
     put("head.weight", dtype::bf16, {c_.vocab_size, c_.hidden_size});
     norm("norm", c_.hidden_size);
     streams("hc_head", c_.hc_mult, 1);
-    for (index l = 0; l < c_.num_hidden_layers; ++l)
+    for (index_t l = 0; l < c_.num_hidden_layers; ++l)
       block("layers." + std::to_string(l) + ".", c_.ratio(l), c_.is_hash_layer(l));
-    for (index b = 0; b < c_.num_nextn_predict_layers; ++b) {
+    for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b) {
       const std::string p = "mtp." + std::to_string(b) + ".";
       block(p, c_.mtp_ratio(b), false);
       fp8(p + "e_proj", c_.hidden_size, c_.hidden_size);
@@ -55,8 +55,8 @@ class hub_lister {
   }
 
  private:
-  void block(const std::string& p, index ratio, bool hash) {
-    constexpr index parts = 3;  // to read, to write, to carry over
+  void block(const std::string& p, index_t ratio, bool hash) {
+    constexpr index_t parts = 3;  // to read, to write, to carry over
     streams(p + "hc_attn", c_.hc_mixes(), parts);
     norm(p + "attn_norm", c_.hidden_size);
     streams(p + "hc_ffn", c_.hc_mixes(), parts);
@@ -65,8 +65,8 @@ class hub_lister {
     moe(p + "ffn.", hash);
   }
 
-  void attention(const std::string& p, index ratio) {
-    const index d = c_.hidden_size, heads = c_.num_attention_heads * c_.head_dim;
+  void attention(const std::string& p, index_t ratio) {
+    const index_t d = c_.hidden_size, heads = c_.num_attention_heads * c_.head_dim;
     put(p + "attn_sink", dtype::f32, {c_.num_attention_heads});
     norm(p + "q_norm", c_.q_lora_rank);
     norm(p + "kv_norm", c_.head_dim);
@@ -82,9 +82,9 @@ class hub_lister {
     put(p + "indexer.weights_proj.weight", dtype::bf16, {c_.index_n_heads, d});
     compressor(p + "indexer.compressor.", ratio, c_.index_head_dim);
   }
-  void compressor(const std::string& p, index ratio, index width) {
+  void compressor(const std::string& p, index_t ratio, index_t width) {
     // CSA blocks overlap: one half for the block itself, one for its successor.
-    const index out = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * width;
+    const index_t out = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * width;
     put(p + "ape", dtype::f32, {ratio, out});
     put(p + "wkv.weight", dtype::bf16, {out, c_.hidden_size});
     put(p + "wgate.weight", dtype::bf16, {out, c_.hidden_size});
@@ -97,11 +97,11 @@ class hub_lister {
       put(p + "gate.tid2eid", dtype::i64, {c_.vocab_size, c_.num_experts_per_tok});
     else
       put(p + "gate.bias", dtype::f32, {c_.n_routed_experts});
-    const index d = c_.hidden_size, inner = c_.moe_intermediate_size;
+    const index_t d = c_.hidden_size, inner = c_.moe_intermediate_size;
     fp8(p + "shared_experts.w1", inner, d);
     fp8(p + "shared_experts.w2", d, inner);
     fp8(p + "shared_experts.w3", inner, d);
-    for (index e = 0; e < c_.n_routed_experts; ++e) {
+    for (index_t e = 0; e < c_.n_routed_experts; ++e) {
       const std::string x = p + "experts." + std::to_string(e) + ".";
       fp4(x + "w1", inner, d);
       fp4(x + "w2", d, inner);
@@ -109,23 +109,23 @@ class hub_lister {
     }
   }
 
-  void streams(const std::string& p, index rows, index scales) {
+  void streams(const std::string& p, index_t rows, index_t scales) {
     put(p + "_fn", dtype::f32, {rows, c_.hc_mult * c_.hidden_size});
     put(p + "_base", dtype::f32, {rows});
     put(p + "_scale", dtype::f32, {scales});
   }
-  void norm(const std::string& p, index n) { put(p + ".weight", dtype::bf16, {n}); }
-  void fp8(const std::string& p, index rows, index cols) {
-    const auto tiles = [](index n) { return (n + fp8_tile - 1) / fp8_tile; };
+  void norm(const std::string& p, index_t n) { put(p + ".weight", dtype::bf16, {n}); }
+  void fp8(const std::string& p, index_t rows, index_t cols) {
+    const auto tiles = [](index_t n) { return (n + fp8_tile - 1) / fp8_tile; };
     put(p + ".weight", dtype::f8_e4m3, {rows, cols});
     put(p + ".scale", dtype::f8_e8m0, {tiles(rows), tiles(cols)}, cols);
   }
-  void fp4(const std::string& p, index rows, index cols) {
+  void fp4(const std::string& p, index_t rows, index_t cols) {
     put(p + ".weight", dtype::i8, {rows, cols / 2}, cols);
     put(p + ".scale", dtype::f8_e8m0, {rows, (cols + fp4_tile_cols - 1) / fp4_tile_cols}, cols);
   }
-  void put(std::string name, dtype type, std::vector<index> shape, index columns = 0) {
-    const index last = shape.back();
+  void put(std::string name, dtype type, std::vector<index_t> shape, index_t columns = 0) {
+    const index_t last = shape.back();
     out_.push_back({std::move(name), type, std::move(shape), columns ? columns : last});
   }
 
@@ -138,9 +138,10 @@ class hub_lister {
 /// Every tensor, in the order of the layers.  @throws unsupported millions of them (Pro has 145,116): a hostile
 /// configuration must not fill the memory with names
 inline std::vector<hub_tensor> hub_layout(const config& c) {
-  constexpr index most = index{1} << 22, each_expert = 6;  // w1, w2, w3, and their scales
+  constexpr index_t most = index_t{1} << 22, each_expert = 6;  // w1, w2, w3, and their scales
   if ((c.num_hidden_layers + c.num_nextn_predict_layers) * c.n_routed_experts > most / each_expert)
-    throw unsupported("a checkpoint of more than " + std::to_string(most) + " tensors: " + std::to_string(c.num_hidden_layers) + " layers of " +
+    throw unsupported("a checkpoint of more than " + std::to_string(most) +
+                      " tensors: " + std::to_string(c.num_hidden_layers) + " layers of " +
                       std::to_string(c.n_routed_experts) + " experts");
   return detail::hub_lister(c).run();
 }

@@ -23,7 +23,7 @@ inline std::string in_quotes(std::string_view text) {
 }
 
 /// [2048, 128]
-inline std::string shape_text(const std::vector<index>& shape) {
+inline std::string shape_text(const std::vector<index_t>& shape) {
   std::string out = "[";
   for (std::size_t a = 0; a < shape.size(); ++a) out += (a ? ", " : "") + std::to_string(shape[a]);
   return out + "]";

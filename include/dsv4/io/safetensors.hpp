@@ -38,8 +38,8 @@ static_assert(std::endian::native == std::endian::little,
 struct tensor_info {
   std::string name;
   dtype type = dtype::f32;
-  std::vector<index> shape;
-  index elements = 0;
+  std::vector<index_t> shape;
+  index_t elements = 0;
   const std::byte* data = nullptr;
   std::size_t bytes = 0;
   std::size_t offset = 0;  ///< from the start of the file
@@ -70,9 +70,9 @@ inline std::optional<dtype> safetensors_type(std::string_view name) {
 namespace detail {
 
 /// Product of a shape; nothing when a size is negative or the product (or its bytes) overflows.
-inline std::optional<index> checked_elements(const std::vector<index>& shape, index bytes_each) {
-  index n = 1, largest = std::numeric_limits<index>::max() / bytes_each;
-  for (index s : shape) {
+inline std::optional<index_t> checked_elements(const std::vector<index_t>& shape, index_t bytes_each) {
+  index_t n = 1, largest = std::numeric_limits<index_t>::max() / bytes_each;
+  for (index_t s : shape) {
     if (s < 0 || (s > 0 && n > largest / s)) return std::nullopt;
     n *= s;
   }
@@ -84,7 +84,7 @@ class safetensors_header final : public nlohmann::json_sax<nlohmann::json> {
  public:
   struct entry {
     std::string name, type;
-    std::vector<index> shape;
+    std::vector<index_t> shape;
     std::vector<std::uint64_t> offsets;
     bool has_type = false, has_shape = false, has_offsets = false;
   };
@@ -147,10 +147,10 @@ class safetensors_header final : public nlohmann::json_sax<nlohmann::json> {
       if (e.offsets.size() == 2) return refuse("more than two data_offsets");
       e.offsets.push_back(n);
     } else {
-      if (n > static_cast<std::uint64_t>(std::numeric_limits<index>::max()))
+      if (n > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max()))
         return refuse("a size of " + std::to_string(n) + " in its shape, which overflows");
       if (e.shape.size() == most_axes) return refuse("more than " + std::to_string(most_axes) + " axes");
-      e.shape.push_back(static_cast<index>(n));
+      e.shape.push_back(static_cast<index_t>(n));
     }
     return true;
   }
@@ -277,8 +277,8 @@ class safetensors {
       for (dtype t : safetensors_types) known += (known.empty() ? "" : ", ") + std::string(name_of(t));
       fail_format(path_, who + "unknown dtype " + in_quotes(e.type) + ", expected one of " + known);
     }
-    const index each = bits_of(*type) / 8;
-    const std::optional<index> elements = detail::checked_elements(e.shape, each);
+    const index_t each = bits_of(*type) / 8;
+    const std::optional<index_t> elements = detail::checked_elements(e.shape, each);
     if (!elements) fail_format(path_, who + "shape " + shape_text(e.shape) + " overflows");
 
     const std::uint64_t from = e.offsets[0], to = e.offsets[1], data_size = size - begin;

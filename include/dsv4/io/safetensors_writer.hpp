@@ -23,26 +23,27 @@ namespace dsv4::io {
 class safetensors_writer {
  public:
   /// A tensor whose bytes stay the caller's until `write` has run.
-  void add(std::string name, dtype type, std::vector<index> shape, const void* data) {
+  void add(std::string name, dtype type, std::vector<index_t> shape, const void* data) {
     put(std::move(name), type, std::move(shape)).data = static_cast<const std::byte*>(data);
   }
   /// A tensor whose bytes move into the writer.
-  void add(std::string name, dtype type, std::vector<index> shape, std::vector<std::byte> data) {
+  void add(std::string name, dtype type, std::vector<index_t> shape, std::vector<std::byte> data) {
     entry& e = put(std::move(name), type, std::move(shape));
-    expects_equal(static_cast<index>(data.size()), e.bytes, "safetensors_writer: bytes of the tensor");
+    expects_equal(static_cast<index_t>(data.size()), e.bytes, "safetensors_writer: bytes of the tensor");
     e.owned = std::move(data);
     e.data = e.owned.data();
   }
   /// A tensor that `write` asks for piece by piece, so that it is never in memory: make(at, out) writes bytes
   /// [at, at + out.size()) into `out`.  Pieces are whole rows of the first axis.
-  void add(std::string name, dtype type, std::vector<index> shape, std::function<void(index, std::span<std::byte>)> make) {
+  void add(std::string name, dtype type, std::vector<index_t> shape,
+           std::function<void(index_t, std::span<std::byte>)> make) {
     put(std::move(name), type, std::move(shape)).make = std::move(make);
   }
   /// A view of float, double, bf16, int32 or int64, or of FP8 codes.
   template <class T, int R>
   void add(std::string name, view<T, R> v) {
     const auto n = v.extents();
-    add(std::move(name), type_of<std::remove_const_t<T>>(), std::vector<index>(n.begin(), n.end()),
+    add(std::move(name), type_of<std::remove_const_t<T>>(), std::vector<index_t>(n.begin(), n.end()),
         static_cast<const void*>(v.data()));
   }
   std::map<std::string, std::string> metadata;
@@ -74,18 +75,19 @@ class safetensors_writer {
  private:
   struct entry {
     dtype type;
-    std::vector<index> shape;
-    index bytes;
+    std::vector<index_t> shape;
+    index_t bytes;
     const std::byte* data = nullptr;
     std::vector<std::byte> owned;
-    std::function<void(index, std::span<std::byte>)> make;
+    std::function<void(index_t, std::span<std::byte>)> make;
   };
 
-  static void write_pieces(const std::function<void(const void*, std::size_t)>& sink, const entry& e, std::vector<std::byte>& piece) {
-    constexpr index about = index{1} << 20;
-    const index row = e.shape.empty() || e.shape[0] == 0 ? e.bytes : e.bytes / e.shape[0];
-    const index step = std::max(row, row ? about / row * row : about);
-    for (index at = 0; at < e.bytes; at += step) {
+  static void write_pieces(const std::function<void(const void*, std::size_t)>& sink, const entry& e,
+                           std::vector<std::byte>& piece) {
+    constexpr index_t about = index_t{1} << 20;
+    const index_t row = e.shape.empty() || e.shape[0] == 0 ? e.bytes : e.bytes / e.shape[0];
+    const index_t step = std::max(row, row ? about / row * row : about);
+    for (index_t at = 0; at < e.bytes; at += step) {
       piece.resize(static_cast<std::size_t>(std::min(step, e.bytes - at)));
       e.make(at, piece);
       sink(piece.data(), piece.size());
@@ -114,12 +116,12 @@ class safetensors_writer {
       static_assert(sizeof(T) == 0, "safetensors_writer: no safetensors dtype for this element");
   }
 
-  entry& put(std::string name, dtype type, std::vector<index> shape) {
+  entry& put(std::string name, dtype type, std::vector<index_t> shape) {
     expects(safetensors_type(name_of(type)).has_value(),
             "safetensors_writer: FP4 is written as I8, two codes per byte");
     expects(name != "__metadata__", "safetensors_writer: a tensor cannot be called __metadata__");
-    const index each = bits_of(type) / 8;
-    const std::optional<index> elements = detail::checked_elements(shape, each);
+    const index_t each = bits_of(type) / 8;
+    const std::optional<index_t> elements = detail::checked_elements(shape, each);
     expects(elements.has_value(), "safetensors_writer: shape " + shape_text(shape));
     const auto [at, is_new] =
         entries_.try_emplace(name, entry{type, std::move(shape), *elements * each, nullptr, {}, {}});
@@ -132,7 +134,7 @@ class safetensors_writer {
     std::string json = "{";
     if (!metadata.empty())
       json += "\"__metadata__\":" + nlohmann::json(metadata).dump() + (entries_.empty() ? "" : ",");
-    index at = 0;
+    index_t at = 0;
     bool first = true;
     for (const auto& [name, e] : entries_) {
       if (!std::exchange(first, false)) json += ",";

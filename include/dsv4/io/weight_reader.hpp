@@ -32,20 +32,20 @@ namespace detail {
 
 /// First element for which bad(bits), or -1; whole blocks are tested without a branch.
 template <class Bits, class Test>
-index first_where(const std::byte* data, index n, Test bad) {
-  constexpr index block = 4096;
-  for (index b = 0; b < n; b += block) {
-    const index end = std::min(n, b + block);
+index_t first_where(const std::byte* data, index_t n, Test bad) {
+  constexpr index_t block = 4096;
+  for (index_t b = 0; b < n; b += block) {
+    const index_t end = std::min(n, b + block);
     unsigned any = 0;
-    for (index i = b; i < end; ++i) {
+    for (index_t i = b; i < end; ++i) {
       Bits v;
-      std::memcpy(&v, data + i * static_cast<index>(sizeof(Bits)), sizeof(Bits));
+      std::memcpy(&v, data + i * static_cast<index_t>(sizeof(Bits)), sizeof(Bits));
       any |= static_cast<unsigned>(bad(v));
     }
     if (!any) continue;
-    for (index i = b; i < end; ++i) {
+    for (index_t i = b; i < end; ++i) {
       Bits v;
-      std::memcpy(&v, data + i * static_cast<index>(sizeof(Bits)), sizeof(Bits));
+      std::memcpy(&v, data + i * static_cast<index_t>(sizeof(Bits)), sizeof(Bits));
       if (bad(v)) return i;
     }
   }
@@ -53,7 +53,7 @@ index first_where(const std::byte* data, index n, Test bad) {
 }
 
 /// First NaN or infinity of a tensor, or -1.
-inline index first_not_finite(const tensor_info& t) {
+inline index_t first_not_finite(const tensor_info& t) {
   switch (t.type) {
     case dtype::f32:
       return first_where<std::uint32_t>(t.data, t.elements,
@@ -79,7 +79,7 @@ class weight_reader {
   /// A small vector or table as floats; every element finite.
   template <int R, class... N>
   tensor<float, R> floats(const std::string& name, N... n) {
-    const std::vector<index> shape{n...};
+    const std::vector<index_t> shape{n...};
     const std::string wanted = "F32, BF16 or F16 " + shape_text(shape);
     const stored_tensor& t = need(name, wanted);
     const tensor_info& s = *t.stored;
@@ -87,7 +87,7 @@ class weight_reader {
     if (!typed || s.shape != shape) fail(t, found(t) + ", expected " + wanted);
     check_finite(t);
     tensor<float, R> out(n...);
-    for (index i = 0; i < s.elements; ++i) {
+    for (index_t i = 0; i < s.elements; ++i) {
       if (s.type == dtype::f32) {
         std::memcpy(out.data() + i, s.data + 4 * i, 4);
       } else {
@@ -98,19 +98,19 @@ class weight_reader {
     }
     return out;
   }
-  tensor<float, 1> vector(const std::string& name, index n) { return floats<1>(name, n); }
+  tensor<float, 1> vector(const std::string& name, index_t n) { return floats<1>(name, n); }
 
   /// Where in a stack of planes a matrix lies: rows [part, part + 1) * rows of plane `plane`.
   struct stack {
-    index planes, plane, parts, part;
+    index_t planes, plane, parts, part;
   };
   static constexpr stack alone{0, 0, 1, 0};  // planes 0: not stacked, two axes
 
   /// A matrix `stem`.weight [rows, cols] with, where quantised, `stem`.scale.
-  weight_matrix matrix(const std::string& stem, index rows, index cols, const stack& in = alone) {
+  weight_matrix matrix(const std::string& stem, index_t rows, index_t cols, const stack& in = alone) {
     return matrix_of(stem + ".weight", stem + ".scale", rows, cols, in);
   }
-  weight_matrix matrix_of(const std::string& name, const std::string& scale_name, index rows, index cols,
+  weight_matrix matrix_of(const std::string& name, const std::string& scale_name, index_t rows, index_t cols,
                           const stack& in = alone) {
     const std::string wanted = "F32, BF16, F16 or F8_E4M3 " + shape_text(stacked(rows, cols, in)) +
                                " or I8 (FP4) " + shape_text(stacked(rows, cols / 2, in));
@@ -125,30 +125,30 @@ class weight_reader {
     if (!typed || (fp4 && cols % 2) || s.shape != stacked(rows, fp4 ? cols / 2 : cols, in))
       fail(t, found(t) + ", expected " + wanted);
     // Place in the file.
-    const index first = (in.plane * in.parts + in.part) * rows;
+    const index_t first = (in.plane * in.parts + in.part) * rows;
     w.data = aligned(s.data + first * w.row_bytes(), rows * w.row_bytes(), s.type);
     attach_scale(w, t, scale_name, in);
     return w;
   }
 
   /// Expert ids of every token, each in [0, experts).
-  expert_table ids(const std::string& name, index rows, index k, index experts) {
-    const std::vector<index> shape{rows, k};
+  expert_table ids(const std::string& name, index_t rows, index_t k, index_t experts) {
+    const std::vector<index_t> shape{rows, k};
     const std::string wanted = "I64 or I32 " + shape_text(shape);
     const stored_tensor& t = need(name, wanted);
     if ((t.stored->type != dtype::i64 && t.stored->type != dtype::i32) || t.stored->shape != shape)
       fail(t, found(t) + ", expected " + wanted);
     const expert_table table{t.stored->type, t.stored->data, shape[0], shape[1]};
-    for (index v = 0; v < table.rows; ++v)
-      for (index j = 0; j < table.k; ++j)
-        if (const index e = table.at(v, j); e < 0 || e >= experts)
+    for (index_t v = 0; v < table.rows; ++v)
+      for (index_t j = 0; j < table.k; ++j)
+        if (const index_t e = table.at(v, j); e < 0 || e >= experts)
           fail(t, "found expert " + std::to_string(e) + " for token " + std::to_string(v) +
                       ", expected 0 <= id < " + std::to_string(experts));
     return table;
   }
 
   void check_finite(const stored_tensor& t) const {
-    const index at = detail::first_not_finite(*t.stored);
+    const index_t at = detail::first_not_finite(*t.stored);
     if (at >= 0)
       fail(t, "element " + std::to_string(at) + " is NaN or infinite, expected finite numbers only");
   }
@@ -175,8 +175,9 @@ class weight_reader {
     return "found " + std::string(name_of(t.stored->type)) + " " + shape_text(t.stored->shape);
   }
 
-  static std::vector<index> stacked(index rows, index cols, const stack& in) {
-    return in.planes ? std::vector<index>{in.planes, in.parts * rows, cols} : std::vector<index>{rows, cols};
+  static std::vector<index_t> stacked(index_t rows, index_t cols, const stack& in) {
+    return in.planes ? std::vector<index_t>{in.planes, in.parts * rows, cols}
+                     : std::vector<index_t>{rows, cols};
   }
 
   /// The scale of a quantised matrix; the tile is the one whose grid has the scale's shape.
@@ -186,9 +187,9 @@ class weight_reader {
       if (scale) check_scale_is_one(*scale, t);
       return;
     }
-    constexpr std::array<index, 2> fp8{fp8_tile, fp8_tile}, fp4{1, fp4_tile_cols};
+    constexpr std::array<index_t, 2> fp8{fp8_tile, fp8_tile}, fp4{1, fp4_tile_cols};
     const bool is_fp4 = w.type == dtype::f4_e2m1;
-    const auto grid = [&](const std::array<index, 2>& tile) {
+    const auto grid = [&](const std::array<index_t, 2>& tile) {
       return stacked((w.rows + tile[0] - 1) / tile[0], (w.cols + tile[1] - 1) / tile[1], in);
     };
     const std::string wanted = "F8_E8M0 or F32 " + shape_text(grid(is_fp4 ? fp4 : fp8)) + " or " +
@@ -200,8 +201,8 @@ class weight_reader {
       w.scale_type = s.type;
       w.tile_rows = tile[0];
       w.tile_cols = tile[1];
-      const index rows = (w.rows + tile[0] - 1) / tile[0], row_bytes = w.scale_cols() * bits_of(s.type) / 8;
-      const index first = (in.plane * in.parts + in.part) * rows;
+      const index_t rows = (w.rows + tile[0] - 1) / tile[0], row_bytes = w.scale_cols() * bits_of(s.type) / 8;
+      const index_t first = (in.plane * in.parts + in.part) * rows;
       w.scale = aligned(s.data + first * row_bytes, rows * row_bytes, s.type);
       return;
     }
@@ -212,7 +213,7 @@ class weight_reader {
   void check_scale_is_one(const stored_tensor& scale, const stored_tensor& of) const {
     const tensor_info& s = *scale.stored;
     bool one = s.type == dtype::f32 || s.type == dtype::f8_e8m0;
-    for (index i = 0; one && i < s.elements; ++i) {
+    for (index_t i = 0; one && i < s.elements; ++i) {
       float x = 1;
       if (s.type == dtype::f32) std::memcpy(&x, s.data + 4 * i, 4);
       one = s.type == dtype::f32 ? x == 1 : s.data[i] == std::byte{127};
@@ -223,7 +224,7 @@ class weight_reader {
   }
 
   /// The bytes themselves where the file aligns their elements, else an aligned copy.
-  const std::byte* aligned(const std::byte* data, index bytes, dtype type) {
+  const std::byte* aligned(const std::byte* data, index_t bytes, dtype type) {
     if (reinterpret_cast<std::uintptr_t>(data) % static_cast<std::size_t>(bits_of(type) / 8) == 0)
       return data;
     auto& copy =

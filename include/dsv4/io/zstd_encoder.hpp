@@ -42,7 +42,8 @@ class zstd_encoder {
     for (std::size_t left = 1; mode == ZSTD_e_end ? left > 0 : in.pos < in.size;) {
       ZSTD_outBuffer out{buffer_.data(), buffer_.size(), 0};
       left = ZSTD_compressStream2(context_.get(), &out, &in, mode);
-      if (ZSTD_isError(left)) throw internal_error(std::string("zstd cannot compress: ") + ZSTD_getErrorName(left));
+      if (ZSTD_isError(left))
+        throw internal_error(std::string("zstd cannot compress: ") + ZSTD_getErrorName(left));
       if (out.pos > 0) sink_(buffer_.data(), out.pos);
     }
   }

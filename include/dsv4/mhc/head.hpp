@@ -16,7 +16,7 @@ namespace dsv4 {
 /// Where the head's weights lie: the model's own, or those of an MTP block with the shared vocabulary.
 struct head_weights {
   const hyper_head_weights* mix;
-  view<const float, 1> norm;  // [d]
+  view<const float, 1> norm;        // [d]
   const weight_matrix* vocabulary;  // [v, d]
 };
 
@@ -26,15 +26,15 @@ void head(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, vie
           const head_weights& w, view<wide_t<E>, 2> logits /*[t,v]*/) {
   using W = wide_t<E>;
   workspace::scope here(scratch);
-  const index t = h.extent(0), n = h.extent(1), d = h.extent(2);
+  const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);
   auto mixes = scratch.take<W>(t, n);  // [t, n]
   auto pre = scratch.take<W>(t, n);    // [t, n]
   auto y = scratch.take<A>(t, d);      // [t, d]
 
   // pre_j = sigmoid(mix_j scale + base_j) + eps
   kernel::hc_mixes<E>::run(e, view<const A, 2>(h.reshape(t, n * d)), w.mix->fn, c.rms_norm_eps, mixes);
-  for (index i = 0; i < t; ++i)
-    for (index j = 0; j < n; ++j)
+  for (index_t i = 0; i < t; ++i)
+    for (index_t j = 0; j < n; ++j)
       pre(i, j) = sigmoid(mixes(i, j) * W(w.mix->scale[0]) + W(w.mix->base[j])) + W(c.hc_eps);
   tap.rows(site::hc_head_pre, pre);
   kernel::hc_collapse<E>::run(e, view<const W, 2>(pre), view<const A, 3>(h), y);

@@ -25,16 +25,16 @@ struct hc_post<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<const A, 2> out, view<const double, 2> post, view<const double, 3> comb,
                   view<A, 3> h) {
-    const index n = h.extent(1);
+    const index_t n = h.extent(1);
     tensor<A, 1> next(n);
-    for (index t = 0; t < h.extent(0); ++t)
-      for (index d = 0; d < h.extent(2); ++d) {
-        for (index j = 0; j < n; ++j) {
+    for (index_t t = 0; t < h.extent(0); ++t)
+      for (index_t d = 0; d < h.extent(2); ++d) {
+        for (index_t j = 0; j < n; ++j) {
           double sum = post(t, j) * widen<double>(out(t, d));
-          for (index i = 0; i < n; ++i) sum += comb(t, i, j) * widen<double>(h(t, i, d));
+          for (index_t i = 0; i < n; ++i) sum += comb(t, i, j) * widen<double>(h(t, i, d));
           next[j] = store<A>(sum);
         }
-        for (index j = 0; j < n; ++j) h(t, j, d) = next[j];
+        for (index_t j = 0; j < n; ++j) h(t, j, d) = next[j];
       }
   }
 };

@@ -40,22 +40,24 @@ template <>
 struct hc_mixes<exec::ref> {
   // einsum: t c, m c -> t m   (c = all channels of all streams)
   template <class A>
-  static void run(exec::ref& e, view<const A, 2> x, const weight_matrix& fn, double eps, view<double, 2> mixes) {
+  static void run(exec::ref& e, view<const A, 2> x, const weight_matrix& fn, double eps,
+                  view<double, 2> mixes) {
     linear<exec::ref>::run(e, x, fn, mixes);
-    for (index t = 0; t < x.extent(0); ++t) {
+    for (index_t t = 0; t < x.extent(0); ++t) {
       double squares = 0;
-      for (index c = 0; c < x.extent(1); ++c) squares += widen<double>(x(t, c)) * widen<double>(x(t, c));
+      for (index_t c = 0; c < x.extent(1); ++c) squares += widen<double>(x(t, c)) * widen<double>(x(t, c));
       const double r = 1 / std::sqrt(squares / double(x.extent(1)) + eps);
-      for (index m = 0; m < mixes.extent(1); ++m) mixes(t, m) *= r;
+      for (index_t m = 0; m < mixes.extent(1); ++m) mixes(t, m) *= r;
     }
   }
 };
 
 template <>
 struct hc_split<exec::ref> {
-  static void run(exec::ref&, view<const double, 2> mixes, view<const float, 1> scale, view<const float, 1> base,
-                  index iterations, double eps, view<double, 2> pre, view<double, 2> post, view<double, 3> comb) {
-    for (index t = 0; t < mixes.extent(0); ++t)
+  static void run(exec::ref&, view<const double, 2> mixes, view<const float, 1> scale,
+                  view<const float, 1> base, index_t iterations, double eps, view<double, 2> pre,
+                  view<double, 2> post, view<double, 3> comb) {
+    for (index_t t = 0; t < mixes.extent(0); ++t)
       split_mixes<double>(mixes[t], scale, base, iterations, eps, pre[t], post[t], comb[t]);
   }
 };
@@ -65,10 +67,10 @@ struct hc_collapse<exec::ref> {
   // einsum: t n, t n d -> t d
   template <class A>
   static void run(exec::ref&, view<const double, 2> pre, view<const A, 3> h, view<A, 2> y) {
-    for (index t = 0; t < h.extent(0); ++t)
-      for (index d = 0; d < h.extent(2); ++d) {
+    for (index_t t = 0; t < h.extent(0); ++t)
+      for (index_t d = 0; d < h.extent(2); ++d) {
         double sum = 0;
-        for (index j = 0; j < h.extent(1); ++j) sum += pre(t, j) * widen<double>(h(t, j, d));
+        for (index_t j = 0; j < h.extent(1); ++j) sum += pre(t, j) * widen<double>(h(t, j, d));
         y(t, d) = store<A>(sum);
       }
   }
@@ -88,15 +90,16 @@ struct hyper_sites {
 };
 inline constexpr hyper_sites hc_attn_sites{site::hc_attn_mixes, site::hc_attn_pre, site::hc_attn_post,
                                            site::hc_attn_comb, site::hc_attn_y};
-inline constexpr hyper_sites hc_ffn_sites{site::hc_ffn_mixes, site::hc_ffn_pre, site::hc_ffn_post, site::hc_ffn_comb,
-                                          site::hc_ffn_y};
+inline constexpr hyper_sites hc_ffn_sites{site::hc_ffn_mixes, site::hc_ffn_pre, site::hc_ffn_post,
+                                          site::hc_ffn_comb, site::hc_ffn_y};
 
 /// y = sum_j pre_j h_j, and the post and comb to write with.  Views live in `scratch`.
 template <execution E, class A, observer Tap>
-hyper_mix<wide_t<E>> hc_pre(E& e, workspace& scratch, const tapper<Tap>& tap, const hyper_sites& names, const config& c,
-                            view<A, 3> h /*[t,n,d]*/, const hyper_connection_weights& w, view<A, 2> y /*[t,d]*/) {
+hyper_mix<wide_t<E>> hc_pre(E& e, workspace& scratch, const tapper<Tap>& tap, const hyper_sites& names,
+                            const config& c, view<A, 3> h /*[t,n,d]*/, const hyper_connection_weights& w,
+                            view<A, 2> y /*[t,d]*/) {
   using W = wide_t<E>;
-  const index t = h.extent(0), n = h.extent(1), d = h.extent(2);
+  const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);
   expects_equal(w.fn.rows, (2 + n) * n, "hc_pre: rows of fn");
   expects_equal(w.fn.cols, n * d, "hc_pre: columns of fn");
   hyper_mix<W> mix{scratch.take<W>(t, n), scratch.take<W>(t, n, n)};

@@ -24,31 +24,31 @@ W sigmoid(W x) {
 
 /// comb[i][j] of one token in place, from logits to the balanced matrix.  W: arithmetic type.
 template <class W>
-void sinkhorn(view<W, 2> comb /*[i,j]*/, index iterations, W eps) {
-  const index n = comb.extent(0);
+void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
+  const index_t n = comb.extent(0);
   const auto divide_by_sum_over_i = [&] {
-    for (index j = 0; j < n; ++j) {
+    for (index_t j = 0; j < n; ++j) {
       W sum = 0;
-      for (index i = 0; i < n; ++i) sum += comb(i, j);
-      for (index i = 0; i < n; ++i) comb(i, j) /= sum + eps;
+      for (index_t i = 0; i < n; ++i) sum += comb(i, j);
+      for (index_t i = 0; i < n; ++i) comb(i, j) /= sum + eps;
     }
   };
   const auto divide_by_sum_over_j = [&] {
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       W sum = 0;
-      for (index j = 0; j < n; ++j) sum += comb(i, j);
-      for (index j = 0; j < n; ++j) comb(i, j) /= sum + eps;
+      for (index_t j = 0; j < n; ++j) sum += comb(i, j);
+      for (index_t j = 0; j < n; ++j) comb(i, j) /= sum + eps;
     }
   };
   // Softmax over j, kept off zero; then columns first, and (iterations - 1) times rows and columns.
-  for (index i = 0; i < n; ++i) {
+  for (index_t i = 0; i < n; ++i) {
     W largest = comb(i, 0), sum = 0;
-    for (index j = 1; j < n; ++j) largest = std::max(largest, comb(i, j));
-    for (index j = 0; j < n; ++j) sum += comb(i, j) = std::exp(comb(i, j) - largest);
-    for (index j = 0; j < n; ++j) comb(i, j) = comb(i, j) / sum + eps;
+    for (index_t j = 1; j < n; ++j) largest = std::max(largest, comb(i, j));
+    for (index_t j = 0; j < n; ++j) sum += comb(i, j) = std::exp(comb(i, j) - largest);
+    for (index_t j = 0; j < n; ++j) comb(i, j) = comb(i, j) / sum + eps;
   }
   divide_by_sum_over_i();
-  for (index k = 1; k < iterations; ++k) {
+  for (index_t k = 1; k < iterations; ++k) {
     divide_by_sum_over_j();
     divide_by_sum_over_i();
   }
@@ -56,20 +56,20 @@ void sinkhorn(view<W, 2> comb /*[i,j]*/, index iterations, W eps) {
 
 /// The three uses of one token's mixes.  scale holds alpha of pre, post and comb; base the static part.
 template <class W>
-void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3]*/, view<const float, 1> base /*[m]*/,
-                 index iterations, double eps, view<W, 1> pre /*[n]*/, view<W, 1> post /*[n]*/,
-                 view<W, 2> comb /*[n,n]*/) {
-  const index n = pre.extent(0);
-  for (index j = 0; j < n; ++j) {
-    pre[j] = sigmoid(mixes[j] * W(scale[0]) + W(base[j])) + W(eps);        // Eq. (6)
-    post[j] = 2 * sigmoid(mixes[n + j] * W(scale[1]) + W(base[n + j]));    // Eq. (7)
+void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3]*/,
+                 view<const float, 1> base /*[m]*/, index_t iterations, double eps, view<W, 1> pre /*[n]*/,
+                 view<W, 1> post /*[n]*/, view<W, 2> comb /*[n,n]*/) {
+  const index_t n = pre.extent(0);
+  for (index_t j = 0; j < n; ++j) {
+    pre[j] = sigmoid(mixes[j] * W(scale[0]) + W(base[j])) + W(eps);      // Eq. (6)
+    post[j] = 2 * sigmoid(mixes[n + j] * W(scale[1]) + W(base[n + j]));  // Eq. (7)
   }
-  for (index i = 0; i < n; ++i)
-    for (index j = 0; j < n; ++j) {
-      const index at = 2 * n + n * i + j;
-      comb(i, j) = mixes[at] * W(scale[2]) + W(base[at]);                  // Eq. (4)
+  for (index_t i = 0; i < n; ++i)
+    for (index_t j = 0; j < n; ++j) {
+      const index_t at = 2 * n + n * i + j;
+      comb(i, j) = mixes[at] * W(scale[2]) + W(base[at]);  // Eq. (4)
     }
-  sinkhorn(comb, iterations, W(eps));                                      // Eq. (8)
+  sinkhorn(comb, iterations, W(eps));  // Eq. (8)
 }
 
 }  // namespace dsv4

@@ -25,9 +25,9 @@ template <>
 struct add_to_streams<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<const A, 2> a, view<A, 3> b) {
-    for (index t = 0; t < b.extent(0); ++t)
-      for (index j = 0; j < b.extent(1); ++j)
-        for (index d = 0; d < b.extent(2); ++d)
+    for (index_t t = 0; t < b.extent(0); ++t)
+      for (index_t j = 0; j < b.extent(1); ++j)
+        for (index_t d = 0; d < b.extent(2); ++d)
           b(t, j, d) = store<A>(widen<double>(a(t, d)) + widen<double>(b(t, j, d)));
   }
 };
@@ -40,7 +40,7 @@ void mtp_input(E& e, workspace& scratch, const config& c, std::span<const std::i
                view<act_t<P>, 3> x /*[t,n,d]*/) {
   using A = act_t<P>;
   workspace::scope here(scratch);
-  const index t = h.extent(0), n = h.extent(1), d = h.extent(2);
+  const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);
   auto token = scratch.take<A>(t, d), projected = scratch.take<A>(t, d);  // [t, d]
   embed(next, embed_table, token);
   rms_norm(e, token, w.enorm, c.rms_norm_eps, token);

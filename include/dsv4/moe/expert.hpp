@@ -24,7 +24,7 @@ void expert(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,d]*/, const exper
             view<const wide_t<E>, 1> weight /*[t]*/, double limit, view<act_t<P>, 2> y /*[t,d]*/) {
   using A = act_t<P>;
   workspace::scope here(scratch);
-  const index t = x.extent(0), inner = w.w1.rows;
+  const index_t t = x.extent(0), inner = w.w1.rows;
   auto a = scratch.take<A>(t, inner), u = scratch.take<A>(t, inner);  // [t, i]
   const product_input<P, E> input(e, scratch, x);
   input.times(e, w.w1, a);
@@ -47,17 +47,17 @@ struct experts<exec::ref> {
   static void run(exec::ref& e, workspace& scratch, view<act_t<P>, 2> x, const routing<double>& route,
                   const std::vector<expert_weights>& all, double limit, view<double, 2> routed) {
     using A = act_t<P>;
-    const index tokens = x.extent(0), d = x.extent(1), k = route.indices.extent(1);
+    const index_t tokens = x.extent(0), d = x.extent(1), k = route.indices.extent(1);
     std::fill(routed.begin(), routed.end(), 0.0);
-    for (index id = 0; id < static_cast<index>(all.size()); ++id) {
+    for (index_t id = 0; id < static_cast<index_t>(all.size()); ++id) {
       // Gather the tokens of this expert and their weights …
       workspace::scope here(scratch);
       auto own = scratch.take<A>(tokens * k, d);
       auto weight = scratch.take<double>(tokens * k);
-      auto token = scratch.take<index>(tokens * k);
-      index n = 0;
-      for (index t = 0; t < tokens; ++t)
-        for (index j = 0; j < k; ++j)
+      auto token = scratch.take<index_t>(tokens * k);
+      index_t n = 0;
+      for (index_t t = 0; t < tokens; ++t)
+        for (index_t j = 0; j < k; ++j)
           if (route.indices(t, j) == id) {
             std::copy_n(x[t].data(), d, own[n].data());
             weight[n] = route.weights(t, j);
@@ -67,8 +67,8 @@ struct experts<exec::ref> {
       // … run it, and add its (stored) output to theirs.
       auto y = scratch.take<A>(n, d);
       expert<P>(e, scratch, own.rows(0, n), all[static_cast<std::size_t>(id)], weight.rows(0, n), limit, y);
-      for (index i = 0; i < n; ++i)
-        for (index c = 0; c < d; ++c) routed(token[i], c) += widen<double>(y(i, c));
+      for (index_t i = 0; i < n; ++i)
+        for (index_t c = 0; c < d; ++c) routed(token[i], c) += widen<double>(y(i, c));
     }
   }
 };

@@ -19,7 +19,7 @@ template <>
 struct add_shared<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<const double, 2> routed, view<const A, 2> shared, view<A, 2> out) {
-    for (index i = 0; i < out.size(); ++i)
+    for (index_t i = 0; i < out.size(); ++i)
       out.data()[i] = store<A>(routed.data()[i] + widen<double>(shared.data()[i]));
   }
 };

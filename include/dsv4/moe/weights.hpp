@@ -17,10 +17,10 @@ namespace dsv4 {
 struct expert_table {
   dtype type = dtype::i64;
   const std::byte* data = nullptr;
-  index rows = 0, k = 0;
+  index_t rows = 0, k = 0;
 
   bool present() const { return data != nullptr; }
-  index at(index token, index j) const {
+  index_t at(index_t token, index_t j) const {
     if (type == dtype::i64) {
       std::int64_t v;
       std::memcpy(&v, data + (token * k + j) * 8, 8);
@@ -33,9 +33,9 @@ struct expert_table {
 };
 
 struct gate_weights {
-  weight_matrix weight;    // [E, D]
-  tensor<float, 1> bias;   // [E]         selection only; empty in hash layers
-  expert_table tid2eid;    // [vocab, k]  hash layers only
+  weight_matrix weight;   // [E, D]
+  tensor<float, 1> bias;  // [E]         selection only; empty in hash layers
+  expert_table tid2eid;   // [vocab, k]  hash layers only
 };
 
 /// One SwiGLU expert: w2(silu(w1 x) * w3 x).

@@ -19,9 +19,9 @@
 
 namespace dsv4 {
 
-inline constexpr index fp8_tile = 128;       // FP8 weights: 128 x 128, activations 1 x 128
-inline constexpr index fp4_tile_cols = 32;   // FP4 weights: 1 x 32
-inline constexpr index kv_quant_block = 64;  // KV cache: 1 x 64 of the channels without position
+inline constexpr index_t fp8_tile = 128;       // FP8 weights: 128 x 128, activations 1 x 128
+inline constexpr index_t fp4_tile_cols = 32;   // FP4 weights: 1 x 32
+inline constexpr index_t kv_quant_block = 64;  // KV cache: 1 x 64 of the channels without position
 
 template <>
 inline constexpr dtype dtype_of<bf16> = dtype::bf16;
@@ -30,22 +30,22 @@ inline constexpr dtype dtype_of<bf16> = dtype::bf16;
 struct weight_matrix {
   dtype type = dtype::f32;
   const std::byte* data = nullptr;
-  index rows = 0, cols = 0;  // [o, i], logical (FP4: cols counts codes, not bytes)
+  index_t rows = 0, cols = 0;  // [o, i], logical (FP4: cols counts codes, not bytes)
 
   dtype scale_type = dtype::f8_e8m0;  // f8_e8m0 or f32
   const std::byte* scale = nullptr;   // [ceil(rows / tile_rows), ceil(cols / tile_cols)], or null
-  index tile_rows = 1, tile_cols = 1;
+  index_t tile_rows = 1, tile_cols = 1;
 
   bool present() const { return data != nullptr; }
   bool quantised() const { return type == dtype::f8_e4m3 || type == dtype::f4_e2m1; }
-  index scale_cols() const { return (cols + tile_cols - 1) / tile_cols; }
-  index row_bytes() const { return cols * bits_of(type) / 8; }
-  const std::byte* row(index o) const { return data + o * row_bytes(); }
+  index_t scale_cols() const { return (cols + tile_cols - 1) / tile_cols; }
+  index_t row_bytes() const { return cols * bits_of(type) / 8; }
+  const std::byte* row(index_t o) const { return data + o * row_bytes(); }
 
   /// Scale of the tile that holds element (o, i); 1 without scales.
-  double scale_at(index o, index i) const {
+  double scale_at(index_t o, index_t i) const {
     if (!scale) return 1;
-    const index at = (o / tile_rows) * scale_cols() + i / tile_cols;
+    const index_t at = (o / tile_rows) * scale_cols() + i / tile_cols;
     if (scale_type == dtype::f8_e8m0) return e8m0::from_bits(std::to_integer<unsigned>(scale[at])).decode();
     float s;
     std::memcpy(&s, scale + at * 4, 4);
@@ -53,7 +53,7 @@ struct weight_matrix {
   }
 
   /// code * scale, exact in double for every published format.
-  double at(index o, index i) const {
+  double at(index_t o, index_t i) const {
     const std::byte* r = row(o);
     switch (type) {
       case dtype::f32: {
@@ -82,9 +82,9 @@ struct quantised_activations {
   view<const e4m3, 2> code;    // [t, k]
   view<const float, 2> scale;  // [t, ceil(k / 128)]
 
-  index rows() const { return code.extent(0); }
-  index cols() const { return code.extent(1); }
-  double at(index t, index k) const { return code(t, k).decode() * double(scale(t, k / fp8_tile)); }
+  index_t rows() const { return code.extent(0); }
+  index_t cols() const { return code.extent(1); }
+  double at(index_t t, index_t k) const { return code(t, k).decode() * double(scale(t, k / fp8_tile)); }
 };
 
 }  // namespace dsv4

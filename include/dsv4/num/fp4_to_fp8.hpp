@@ -33,36 +33,41 @@ inline constexpr int e8m0_bias = 127;
 
 /// The spread of the FP4 scales in one FP8 tile; scales as exponents of two.
 struct fp4_spread {
-  index tile_row = 0, tile_col = 0;  // of the FP8 tile
+  index_t tile_row = 0, tile_col = 0;  // of the FP8 tile
   int largest = 0, smallest = 0;
-  index largest_row = 0, largest_col = 0, smallest_row = 0, smallest_col = 0;  // first element of the FP4 tile
+  index_t largest_row = 0, largest_col = 0, smallest_row = 0,
+          smallest_col = 0;  // first element of the FP4 tile
   int ratio() const { return largest - smallest; }
 };
 
 namespace detail {
 inline void check_fp4(const weight_matrix& w) {
-  expects(w.type == dtype::f4_e2m1 && w.scale && w.scale_type == dtype::f8_e8m0 && w.tile_rows == 1 && w.tile_cols == fp4_tile_cols,
+  expects(w.type == dtype::f4_e2m1 && w.scale && w.scale_type == dtype::f8_e8m0 && w.tile_rows == 1 &&
+              w.tile_cols == fp4_tile_cols,
           "fp4_to_fp8: expected FP4 with one E8M0 scale per row and 32 columns");
 }
-inline unsigned fp4_code(const weight_matrix& w, index o, index i) {
+inline unsigned fp4_code(const weight_matrix& w, index_t o, index_t i) {
   const unsigned pair = std::to_integer<unsigned>(w.row(o)[i / 2]);
   return i % 2 ? pair >> 4 : pair & 15;
 }
 }  // namespace detail
 
 /// Spread of FP8 tile (a, b); none when all of it is zero.  @throws unsupported a NaN scale
-inline std::optional<fp4_spread> spread_of_tile(const weight_matrix& w, index a, index b) {
+inline std::optional<fp4_spread> spread_of_tile(const weight_matrix& w, index_t a, index_t b) {
   std::optional<fp4_spread> s;
-  const index last_row = std::min((a + 1) * fp8_tile, w.rows), last_col = std::min((b + 1) * fp8_tile, w.cols);
-  for (index o = a * fp8_tile; o < last_row; ++o)
-    for (index from = b * fp8_tile; from < last_col; from += fp4_tile_cols) {
+  const index_t last_row = std::min((a + 1) * fp8_tile, w.rows),
+                last_col = std::min((b + 1) * fp8_tile, w.cols);
+  for (index_t o = a * fp8_tile; o < last_row; ++o)
+    for (index_t from = b * fp8_tile; from < last_col; from += fp4_tile_cols) {
       bool zero = true;
-      for (index i = from; i < std::min(from + fp4_tile_cols, w.cols); ++i)
+      for (index_t i = from; i < std::min(from + fp4_tile_cols, w.cols); ++i)
         zero = zero && (detail::fp4_code(w, o, i) & e2m1::magnitude_mask) == 0;
       if (zero) continue;
-      const auto scale = e8m0::from_bits(std::to_integer<unsigned>(w.scale[o * w.scale_cols() + from / fp4_tile_cols]));
+      const auto scale =
+          e8m0::from_bits(std::to_integer<unsigned>(w.scale[o * w.scale_cols() + from / fp4_tile_cols]));
       if (scale.is_nan())
-        throw unsupported("fp4_to_fp8: the scale of row " + std::to_string(o) + ", column " + std::to_string(from) + " is NaN");
+        throw unsupported("fp4_to_fp8: the scale of row " + std::to_string(o) + ", column " +
+                          std::to_string(from) + " is NaN");
       const int e = scale.bits - e8m0_bias;
       if (!s) s = fp4_spread{a, b, e, e, o, from, o, from};
       if (e > s->largest) s->largest = e, s->largest_row = o, s->largest_col = from;
@@ -75,8 +80,8 @@ inline std::optional<fp4_spread> spread_of_tile(const weight_matrix& w, index a,
 inline std::optional<fp4_spread> widest_spread(const weight_matrix& w /*[o,i]*/) {
   detail::check_fp4(w);
   std::optional<fp4_spread> widest;
-  for (index a = 0; a * fp8_tile < w.rows; ++a)
-    for (index b = 0; b * fp8_tile < w.cols; ++b) {
+  for (index_t a = 0; a * fp8_tile < w.rows; ++a)
+    for (index_t b = 0; b * fp8_tile < w.cols; ++b) {
       const std::optional<fp4_spread> s = spread_of_tile(w, a, b);
       if (s && (!widest || s->ratio() > widest->ratio())) widest = s;
     }
@@ -84,8 +89,9 @@ inline std::optional<fp4_spread> widest_spread(const weight_matrix& w /*[o,i]*/)
 }
 
 /// The same values as e4m3 codes and one scale per 128 x 128.  `name` is for the message.
-inline void fp4_to_fp8(const weight_matrix& w /*[o,i]*/, view<e4m3, 2> code /*[o,i]*/, view<e8m0, 2> scale /*[o/128,i/128]*/,
-                       cast_limit limit = cast_limit::released, std::string_view name = "fp4_to_fp8") {
+inline void fp4_to_fp8(const weight_matrix& w /*[o,i]*/, view<e4m3, 2> code /*[o,i]*/,
+                       view<e8m0, 2> scale /*[o/128,i/128]*/, cast_limit limit = cast_limit::released,
+                       std::string_view name = "fp4_to_fp8") {
   // contract
   detail::check_fp4(w);
   expects_equal(code.extent(0), w.rows, "fp4_to_fp8: rows of codes");
@@ -93,25 +99,29 @@ inline void fp4_to_fp8(const weight_matrix& w /*[o,i]*/, view<e4m3, 2> code /*[o
   expects_equal(scale.extent(0), (w.rows + fp8_tile - 1) / fp8_tile, "fp4_to_fp8: rows of scales");
   expects_equal(scale.extent(1), (w.cols + fp8_tile - 1) / fp8_tile, "fp4_to_fp8: columns of scales");
 
-  for (index a = 0; a < scale.extent(0); ++a)
-    for (index b = 0; b < scale.extent(1); ++b) {
+  for (index_t a = 0; a < scale.extent(0); ++a)
+    for (index_t b = 0; b < scale.extent(1); ++b) {
       const std::optional<fp4_spread> s = spread_of_tile(w, a, b);
       if (s && s->ratio() > static_cast<int>(limit)) {
-        const auto place = [](int e, index o, index i) {
+        const auto place = [](int e, index_t o, index_t i) {
           return "2^" + std::to_string(e) + " at row " + std::to_string(o) + ", column " + std::to_string(i);
         };
-        throw unsupported(std::string(name) + ": FP8 tile (" + std::to_string(a) + ", " + std::to_string(b) + "): its FP4 scales go from " +
-                          place(s->smallest, s->smallest_row, s->smallest_col) + " to " + place(s->largest, s->largest_row, s->largest_col) +
-                          ": a ratio of 2^" + std::to_string(s->ratio()) + ", at most 2^" + std::to_string(static_cast<int>(limit)) +
-                          (limit == cast_limit::exact ? " is lossless" : " is what the released kernels take (lossless: 2^14)"));
+        throw unsupported(
+            std::string(name) + ": FP8 tile (" + std::to_string(a) + ", " + std::to_string(b) +
+            "): its FP4 scales go from " + place(s->smallest, s->smallest_row, s->smallest_col) + " to " +
+            place(s->largest, s->largest_row, s->largest_col) + ": a ratio of 2^" +
+            std::to_string(s->ratio()) + ", at most 2^" + std::to_string(static_cast<int>(limit)) +
+            (limit == cast_limit::exact ? " is lossless"
+                                        : " is what the released kernels take (lossless: 2^14)"));
       }
       // Below the smallest e8m0 the scale stays there, and the codes are smaller by as much: still exact.
       const int e = s ? std::max(s->largest - fp8_head_room, -e8m0_bias) : 0;
       scale(a, b) = e8m0::from_bits(static_cast<unsigned>(e + e8m0_bias));
-      for (index o = a * fp8_tile; o < std::min((a + 1) * fp8_tile, w.rows); ++o)
-        for (index i = b * fp8_tile; i < std::min((b + 1) * fp8_tile, w.cols); ++i) {
+      for (index_t o = a * fp8_tile; o < std::min((a + 1) * fp8_tile, w.rows); ++o)
+        for (index_t i = b * fp8_tile; i < std::min((b + 1) * fp8_tile, w.cols); ++i) {
           const e2m1 from = e2m1::from_bits(detail::fp4_code(w, o, i));
-          const double v = from.decode() == 0 ? from.decode() : w.at(o, i);  // a zero under any scale, NaN too
+          const double v =
+              from.decode() == 0 ? from.decode() : w.at(o, i);  // a zero under any scale, NaN too
           code(o, i) = e4m3::encode(v * power_of_two(-e));
         }
     }

@@ -82,7 +82,8 @@ struct minifloat {
     if (is_nan()) return std::numeric_limits<double>::quiet_NaN();
     if (!is_finite()) return sign * std::numeric_limits<double>::infinity();
     // subnormal: m * step; normal: (2^M + m) * step * 2^(e-1)
-    return sign * (e == 0 ? m * power_of_two(step_exponent) : ((1 << M) + m) * power_of_two(step_exponent + e - 1));
+    return sign *
+           (e == 0 ? m * power_of_two(step_exponent) : ((1 << M) + m) * power_of_two(step_exponent + e - 1));
   }
   explicit operator double() const { return decode(); }
   explicit operator float() const { return static_cast<float>(decode()); }

@@ -19,9 +19,9 @@
 
 namespace dsv4 {
 
-inline constexpr double e4m3_max = 448;           // check: 448 == (2 - 2**-2) * 2**8
-inline constexpr double e2m1_max = 6;             // check: 6 == (2 - 2**-1) * 2**2
-inline constexpr double fp8_amax_floor = 1e-4;    // of the released kernels; keeps 0 / 0 out
+inline constexpr double e4m3_max = 448;             // check: 448 == (2 - 2**-2) * 2**8
+inline constexpr double e2m1_max = 6;               // check: 6 == (2 - 2**-1) * 2**2
+inline constexpr double fp8_amax_floor = 1e-4;      // of the released kernels; keeps 0 / 0 out
 inline constexpr double fp4_amax_floor = 0x6p-126;  // check: 6 * 2**-126; the smallest normal scale, 2^-126
 
 /// 2^ceil(log2(v)) for v > 0, exact.
@@ -29,9 +29,9 @@ inline double power_of_two_at_least(double v) { return std::ldexp(1.0, exponent_
 
 /// Scale of one block of `n` values: power_of_two_at_least(max(amax, floor) / largest).
 template <class A>
-double block_scale(const A* x, index n, double largest, double floor) {
+double block_scale(const A* x, index_t n, double largest, double floor) {
   double amax = floor;
-  for (index k = 0; k < n; ++k) amax = std::max(amax, std::fabs(widen<double>(x[k])));
+  for (index_t k = 0; k < n; ++k) amax = std::max(amax, std::fabs(widen<double>(x[k])));
   return power_of_two_at_least(amax / largest);
 }
 
@@ -56,14 +56,14 @@ template <>
 struct act_quant<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<const A, 2> x, view<e4m3, 2> code, view<float, 2> scale) {
-    for (index t = 0; t < x.extent(0); ++t)
-      for (index b = 0; b < scale.extent(1); ++b) {
-        const index from = b * fp8_tile, to = std::min(from + fp8_tile, x.extent(1));
+    for (index_t t = 0; t < x.extent(0); ++t)
+      for (index_t b = 0; b < scale.extent(1); ++b) {
+        const index_t from = b * fp8_tile, to = std::min(from + fp8_tile, x.extent(1));
         // The block's largest magnitude decides its scale …
         const double s = block_scale(&x(t, from), to - from, e4m3_max, fp8_amax_floor);
         scale(t, b) = static_cast<float>(s);
         // … and every value its nearest code.
-        for (index k = from; k < to; ++k)
+        for (index_t k = from; k < to; ++k)
           code(t, k) = e4m3::encode(std::clamp(widen<double>(x(t, k)) / s, -e4m3_max, e4m3_max));
       }
   }
@@ -72,12 +72,12 @@ struct act_quant<exec::ref> {
 template <>
 struct act_quant_in_place<exec::ref> {
   template <class A>
-  static void run(exec::ref&, view<A, 2> x, index channels, index block) {
-    for (index t = 0; t < x.extent(0); ++t)
-      for (index from = 0; from < channels; from += block) {
-        const index to = std::min(from + block, channels);
+  static void run(exec::ref&, view<A, 2> x, index_t channels, index_t block) {
+    for (index_t t = 0; t < x.extent(0); ++t)
+      for (index_t from = 0; from < channels; from += block) {
+        const index_t to = std::min(from + block, channels);
         const double s = block_scale(&x(t, from), to - from, e4m3_max, fp8_amax_floor);
-        for (index k = from; k < to; ++k) {
+        for (index_t k = from; k < to; ++k) {
           const e4m3 c = e4m3::encode(std::clamp(widen<double>(x(t, k)) / s, -e4m3_max, e4m3_max));
           x(t, k) = store<A>(c.decode() * s);
         }
@@ -89,11 +89,11 @@ template <>
 struct fp4_act_quant<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<A, 2> x) {
-    for (index t = 0; t < x.extent(0); ++t)
-      for (index from = 0; from < x.extent(1); from += fp4_tile_cols) {
-        const index to = std::min(from + fp4_tile_cols, x.extent(1));
+    for (index_t t = 0; t < x.extent(0); ++t)
+      for (index_t from = 0; from < x.extent(1); from += fp4_tile_cols) {
+        const index_t to = std::min(from + fp4_tile_cols, x.extent(1));
         const double s = block_scale(&x(t, from), to - from, e2m1_max, fp4_amax_floor);
-        for (index k = from; k < to; ++k) {
+        for (index_t k = from; k < to; ++k) {
           const e2m1 c = e2m1::encode(std::clamp(widen<double>(x(t, k)) / s, -e2m1_max, e2m1_max));
           x(t, k) = store<A>(c.decode() * s);
         }
@@ -104,7 +104,8 @@ struct fp4_act_quant<exec::ref> {
 
 /// Codes and scales of x for a product with FP8 or FP4 weights.  @throws contract_violation on shapes.
 template <execution E, class A>
-void act_quant(E& e, view<A, 2> x /*[t,k]*/, view<e4m3, 2> code /*[t,k]*/, view<float, 2> scale /*[t,k/128]*/) {
+void act_quant(E& e, view<A, 2> x /*[t,k]*/, view<e4m3, 2> code /*[t,k]*/,
+               view<float, 2> scale /*[t,k/128]*/) {
   expects(x.extents() == code.extents(), "act_quant: x and code disagree");
   expects_equal(scale.extent(1), (x.extent(1) + fp8_tile - 1) / fp8_tile, "act_quant: scales per row");
   kernel::act_quant<E>::run(e, view<const A, 2>(x), code, scale);
@@ -112,7 +113,7 @@ void act_quant(E& e, view<A, 2> x /*[t,k]*/, view<e4m3, 2> code /*[t,k]*/, view<
 
 /// Simulated FP8 storage of the first `channels` of each row, blocks of `block`.
 template <execution E, class A>
-void act_quant_in_place(E& e, view<A, 2> x /*[t,k]*/, index channels, index block) {
+void act_quant_in_place(E& e, view<A, 2> x /*[t,k]*/, index_t channels, index_t block) {
   expects(0 <= channels && channels <= x.extent(1), "act_quant_in_place: more channels than the row has");
   kernel::act_quant_in_place<E>::run(e, x, channels, block);
 }

@@ -28,19 +28,19 @@ template <>
 struct hadamard<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<A, 2> x) {
-    const index d = x.extent(1);
+    const index_t d = x.extent(1);
     tensor<double, 1> y(d);
-    for (index t = 0; t < x.extent(0); ++t) {
-      for (index i = 0; i < d; ++i) y[i] = widen<double>(x(t, i));
+    for (index_t t = 0; t < x.extent(0); ++t) {
+      for (index_t i = 0; i < d; ++i) y[i] = widen<double>(x(t, i));
       // H of size 2s is [[H, H], [H, -H]]: sums and differences at distance s.
-      for (index s = 1; s < d; s *= 2)
-        for (index i = 0; i < d; ++i)
+      for (index_t s = 1; s < d; s *= 2)
+        for (index_t i = 0; i < d; ++i)
           if (!(i & s)) {
             const double a = y[i], b = y[i + s];
             y[i] = a + b;
             y[i + s] = a - b;
           }
-      for (index i = 0; i < d; ++i) x(t, i) = store<A>(y[i] * (1 / std::sqrt(double(d))));
+      for (index_t i = 0; i < d; ++i) x(t, i) = store<A>(y[i] * (1 / std::sqrt(double(d))));
     }
   }
 };

@@ -30,21 +30,21 @@ struct grouped_linear {
 };
 
 /// A row of w as wide numbers, code * scale.
-inline void dequantise_row(const weight_matrix& w, index o, std::vector<double>& row /*[k]*/) {
+inline void dequantise_row(const weight_matrix& w, index_t o, std::vector<double>& row /*[k]*/) {
   row.resize(static_cast<std::size_t>(w.cols));
-  for (index k = 0; k < w.cols; ++k) row[static_cast<std::size_t>(k)] = w.at(o, k);
+  for (index_t k = 0; k < w.cols; ++k) row[static_cast<std::size_t>(k)] = w.at(o, k);
 }
 /// x as wide numbers, exact.
 template <class A>
 tensor<double, 2> widened(const view<const A, 2>& x) {
   tensor<double, 2> y(x.extent(0), x.extent(1));
-  for (index i = 0; i < x.size(); ++i) y.data()[i] = widen<double>(x.data()[i]);
+  for (index_t i = 0; i < x.size(); ++i) y.data()[i] = widen<double>(x.data()[i]);
   return y;
 }
 inline tensor<double, 2> widened(const quantised_activations& x) {
   tensor<double, 2> y(x.rows(), x.cols());
-  for (index t = 0; t < x.rows(); ++t)
-    for (index k = 0; k < x.cols(); ++k) y(t, k) = x.at(t, k);
+  for (index_t t = 0; t < x.rows(); ++t)
+    for (index_t k = 0; k < x.cols(); ++k) y(t, k) = x.at(t, k);
   return y;
 }
 
@@ -55,12 +55,12 @@ struct linear<exec::ref> {
   static void run(exec::ref&, const X& x, const weight_matrix& w, view<Y, 2> y) {
     const tensor<double, 2> in = widened(x);  // [t, k]
     std::vector<double> row;                  // [k]
-    for (index o = 0; o < w.rows; ++o) {
+    for (index_t o = 0; o < w.rows; ++o) {
       dequantise_row(w, o, row);
-      for (index t = 0; t < y.extent(0); ++t) {
+      for (index_t t = 0; t < y.extent(0); ++t) {
         const double* xt = in[t].data();
         double sum = 0;
-        for (index k = 0; k < w.cols; ++k) sum += xt[k] * row[static_cast<std::size_t>(k)];
+        for (index_t k = 0; k < w.cols; ++k) sum += xt[k] * row[static_cast<std::size_t>(k)];
         y(t, o) = store<Y>(sum);
       }
     }
@@ -72,14 +72,15 @@ struct grouped_linear<exec::ref> {
   // einsum: t g k, g r k -> t g r
   template <class A, class Y>
   static void run(exec::ref&, view<const A, 3> x, const weight_matrix& w, view<Y, 3> y) {
-    const index groups = x.extent(1), r = y.extent(2);
+    const index_t groups = x.extent(1), r = y.extent(2);
     std::vector<double> row;  // [k]
-    for (index g = 0; g < groups; ++g)
-      for (index o = 0; o < r; ++o) {
+    for (index_t g = 0; g < groups; ++g)
+      for (index_t o = 0; o < r; ++o) {
         dequantise_row(w, g * r + o, row);
-        for (index t = 0; t < x.extent(0); ++t) {
+        for (index_t t = 0; t < x.extent(0); ++t) {
           double sum = 0;
-          for (index k = 0; k < w.cols; ++k) sum += widen<double>(x(t, g, k)) * row[static_cast<std::size_t>(k)];
+          for (index_t k = 0; k < w.cols; ++k)
+            sum += widen<double>(x(t, g, k)) * row[static_cast<std::size_t>(k)];
           y(t, g, o) = store<Y>(sum);
         }
       }
@@ -98,7 +99,8 @@ void linear(E& e, view<A, 2> x /*[t,k]*/, const weight_matrix& w /*[o,k]*/, view
 
 /// y = dequantised(x) w^T: FP8 codes times FP8 or FP4 codes, one store at the end.
 template <execution E, class Y>
-void linear(E& e, const quantised_activations& x /*[t,k]*/, const weight_matrix& w /*[o,k]*/, view<Y, 2> y /*[t,o]*/) {
+void linear(E& e, const quantised_activations& x /*[t,k]*/, const weight_matrix& w /*[o,k]*/,
+            view<Y, 2> y /*[t,o]*/) {
   expects_equal(x.cols(), w.cols, "linear: channels of x against columns of w");
   expects_equal(y.extent(1), w.rows, "linear: channels of y against rows of w");
   expects_equal(y.extent(0), x.rows(), "linear: rows of y against rows of x");
@@ -133,15 +135,16 @@ class product_input {
 
 /// y = quantise(x) w^T in one step.
 template <numerics_policy P, execution E, class Y>
-void quantised_linear(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,k]*/, const weight_matrix& w /*[o,k]*/,
-                      view<Y, 2> y /*[t,o]*/) {
+void quantised_linear(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,k]*/,
+                      const weight_matrix& w /*[o,k]*/, view<Y, 2> y /*[t,o]*/) {
   workspace::scope here(scratch);
   product_input<P, E>(e, scratch, x).times(e, w, y);
 }
 
 /// y[t, g] = x[t, g] w[g]^T, x not quantised.
 template <execution E, class A, class Y>
-void grouped_linear(E& e, view<A, 3> x /*[t,g,k]*/, const weight_matrix& w /*[g r,k]*/, view<Y, 3> y /*[t,g,r]*/) {
+void grouped_linear(E& e, view<A, 3> x /*[t,g,k]*/, const weight_matrix& w /*[g r,k]*/,
+                    view<Y, 3> y /*[t,g,r]*/) {
   expects_equal(x.extent(2), w.cols, "grouped_linear: channels of x against columns of w");
   expects_equal(y.extent(1) * y.extent(2), w.rows, "grouped_linear: groups times outputs against rows of w");
   kernel::grouped_linear<E>::run(e, view<const A, 3>(x), w, y);

@@ -33,12 +33,12 @@ template <>
 struct rms_norm<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<const A, 2> x, view<const float, 1> w, double eps, view<A, 2> y) {
-    for (index t = 0; t < x.extent(0); ++t) {
+    for (index_t t = 0; t < x.extent(0); ++t) {
       // r = 1 / sqrt(mean x^2 + eps)
       double squares = 0;
-      for (index d = 0; d < x.extent(1); ++d) squares += widen<double>(x(t, d)) * widen<double>(x(t, d));
+      for (index_t d = 0; d < x.extent(1); ++d) squares += widen<double>(x(t, d)) * widen<double>(x(t, d));
       const double r = 1 / std::sqrt(squares / double(x.extent(1)) + eps);
-      for (index d = 0; d < x.extent(1); ++d) y(t, d) = store<A>(widen<double>(x(t, d)) * r * double(w[d]));
+      for (index_t d = 0; d < x.extent(1); ++d) y(t, d) = store<A>(widen<double>(x(t, d)) * r * double(w[d]));
     }
   }
 };
@@ -47,17 +47,17 @@ template <>
 struct head_norm<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<A, 3> q, double eps) {
-    for (index t = 0; t < q.extent(0); ++t)
-      for (index h = 0; h < q.extent(1); ++h) {
+    for (index_t t = 0; t < q.extent(0); ++t)
+      for (index_t h = 0; h < q.extent(1); ++h) {
         // mean of the stored squares, itself stored
         double squares = 0;
-        for (index d = 0; d < q.extent(2); ++d) {
+        for (index_t d = 0; d < q.extent(2); ++d) {
           const double v = widen<double>(q(t, h, d));
           squares += rounded<A>(v * v);
         }
         const double mean = rounded<A>(squares / double(q.extent(2)));
         const double r = rounded<A>(1 / std::sqrt(rounded<A>(mean + eps)));
-        for (index d = 0; d < q.extent(2); ++d) q(t, h, d) = store<A>(widen<double>(q(t, h, d)) * r);
+        for (index_t d = 0; d < q.extent(2); ++d) q(t, h, d) = store<A>(widen<double>(q(t, h, d)) * r);
       }
   }
 };
@@ -65,7 +65,8 @@ struct head_norm<exec::ref> {
 
 /// y = x / sqrt(mean(x^2) + eps) * w, one store.  @throws contract_violation on shapes.
 template <execution E, class A>
-void rms_norm(E& e, view<A, 2> x /*[t,d]*/, view<const float, 1> w /*[d]*/, double eps, view<A, 2> y /*[t,d]*/) {
+void rms_norm(E& e, view<A, 2> x /*[t,d]*/, view<const float, 1> w /*[d]*/, double eps,
+              view<A, 2> y /*[t,d]*/) {
   expects_equal(w.extent(0), x.extent(1), "rms_norm: channels of the weight against x");
   expects(x.extents() == y.extents(), "rms_norm: x and y disagree");
   kernel::rms_norm<E>::run(e, view<const A, 2>(x), w, eps, y);

@@ -15,10 +15,10 @@
 #include <cmath>
 #include <numbers>
 
+#include "../core/config.hpp"
 #include "../core/contract.hpp"
 #include "../core/exec.hpp"
 #include "../core/tensor.hpp"
-#include "../core/config.hpp"
 #include "../num/round.hpp"
 
 namespace dsv4 {
@@ -26,19 +26,21 @@ namespace dsv4 {
 /// Frequencies of one layer kind.  [rd/2], float.
 /// inv_freq_i = base^(-2i/rd); YaRN divides the slow ones by `factor`, keeps the fast ones, and ramps
 /// between the pairs that turn beta_fast and beta_slow times over the original context.
-inline tensor<float, 1> rotary_frequencies(double base, index rd, const yarn_config* yarn) {
+inline tensor<float, 1> rotary_frequencies(double base, index_t rd, const yarn_config* yarn) {
   tensor<float, 1> f(rd / 2);
-  for (index i = 0; i < rd / 2; ++i) f[i] = static_cast<float>(1 / std::pow(base, double(2 * i) / double(rd)));
+  for (index_t i = 0; i < rd / 2; ++i)
+    f[i] = static_cast<float>(1 / std::pow(base, double(2 * i) / double(rd)));
   if (!yarn) return f;
   // Pair (as a real number) that makes `turns` full turns over the original context.
   const auto pair_of = [&](double turns) {
-    const double wavelength_ratio = double(yarn->original_max_position_embeddings) / (turns * 2 * std::numbers::pi);
+    const double wavelength_ratio =
+        double(yarn->original_max_position_embeddings) / (turns * 2 * std::numbers::pi);
     return double(rd) * std::log(wavelength_ratio) / (2 * std::log(base));
   };
   const double low = std::max(std::floor(pair_of(yarn->beta_fast)), 0.0);
   double high = std::min(std::ceil(pair_of(yarn->beta_slow)), double(rd - 1));
   if (low == high) high += 0.001;  // of the released code: no division by zero
-  for (index i = 0; i < rd / 2; ++i) {
+  for (index_t i = 0; i < rd / 2; ++i) {
     const float ramp = std::clamp((float(i) - float(low)) / float(high - low), 0.0f, 1.0f);
     const float keep = 1 - ramp;
     const float slow = f[i] / float(yarn->factor) * (1 - keep);
@@ -48,7 +50,7 @@ inline tensor<float, 1> rotary_frequencies(double base, index rd, const yarn_con
 }
 
 /// The table of a layer by its compression ratio: the two kinds must never be mixed.
-inline tensor<float, 1> rotary_frequencies(const config& c, index ratio) {
+inline tensor<float, 1> rotary_frequencies(const config& c, index_t ratio) {
   if (kind_of_ratio(ratio) == attention_kind::window)
     return rotary_frequencies(c.rope_theta, c.qk_rope_head_dim, nullptr);
   return rotary_frequencies(c.compress_rope_theta, c.qk_rope_head_dim, c.has_yarn ? &c.yarn : nullptr);
@@ -58,8 +60,8 @@ inline tensor<float, 1> rotary_frequencies(const config& c, index ratio) {
 struct rotary_angles {
   view<float, 2> cos, sin;  // [t, rd/2]
 
-  void set(index t, index position, view<const float, 1> inv_freq) const {
-    for (index i = 0; i < inv_freq.extent(0); ++i) {
+  void set(index_t t, index_t position, view<const float, 1> inv_freq) const {
+    for (index_t i = 0; i < inv_freq.extent(0); ++i) {
       const float angle = static_cast<float>(position) * inv_freq[i];
       cos(t, i) = static_cast<float>(std::cos(double(angle)));
       sin(t, i) = static_cast<float>(std::sin(double(angle)));
@@ -80,12 +82,13 @@ template <>
 struct rope<exec::ref> {
   template <class A>
   static void run(exec::ref&, view<A, 3> x, const rotary_angles& angles, rotation direction) {
-    const index pairs = angles.cos.extent(1), first = x.extent(2) - 2 * pairs;
-    for (index t = 0; t < x.extent(0); ++t)
-      for (index h = 0; h < x.extent(1); ++h)
-        for (index i = 0; i < pairs; ++i) {
+    const index_t pairs = angles.cos.extent(1), first = x.extent(2) - 2 * pairs;
+    for (index_t t = 0; t < x.extent(0); ++t)
+      for (index_t h = 0; h < x.extent(1); ++h)
+        for (index_t i = 0; i < pairs; ++i) {
           A &even = x(t, h, first + 2 * i), &odd = x(t, h, first + 2 * i + 1);
-          const double c = angles.cos(t, i), s = direction == rotation::forward ? angles.sin(t, i) : -angles.sin(t, i);
+          const double c = angles.cos(t, i),
+                       s = direction == rotation::forward ? angles.sin(t, i) : -angles.sin(t, i);
           const double a = widen<double>(even), b = widen<double>(odd);
           // (a + ib) e^{i angle}
           // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.

@@ -27,10 +27,10 @@ struct swiglu {
 template <>
 struct swiglu<exec::ref> {
   template <class A>
-  static void run(exec::ref&, view<const A, 2> a, view<const A, 2> u, view<const double, 1> weight, double limit,
-                  view<A, 2> z) {
-    for (index t = 0; t < a.extent(0); ++t)
-      for (index i = 0; i < a.extent(1); ++i) {
+  static void run(exec::ref&, view<const A, 2> a, view<const A, 2> u, view<const double, 1> weight,
+                  double limit, view<A, 2> z) {
+    for (index_t t = 0; t < a.extent(0); ++t)
+      for (index_t i = 0; i < a.extent(1); ++i) {
         const double gate = std::min(widen<double>(a(t, i)), limit);
         const double up = std::clamp(widen<double>(u(t, i)), -limit, limit);
         const double silu = gate / (1 + std::exp(-gate));

@@ -22,7 +22,8 @@ void top_k(std::span<const T> scores /*[s]*/, std::span<std::int32_t> order /*[s
            std::span<std::int32_t> chosen /*[k]*/) {
   std::iota(order.begin(), order.end(), 0);
   const auto before = [&](std::int32_t a, std::int32_t b) {
-    const double x = to_double(scores[static_cast<std::size_t>(a)]), y = to_double(scores[static_cast<std::size_t>(b)]);
+    const double x = to_double(scores[static_cast<std::size_t>(a)]),
+                 y = to_double(scores[static_cast<std::size_t>(b)]);
     return x != y ? x > y : a < b;
   };
   const auto k = static_cast<std::ptrdiff_t>(std::min(chosen.size(), order.size()));

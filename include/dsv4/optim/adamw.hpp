@@ -25,7 +25,7 @@ struct adamw_options {
 /// One step; m and v are zero before step 1.  @throws contract_violation on shapes and on step < 1.
 template <class T>
 void adamw_step(view<const T, 1> g /*[n]*/, view<T, 1> m /*[n]*/, view<T, 1> v /*[n]*/, view<T, 1> w /*[n]*/,
-                index step /*from 1*/, double lr, const adamw_options& options = {}) {
+                index_t step /*from 1*/, double lr, const adamw_options& options = {}) {
   expects_equal(m.extent(0), g.extent(0), "adamw: first moments against gradients");
   expects_equal(v.extent(0), g.extent(0), "adamw: second moments against gradients");
   expects_equal(w.extent(0), g.extent(0), "adamw: weights against gradients");
@@ -34,7 +34,7 @@ void adamw_step(view<const T, 1> g /*[n]*/, view<T, 1> m /*[n]*/, view<T, 1> v /
   // What the moments lack for having started at zero.
   const double mass1 = 1 - std::pow(beta1, double(step)), mass2 = 1 - std::pow(beta2, double(step));
   const double keep = 1 - lr * decay;
-  for (index n = 0; n < g.extent(0); ++n) {
+  for (index_t n = 0; n < g.extent(0); ++n) {
     const double slope = g[n];
     const double first = beta1 * double(m[n]) + (1 - beta1) * slope;
     const double second = beta2 * double(v[n]) + (1 - beta2) * slope * slope;

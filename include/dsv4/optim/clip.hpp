@@ -20,7 +20,7 @@ namespace dsv4 {
 /// sum_n g[n]^2 in double.
 template <class T>
 double squared_norm(view<T, 1> g /*[n]*/) {
-  return fold(g.size(), 0.0, [=](index n) { return double(g.data()[n]) * double(g.data()[n]); });
+  return fold(g.size(), 0.0, [=](index_t n) { return double(g.data()[n]) * double(g.data()[n]); });
 }
 
 /// The norm of buffers whose squared_norm's these are, in the buffers' order.

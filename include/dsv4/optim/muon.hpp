@@ -34,7 +34,7 @@ void muon_step(E& e, workspace& scratch, view<const T, 2> g /*[o,i]*/, view<T, 2
   auto direction = scratch.take<W>(g.extent(0), g.extent(1));  // [o,i]
   const double mu = options.momentum;
   // M = mu M + G;  O' = HybridNewtonSchulz(mu M + G)
-  for (index n = 0; n < g.size(); ++n) {
+  for (index_t n = 0; n < g.size(); ++n) {
     const double slope = g.data()[n];
     m.data()[n] = T(mu * double(m.data()[n]) + slope);
     direction.data()[n] = options.nesterov ? W(mu * double(m.data()[n]) + slope) : W(m.data()[n]);
@@ -43,7 +43,7 @@ void muon_step(E& e, workspace& scratch, view<const T, 2> g /*[o,i]*/, view<T, 2
   // O = O' sqrt(max(o,i)) gamma;  W = W (1 - lr lambda) - lr O
   const double keep = 1 - lr * options.decay;
   const double rate = lr * options.gamma * std::sqrt(double(std::max(g.extent(0), g.extent(1))));
-  for (index n = 0; n < w.size(); ++n)
+  for (index_t n = 0; n < w.size(); ++n)
     w.data()[n] = T(double(w.data()[n]) * keep - rate * double(direction.data()[n]));
 }
 

@@ -52,7 +52,7 @@ struct newton_schulz<exec::ref> {
   using number = double;
 
   static void run(exec::ref&, workspace& scratch, view<double, 2> x /*[s,l]*/) {
-    const index s = x.extent(0), l = x.extent(1);
+    const index_t s = x.extent(0), l = x.extent(1);
     const workspace::scope here(scratch);
     auto gram = scratch.take<double>(s, s);   // X X^T
     auto cubic = scratch.take<double>(s, l);  // (X X^T) X
@@ -63,7 +63,7 @@ struct newton_schulz<exec::ref> {
         times(gram, x, cubic);
         times(gram, cubic, fifth);
         // Eq. (28)
-        for (index n = 0; n < x.size(); ++n)
+        for (index_t n = 0; n < x.size(); ++n)
           x.data()[n] = p.a * x.data()[n] + p.b * cubic.data()[n] + p.c * fifth.data()[n];
       }
   }
@@ -71,19 +71,19 @@ struct newton_schulz<exec::ref> {
  private:
   // einsum: i k, j k -> i j
   static void times_transpose(view<const double, 2> x, view<double, 2> y) {
-    for (index i = 0; i < y.extent(0); ++i)
-      for (index j = 0; j < y.extent(1); ++j) {
+    for (index_t i = 0; i < y.extent(0); ++i)
+      for (index_t j = 0; j < y.extent(1); ++j) {
         double sum = 0;
-        for (index k = 0; k < x.extent(1); ++k) sum += x(i, k) * x(j, k);
+        for (index_t k = 0; k < x.extent(1); ++k) sum += x(i, k) * x(j, k);
         y(i, j) = sum;
       }
   }
   // einsum: i k, k j -> i j
   static void times(view<const double, 2> a, view<const double, 2> x, view<double, 2> y) {
-    for (index i = 0; i < y.extent(0); ++i) {
-      for (index j = 0; j < y.extent(1); ++j) y(i, j) = 0;
-      for (index k = 0; k < x.extent(0); ++k)
-        for (index j = 0; j < y.extent(1); ++j) y(i, j) += a(i, k) * x(k, j);
+    for (index_t i = 0; i < y.extent(0); ++i) {
+      for (index_t j = 0; j < y.extent(1); ++j) y(i, j) = 0;
+      for (index_t k = 0; k < x.extent(0); ++k)
+        for (index_t j = 0; j < y.extent(1); ++j) y(i, j) += a(i, k) * x(k, j);
     }
   }
 };
@@ -96,10 +96,12 @@ struct scaled_norm {
 };
 template <class T>
 scaled_norm frobenius_norm(view<const T, 2> x) {
-  const auto size = [=](index n) { return std::fabs(double(x.data()[n])); };
-  const double largest = fold(x.size(), 0.0, size, [](double a, double b) { return b > a || std::isnan(b) ? b : a; });
+  const auto size = [=](index_t n) { return std::fabs(double(x.data()[n])); };
+  const double largest =
+      fold(x.size(), 0.0, size, [](double a, double b) { return b > a || std::isnan(b) ? b : a; });
   if (largest == 0) return {0, 0};
-  const double squares = fold(x.size(), 0.0, [=](index n) { return size(n) / largest * (size(n) / largest); });
+  const double squares =
+      fold(x.size(), 0.0, [=](index_t n) { return size(n) / largest * (size(n) / largest); });
   return {largest, std::sqrt(squares)};
 }
 
@@ -118,19 +120,19 @@ void newton_schulz(E& e, workspace& scratch, view<T, 2> x /*[o,i]*/,
     return;
   }
   // M_0 = x / |x|_F, lying down.
-  const index rows = x.extent(0), columns = x.extent(1);
+  const index_t rows = x.extent(0), columns = x.extent(1);
   const bool tall = rows > columns;
   const workspace::scope here(scratch);
   auto m = scratch.take<W>(std::min(rows, columns), std::max(rows, columns));  // [s,l]
   // f(entry of m, number of the same entry in x and y)
   const auto each = [&](auto f) {
-    for (index n = 0; !tall && n < m.size(); ++n) f(m.data()[n], n);
-    for (index s = 0; tall && s < columns; ++s)
-      for (index l = 0; l < rows; ++l) f(m(s, l), l * columns + s);
+    for (index_t n = 0; !tall && n < m.size(); ++n) f(m.data()[n], n);
+    for (index_t s = 0; tall && s < columns; ++s)
+      for (index_t l = 0; l < rows; ++l) f(m(s, l), l * columns + s);
   };
-  each([&](W& entry, index n) { entry = W(double(x.data()[n]) / norm.largest / norm.relative); });
+  each([&](W& entry, index_t n) { entry = W(double(x.data()[n]) / norm.largest / norm.relative); });
   kernel::newton_schulz<E>::run(e, scratch, m);
-  each([&](W& entry, index n) { y.data()[n] = static_cast<std::remove_const_t<T>>(entry); });
+  each([&](W& entry, index_t n) { y.data()[n] = static_cast<std::remove_const_t<T>>(entry); });
 }
 
 }  // namespace dsv4

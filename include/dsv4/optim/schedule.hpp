@@ -22,14 +22,14 @@ namespace dsv4 {
 struct learning_rate_schedule {
   double peak = 2.7e-4;
   double final = 2.7e-5;
-  index warmup = 2000;    ///< steps until peak; 0: peak from the first
-  index decay_begin = 0;  ///< the last step at peak; less than warmup: decay follows the warm-up at once
-  index decay_end = 0;    ///< the first step at final; not after decay_begin: no decay, peak for ever
+  index_t warmup = 2000;    ///< steps until peak; 0: peak from the first
+  index_t decay_begin = 0;  ///< the last step at peak; less than warmup: decay follows the warm-up at once
+  index_t decay_end = 0;    ///< the first step at final; not after decay_begin: no decay, peak for ever
 
   /// @throws contract_violation on step < 1.
-  double at(index step /*from 1*/) const {
+  double at(index_t step /*from 1*/) const {
     expects(step >= 1, "learning_rate_schedule: steps count from 1");
-    const index begin = decay_begin > warmup ? decay_begin : warmup;
+    const index_t begin = decay_begin > warmup ? decay_begin : warmup;
     if (step < warmup) return peak * double(step) / double(warmup);
     if (step <= begin || decay_end <= begin) return peak;
     if (step >= decay_end) return final;

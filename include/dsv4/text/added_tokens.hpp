@@ -152,8 +152,7 @@ class added_tokens {
   void split(std::string_view text, regex_workspace& w, Plain&& plain, Token&& token) const {
     const auto between = [&](std::size_t begin, std::size_t end) {
       const std::string_view part = text.substr(begin, end - begin);
-      second_.split(
-          part, w, [&](std::size_t b, std::size_t e) { plain(part.substr(b, e - b)); }, token);
+      second_.split(part, w, [&](std::size_t b, std::size_t e) { plain(part.substr(b, e - b)); }, token);
     };
     first_.split(text, w, between, token);
   }

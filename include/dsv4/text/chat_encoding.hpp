@@ -39,9 +39,12 @@ namespace detail {
 /// Before the first message, at the highest effort.
 inline constexpr std::string_view max_effort_text =
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
-    "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the root cause, "
-    "rigorously stress-testing your logic against all potential paths, edge cases, and adversarial scenarios.\n"
-    "Explicitly write out your entire deliberation process, documenting every intermediate step, considered alternative, "
+    "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the "
+    "root cause, "
+    "rigorously stress-testing your logic against all potential paths, edge cases, and adversarial "
+    "scenarios.\n"
+    "Explicitly write out your entire deliberation process, documenting every intermediate step, considered "
+    "alternative, "
     "and rejected hypothesis to ensure absolutely no assumption is left unchecked.\n\n";
 
 /// A turn of the prompt: a message, or several user and tool messages in one.
@@ -96,7 +99,8 @@ inline void sort_tool_results(std::span<turn> turns) {
     std::vector<turn::block> results;
     for (const turn::block& b : t.blocks)
       if (b.tool_result) results.push_back(b);
-    std::stable_sort(results.begin(), results.end(), [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+    std::stable_sort(results.begin(), results.end(),
+                     [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
     auto next = results.begin();
     for (turn::block& b : t.blocks)
       if (b.tool_result) b = std::move(*next++);
@@ -118,7 +122,8 @@ inline std::vector<turn> drop_thinking(std::vector<turn> turns) {
     turn& t = turns[static_cast<std::size_t>(i)];
     const std::string& role = t.message.role;
     if (i < last && role == "assistant") t.message.reasoning_content.clear();
-    constexpr std::array kept{"assistant", "user", "system", "latest_reminder", "direct_search_results"};  // the last: refused later
+    constexpr std::array kept{"assistant", "user", "system", "latest_reminder",
+                              "direct_search_results"};  // the last: refused later
     if (i >= last || std::find(kept.begin(), kept.end(), role) != kept.end()) out.push_back(std::move(t));
   }
   return out;
@@ -163,7 +168,8 @@ class turn_writer {
       dsml::write_tools(out_, m.tools);
     }
     if (truthy(m.response_format)) {
-      out_.add_text("\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n");
+      out_.add_text(
+          "\n\n## Response Format:\n\nYou MUST strictly adhere to the following schema to reply:\n");
       out_.add_text(python::dumps(m.response_format));
     }
   }
@@ -234,7 +240,8 @@ inline prompt encode_messages(std::span<const chat_message> messages, const enco
   sort_tool_results(turns);
 
   const bool thinking = options.mode == thinking_mode::thinking;
-  const bool tools = std::any_of(turns.begin(), turns.end(), [](const turn& t) { return !t.message.tools.empty(); });
+  const bool tools =
+      std::any_of(turns.begin(), turns.end(), [](const turn& t) { return !t.message.tools.empty(); });
   const bool drop = options.drop_thinking && !tools;
   if (thinking && drop) {
     turns = drop_thinking(std::move(turns));

@@ -51,18 +51,19 @@ struct chat_message {
   std::string content = {};
   std::string reasoning_content = {};  ///< assistant
   std::vector<tool_call> tool_calls = {};
-  json::array tools = {};           ///< descriptions of functions: the objects under "function"
-  json response_format = nullptr;   ///< anything false is none
-  std::string tool_call_id = {};    ///< tool: which call it answers
+  json::array tools = {};          ///< descriptions of functions: the objects under "function"
+  json response_format = nullptr;  ///< anything false is none
+  std::string tool_call_id = {};   ///< tool: which call it answers
   std::optional<std::string> task = {};
-  bool wo_eos = false;              ///< assistant: leave the end-of-sentence token out
+  bool wo_eos = false;  ///< assistant: leave the end-of-sentence token out
 };
 
 struct encode_options {
   thinking_mode mode = thinking_mode::thinking;
   reasoning_effort effort = reasoning_effort::high;
-  bool drop_thinking = true;  ///< leave out the reasoning before the last user message, unless there are tools
-  bool add_bos = true;        ///< begin with the begin-of-sentence token, unless there is context
+  bool drop_thinking =
+      true;             ///< leave out the reasoning before the last user message, unless there are tools
+  bool add_bos = true;  ///< begin with the begin-of-sentence token, unless there is context
 };
 
 /// One call of the encoder.
@@ -79,7 +80,9 @@ struct place {
   std::string name;
   place operator/(const std::string& field) const { return {name + "." + field}; }
   place operator[](std::size_t i) const { return {name + "[" + std::to_string(i) + "]"}; }
-  [[noreturn]] void refuse(const char* kind, const std::string& what) const { throw refused(kind, name + ": " + what); }
+  [[noreturn]] void refuse(const char* kind, const std::string& what) const {
+    throw refused(kind, name + ": " + what);
+  }
   [[noreturn]] void expected(const char* kind, const std::string& what, const json& found) const {
     refuse(kind, "expected " + what + ", found " + type_name(found) + ": " + python::shown(found));
   }
@@ -116,7 +119,8 @@ inline const json& need(const place& at, const json& object, std::string_view na
 
 /// A name to compare: "" if absent or false.
 inline std::string read_name(const place& at, const json* value) {
-  if (value && (value->is<json::array>() || value->is<json::object>())) at.expected("TypeError", "a string", *value);
+  if (value && (value->is<json::array>() || value->is<json::object>()))
+    at.expected("TypeError", "a string", *value);
   if (!value || !truthy(*value)) return "";
   return value->text() ? *value->text() : python::shown(*value);
 }
@@ -136,7 +140,8 @@ inline std::vector<tool_call> read_tool_calls(const place& at, const json* calls
     const place here = at[out.size()];
     const json& function = need(here, call, "function");
     const place inside = here / "function";
-    tool_call c{python_str(inside / "name", need(inside, function, "name")), need(inside, function, "arguments")};
+    tool_call c{python_str(inside / "name", need(inside, function, "name")),
+                need(inside, function, "arguments")};
     const json* id = call.find("id");
     if (!id || !truthy(*id)) id = function.find("id");
     c.id = read_name(here / "id", id);
@@ -174,7 +179,8 @@ inline std::string string_or_absent(const place& at, const json* value) {
 
 inline chat_message read_message(const place& at, const json& in) {
   if (!in.is<json::object>()) at.expected("AttributeError", "an object", in);
-  const json *role = in.find("role"), *content = in.find("content"), *task = in.find("task"), *wo_eos = in.find("wo_eos");
+  const json *role = in.find("role"), *content = in.find("content"), *task = in.find("task"),
+             *wo_eos = in.find("wo_eos");
   chat_message m;
   m.role = read_name(at / "role", role);
   if (m.role == "tool") {
@@ -217,16 +223,21 @@ inline chat_request read_request(const json& in) {
   if (in.is<json::array>()) return {read_messages(in)};
   const detail::place at{"input"};
   chat_request r{read_messages(detail::need(at, in, "messages"))};
-  if (const json* context = in.find("context"); context && truthy(*context)) r.context = read_messages(*context, "context");
+  if (const json* context = in.find("context"); context && truthy(*context))
+    r.context = read_messages(*context, "context");
   if (const json* mode = in.find("thinking_mode")) {
-    if (*mode == json("chat")) r.options.mode = thinking_mode::chat;
+    if (*mode == json("chat"))
+      r.options.mode = thinking_mode::chat;
     else if (*mode != json("thinking"))
-      at.refuse("AssertionError", "thinking_mode is " + python::shown(*mode) + R"(, expected "chat" or "thinking")");
+      at.refuse("AssertionError",
+                "thinking_mode is " + python::shown(*mode) + R"(, expected "chat" or "thinking")");
   }
   if (const json* effort = in.find("reasoning_effort")) {
-    if (*effort == json("max")) r.options.effort = reasoning_effort::max;
+    if (*effort == json("max"))
+      r.options.effort = reasoning_effort::max;
     else if (!effort->is_null() && *effort != json("high"))
-      at.refuse("AssertionError", "reasoning_effort is " + python::shown(*effort) + R"(, expected "high", "max" or null)");
+      at.refuse("AssertionError",
+                "reasoning_effort is " + python::shown(*effort) + R"(, expected "high", "max" or null)");
   }
   if (const json* drop = in.find("drop_thinking")) r.options.drop_thinking = truthy(*drop);
   if (const json* bos = in.find("add_default_bos_token")) r.options.add_bos = truthy(*bos);

@@ -41,7 +41,8 @@ class completion_parser {
     chat_message m{"assistant"};
     if (mode == thinking_mode::thinking) {
       m.reasoning_content = read_until({end_think_token, calls_begin});
-      if (stop_ != end_think_token) refuse("AssertionError", "thinking mode, but no </think> ends the reasoning");
+      if (stop_ != end_think_token)
+        refuse("AssertionError", "thinking mode, but no </think> ends the reasoning");
     }
     m.content = read_until({eos_token, calls_begin});
     if (stop_ == calls_begin) {
@@ -60,9 +61,11 @@ class completion_parser {
   }
 
  private:
-  static constexpr std::string_view calls_begin = "\n\n<｜DSML｜tool_calls", calls_end = "</｜DSML｜tool_calls>";
+  static constexpr std::string_view calls_begin = "\n\n<｜DSML｜tool_calls",
+                                    calls_end = "</｜DSML｜tool_calls>";
   static constexpr std::string_view invoke_begin = "<｜DSML｜invoke", invoke_end = "</｜DSML｜invoke";
-  static constexpr std::string_view parameter_begin = "<｜DSML｜parameter", parameter_end = "/｜DSML｜parameter";
+  static constexpr std::string_view parameter_begin = "<｜DSML｜parameter",
+                                    parameter_end = "/｜DSML｜parameter";
 
   [[noreturn]] void refuse(const char* kind, const std::string& what) const {
     throw refused(kind, "completion, byte " + std::to_string(at_) + ": " + what);
@@ -110,7 +113,8 @@ class completion_parser {
     while (stop_ == parameter_begin) {
       const std::string_view attributes = read_until({parameter_end});
       const parameter p = parameter_of(attributes);
-      if (!names.emplace(p.name).second) refuse("ValueError", "parameter " + python::shown(json(p.name)) + " twice");
+      if (!names.emplace(p.name).second)
+        refuse("ValueError", "parameter " + python::shown(json(p.name)) + " twice");
       if (names.size() > 1) arguments += ", ";
       python::dump_string(arguments, p.name, false);
       arguments += ": ";
@@ -180,7 +184,8 @@ inline chat_message parse_completion(const json& in) {
   const detail::place at{"input"};
   const json &text = detail::need(at, in, "text"), *mode = in.find("thinking_mode");
   if (!text.text()) (at / "text").expected("TypeError", "a string", text);
-  return parse_completion(*text.text(), !mode || *mode == json("thinking") ? thinking_mode::thinking : thinking_mode::chat);
+  return parse_completion(*text.text(),
+                          !mode || *mode == json("thinking") ? thinking_mode::thinking : thinking_mode::chat);
 }
 
 /// A parsed message as JSON, in the released parser's order of keys.

@@ -50,7 +50,9 @@ Otherwise, output directly after </think> with tool calls or final response.
     if (&f != functions.data()) out.add_text("\n");
     out.add_text(python::dumps(f));
   }
-  out.add_text("\n\nYou MUST strictly follow the above defined tool name and parameter schemas to invoke tool calls.\n");
+  out.add_text(
+      "\n\nYou MUST strictly follow the above defined tool name and parameter schemas to invoke tool "
+      "calls.\n");
 }
 
 /// The arguments of a call as an object.  What is no JSON becomes one parameter "arguments".

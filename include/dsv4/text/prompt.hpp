@@ -23,7 +23,8 @@ inline constexpr std::string_view assistant_token = "<｜Assistant｜>";
 inline constexpr std::string_view reminder_token = "<｜latest_reminder｜>";
 inline constexpr std::string_view think_token = "<think>";
 inline constexpr std::string_view end_think_token = "</think>";
-inline constexpr std::string_view dsml_token = "｜DSML｜";  // a token of its own, the brackets around it are text
+inline constexpr std::string_view dsml_token =
+    "｜DSML｜";  // a token of its own, the brackets around it are text
 
 /// A quick instruction: the name in a message's `task`, and the token that asks for it.
 struct quick_task {

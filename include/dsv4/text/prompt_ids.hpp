@@ -15,7 +15,8 @@ inline std::vector<token_id> prompt_ids(const tokenizer& t, const prompt& p) {
   for (const prompt_segment& s : p.segments) {
     const std::size_t before = out.size();
     t.encode(s.text, s.control ? special_tokens::allowed : special_tokens::as_text, out);
-    if (s.control && out.size() != before + 1) throw unsupported("the tokenizer has no token " + s.text + ", which prompts need");
+    if (s.control && out.size() != before + 1)
+      throw unsupported("the tokenizer has no token " + s.text + ", which prompts need");
   }
   return out;
 }

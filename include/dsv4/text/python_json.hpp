@@ -42,7 +42,8 @@ inline std::string repr(double v) {
   if (std::isnan(v)) return "nan";
   if (std::isinf(v)) return v > 0 ? "inf" : "-inf";
   std::array<char, 32> buffer;  // -d.dddddddddddddddde-ddd
-  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), v, std::chars_format::scientific).ptr;
+  const auto end =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), v, std::chars_format::scientific).ptr;
   const std::string_view all(buffer.data(), static_cast<std::size_t>(end - buffer.data()));
   const std::size_t e = all.find('e');
   int exponent = 0;
@@ -60,7 +61,8 @@ inline std::string repr(double v) {
     return out + (exponent < 0 ? "e-" : "e+") + (size.size() < 2 ? "0" : "") + size;
   }
   if (exponent < 0) return out + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
-  if (exponent >= n - 1) return out + digits + std::string(static_cast<std::size_t>(exponent - (n - 1)), '0') + ".0";
+  if (exponent >= n - 1)
+    return out + digits + std::string(static_cast<std::size_t>(exponent - (n - 1)), '0') + ".0";
   return out + digits.insert(static_cast<std::size_t>(exponent) + 1, ".");
 }
 
@@ -72,15 +74,17 @@ inline double to_double(std::string_view number) {
   const bool negative = number[0] == '-';
   const std::size_t e = std::min(number.find_first_of("eE"), number.size());
   const std::string_view mantissa = number.substr(negative, e - negative);
-  const std::size_t point = std::min(mantissa.find('.'), mantissa.size()), first = mantissa.find_first_of("123456789");
+  const std::size_t point = std::min(mantissa.find('.'), mantissa.size()),
+                    first = mantissa.find_first_of("123456789");
   std::int64_t power = 0;
   if (e < number.size()) {
     const std::string_view digits = number.substr(e + (number[e + 1] == '+' ? 2 : 1));
     if (std::from_chars(digits.data(), digits.data() + digits.size(), power).ec != std::errc())
-      power = digits[0] == '-' ? std::numeric_limits<std::int32_t>::min() : std::numeric_limits<std::int32_t>::max();
+      power = digits[0] == '-' ? std::numeric_limits<std::int32_t>::min()
+                               : std::numeric_limits<std::int32_t>::max();
   }
-  const bool large = first != mantissa.npos &&
-                     power > static_cast<std::int64_t>(first) - static_cast<std::int64_t>(point);
+  const bool large =
+      first != mantissa.npos && power > static_cast<std::int64_t>(first) - static_cast<std::int64_t>(point);
   const double size = large ? std::numeric_limits<double>::infinity() : 0.0;
   return negative ? -size : size;
 }
@@ -202,16 +206,27 @@ class reader {
 
   json value(int depth) {
     skip_space();
-    if (depth == most_depth && (peek() == '[' || peek() == '{')) fail("nested deeper than " + std::to_string(most_depth));
+    if (depth == most_depth && (peek() == '[' || peek() == '{'))
+      fail("nested deeper than " + std::to_string(most_depth));
     switch (peek()) {
       case '{': return object(depth);
       case '[': return array(depth);
       case '"': return string();
-      case 'n': if (take("null")) return nullptr; break;
-      case 't': if (take("true")) return true; break;
-      case 'f': if (take("false")) return false; break;
-      case 'N': if (take("NaN")) return std::numeric_limits<double>::quiet_NaN(); break;
-      case 'I': if (take("Infinity")) return std::numeric_limits<double>::infinity(); break;
+      case 'n':
+        if (take("null")) return nullptr;
+        break;
+      case 't':
+        if (take("true")) return true;
+        break;
+      case 'f':
+        if (take("false")) return false;
+        break;
+      case 'N':
+        if (take("NaN")) return std::numeric_limits<double>::quiet_NaN();
+        break;
+      case 'I':
+        if (take("Infinity")) return std::numeric_limits<double>::infinity();
+        break;
       default: return number();
     }
     fail("expected a value, found " + found());
@@ -317,7 +332,8 @@ class reader {
       // Two escapes in a row make one character; a low half that is missing leaves the high one alone.
       const std::size_t after = at_;
       if (is_high_surrogate(c) && take("\\") && peek() == 'u') {
-        if (const char32_t low = unit(); is_low_surrogate(low)) return append_utf8(out, join_surrogates(c, low));
+        if (const char32_t low = unit(); is_low_surrogate(low))
+          return append_utf8(out, join_surrogates(c, low));
       }
       at_ = after;
       return append_utf8(out, c);
@@ -345,7 +361,9 @@ class reader {
 };
 
 /// json.loads(text).  surrogates::allowed: the text is itself a value of JSON and may hold what \u can make.
-inline json loads(std::string_view text, surrogates lone = surrogates::refused) { return reader(text, lone).document(); }
+inline json loads(std::string_view text, surrogates lone = surrogates::refused) {
+  return reader(text, lone).document();
+}
 
 /// A value in a message: JSON in ASCII, cut short, so that a hostile one can neither flood nor rewrite a terminal.
 inline std::string shown(const json& value) {

@@ -119,7 +119,7 @@ class tokenizer {
   std::optional<token_id> token_to_id(std::string_view token) const { return tokens_.id(token); }
   bool is_special(token_id id) const { return knows(id) && special_[static_cast<std::size_t>(id)]; }
   /// Ids are below this.
-  index vocab_size() const { return static_cast<index>(tokens_.size()); }
+  index_t vocab_size() const { return static_cast<index_t>(tokens_.size()); }
 
   /// Of tokenizer_config.json; without one, DeepSeek's <｜begin▁of▁sentence｜> and <｜end▁of▁sentence｜>.
   std::optional<token_id> bos() const { return bos_; }

@@ -35,7 +35,8 @@ inline code_point decode_wtf8(std::string_view text, std::size_t at, surrogates 
     const auto b = static_cast<unsigned char>(text[at + k]);
     return b >= low && b <= 0xBF;
   };
-  if (lone == surrogates::allowed && text.size() - at >= 3 && text[at] == '\xED' && in(1, 0xA0) && in(2, 0x80))
+  if (lone == surrogates::allowed && text.size() - at >= 3 && text[at] == '\xED' && in(1, 0xA0) &&
+      in(2, 0x80))
     return {code_point_at(text, at), 3};
   return {};
 }

@@ -20,17 +20,17 @@ namespace dsv4::train {
 struct batch {
   std::vector<std::int32_t> ids;      // [t]
   std::vector<std::int32_t> targets;  // [t] the token after it, -1: no loss here
-  std::vector<index> begins;          // first token of each sample, then t
+  std::vector<index_t> begins;        // first token of each sample, then t
 
-  index tokens() const { return static_cast<index>(ids.size()); }
-  index samples() const { return static_cast<index>(begins.size()) - 1; }
-  index begin(index i) const { return begins[std::size_t(i)]; }
-  index end(index i) const { return begins[std::size_t(i) + 1]; }
-  index length(index i) const { return end(i) - begin(i); }
+  index_t tokens() const { return static_cast<index_t>(ids.size()); }
+  index_t samples() const { return static_cast<index_t>(begins.size()) - 1; }
+  index_t begin(index_t i) const { return begins[std::size_t(i)]; }
+  index_t end(index_t i) const { return begins[std::size_t(i) + 1]; }
+  index_t length(index_t i) const { return end(i) - begin(i); }
 
   /// One sample that predicts each of its tokens but the first.
   static batch of(std::vector<std::int32_t> ids) {
-    batch b{ids, {}, {0, static_cast<index>(ids.size())}};
+    batch b{ids, {}, {0, static_cast<index_t>(ids.size())}};
     b.targets.assign(ids.begin() + (ids.empty() ? 0 : 1), ids.end());
     if (!ids.empty()) b.targets.push_back(-1);
     return b;
@@ -39,45 +39,47 @@ struct batch {
   /// @throws contract_violation what no step can run on
   void check(const config& c) const {
     expects(!ids.empty(), "batch: no tokens");
-    expects_equal(static_cast<index>(targets.size()), tokens(), "batch: targets against ids");
-    expects(begins.size() >= 2 && begins.front() == 0 && begins.back() == tokens(), "batch: begins must run from 0 to the number of tokens");
-    for (index i = 0; i < samples(); ++i) expects(begin(i) < end(i), "batch: sample " + std::to_string(i) + " is empty");
+    expects_equal(static_cast<index_t>(targets.size()), tokens(), "batch: targets against ids");
+    expects(begins.size() >= 2 && begins.front() == 0 && begins.back() == tokens(),
+            "batch: begins must run from 0 to the number of tokens");
+    for (index_t i = 0; i < samples(); ++i)
+      expects(begin(i) < end(i), "batch: sample " + std::to_string(i) + " is empty");
     for (const std::int32_t id : ids) expects_in(id, 0, c.vocab_size, "batch: token id");
     for (const std::int32_t id : targets) expects_in(id, -1, c.vocab_size, "batch: target");
   }
 };
 
 /// Position of every token in its sample.
-inline std::vector<index> positions(const batch& b) {
-  std::vector<index> p(b.ids.size());
-  for (index i = 0; i < b.samples(); ++i)
-    for (index t = b.begin(i); t < b.end(i); ++t) p[std::size_t(t)] = t - b.begin(i);
+inline std::vector<index_t> positions(const batch& b) {
+  std::vector<index_t> p(b.ids.size());
+  for (index_t i = 0; i < b.samples(); ++i)
+    for (index_t t = b.begin(i); t < b.end(i); ++t) p[std::size_t(t)] = t - b.begin(i);
   return p;
 }
 
 /// The compressed entries of all samples, for one compression ratio.
 struct entry_map {
-  index ratio = 0;
-  std::vector<index> offsets;   // [samples + 1] first entry of each sample
-  std::vector<index> first;     // [s] the token (of the batch) its block begins with
-  std::vector<index> position;  // [s] of that token in its sample
+  index_t ratio = 0;
+  std::vector<index_t> offsets;   // [samples + 1] first entry of each sample
+  std::vector<index_t> first;     // [s] the token (of the batch) its block begins with
+  std::vector<index_t> position;  // [s] of that token in its sample
 
   entry_map() = default;
-  entry_map(const batch& b, index ratio) : ratio(ratio), offsets{0} {
-    for (index i = 0; i < b.samples(); ++i) {
-      for (index p = 0; p + ratio <= b.length(i); p += ratio) {
+  entry_map(const batch& b, index_t ratio) : ratio(ratio), offsets{0} {
+    for (index_t i = 0; i < b.samples(); ++i) {
+      for (index_t p = 0; p + ratio <= b.length(i); p += ratio) {
         first.push_back(b.begin(i) + p);
         position.push_back(p);
       }
-      offsets.push_back(static_cast<index>(first.size()));
+      offsets.push_back(static_cast<index_t>(first.size()));
     }
   }
-  index size() const { return static_cast<index>(first.size()); }
-  index begin(index sample) const { return offsets[std::size_t(sample)]; }
-  index count(index sample) const { return offsets[std::size_t(sample) + 1] - begin(sample); }
+  index_t size() const { return static_cast<index_t>(first.size()); }
+  index_t begin(index_t sample) const { return offsets[std::size_t(sample)]; }
+  index_t count(index_t sample) const { return offsets[std::size_t(sample) + 1] - begin(sample); }
 };
 
 /// Entries that the query at `position` of a sample can see: those whose block is closed.
-inline index visible_entries(index position, index ratio) { return (position + 1) / ratio; }
+inline index_t visible_entries(index_t position, index_t ratio) { return (position + 1) / ratio; }
 
 }  // namespace dsv4::train

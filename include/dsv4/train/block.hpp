@@ -20,7 +20,7 @@ struct half_state {
   view<T, 2> x;  // [t, d] normed: the input of F
   view<T, 2> f;  // [t, d] F(x)
 
-  static half_state take(workspace& w, index t, index n, index d) {
+  static half_state take(workspace& w, index_t t, index_t n, index_t d) {
     return {hyper_state<T>::take(w, t, n), w.take<T>(t, d), w.take<T>(t), w.take<T>(t, d), w.take<T>(t, d)};
   }
 };
@@ -35,9 +35,9 @@ struct block_state {
 
   static block_state take(workspace& w, const layer_context& l) {
     const config& c = *l.c;
-    const index t = l.samples->tokens(), n = c.hc_mult, d = c.hidden_size;
-    return {half_state<T>::take(w, t, n, d), half_state<T>::take(w, t, n, d), attention_state<T>::take(w, l), w.take<T>(t, n, d),
-            moe_state<T>::take(w, c, t)};
+    const index_t t = l.samples->tokens(), n = c.hc_mult, d = c.hidden_size;
+    return {half_state<T>::take(w, t, n, d), half_state<T>::take(w, t, n, d), attention_state<T>::take(w, l),
+            w.take<T>(t, n, d), moe_state<T>::take(w, c, t)};
   }
 };
 
@@ -52,8 +52,9 @@ struct route_rule {
 
 /// out [t, n, d] = block(h).
 template <execution E, class T>
-void block(E& e, workspace& scratch, const layer_context& l, const objective& want, const block_parameters<const T>& w,
-           const route_rule& route, view<T, 3> h /*[t,n,d]*/, block_state<T>& s, view<T, 3> out /*[t,n,d]*/) {
+void block(E& e, workspace& scratch, const layer_context& l, const objective& want,
+           const block_parameters<const T>& w, const route_rule& route, view<T, 3> h /*[t,n,d]*/,
+           block_state<T>& s, view<T, 3> out /*[t,n,d]*/) {
   const config& c = *l.c;
   {
     half_state<T>& half = s.attn_half;
@@ -85,32 +86,40 @@ struct block_losses {
 
 /// dout [t, n, d] -> dh [t, n, d] (set); dw += …
 template <execution E, class T>
-block_losses block_backward(E& e, workspace& scratch, const layer_context& l, const objective& want, const block_scales& scales,
-                            view<T, 3> dout /*[t,n,d]*/, const block_parameters<const T>& w, bool learned, view<T, 3> h /*[t,n,d]*/,
-                            const block_state<T>& s, view<T, 3> dh /*[t,n,d]*/, const block_parameters<T>& dw) {
+block_losses block_backward(E& e, workspace& scratch, const layer_context& l, const objective& want,
+                            const block_scales& scales, view<T, 3> dout /*[t,n,d]*/,
+                            const block_parameters<const T>& w, bool learned, view<T, 3> h /*[t,n,d]*/,
+                            const block_state<T>& s, view<T, 3> dh /*[t,n,d]*/,
+                            const block_parameters<T>& dw) {
   workspace::scope here(scratch);
   const config& c = *l.c;
-  const index t = h.extent(0), n = h.extent(1), d = h.extent(2);
+  const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);
   auto dmid = scratch.take<T>(t, n, d);  // [t, n, d]
   block_losses losses;
 
   /// One half: through the write, F, the norm and the read.
-  const auto half_backward = [&](const half_state<T>& half, view<T, 3> dnext, view<T, 3> from, view<T, 3> dfrom, view<const T, 1> norm,
-                                 const hyper_parameters<const T>& hc, view<T, 1> dnorm, const hyper_parameters<T>& dhc, auto inner) {
+  const auto half_backward = [&](const half_state<T>& half, view<T, 3> dnext, view<T, 3> from,
+                                 view<T, 3> dfrom, view<const T, 1> norm, const hyper_parameters<const T>& hc,
+                                 view<T, 1> dnorm, const hyper_parameters<T>& dhc, auto inner) {
     workspace::scope mine(scratch);
     const auto ds = hyper_state<T>::take(scratch, t, n);
-    auto df = scratch.take<T>(t, d), dx = zeros<T>(e, scratch, t, d), dy = zeros<T>(e, scratch, t, d);  // [t, d]
+    auto df = scratch.take<T>(t, d), dx = zeros<T>(e, scratch, t, d),
+         dy = zeros<T>(e, scratch, t, d);  // [t, d]
     hyper_write_backward(e, dnext, from, half.f, half.streams, dfrom, df, ds);
     inner(df, dx);
     rms_norm_backward(e, dx, half.y, norm, half.r, dy, dnorm);
     hyper_read_backward(e, c, dy, from, hc, half.streams, ds, dfrom, dhc);
   };
-  half_backward(s.ffn_half, dout, s.mid, dmid, w.ffn_norm, w.hc_ffn, dw.ffn_norm, dw.hc_ffn, [&](view<T, 2> df, view<T, 2> dx) {
-    losses.balance = moe_backward(e, scratch, c, *l.samples, df, s.ffn_half.x, w.ffn, s.ffn, T(scales.balance), learned, dx, dw.ffn);
-  });
-  half_backward(s.attn_half, dmid, h, dh, w.attn_norm, w.hc_attn, dw.attn_norm, dw.hc_attn, [&](view<T, 2> df, view<T, 2> dx) {
-    losses.index_kl = attention_backward(e, scratch, l, want, df, s.attn_half.x, w.attn, s.attn, T(scales.index), dx, dw.attn);
-  });
+  half_backward(s.ffn_half, dout, s.mid, dmid, w.ffn_norm, w.hc_ffn, dw.ffn_norm, dw.hc_ffn,
+                [&](view<T, 2> df, view<T, 2> dx) {
+                  losses.balance = moe_backward(e, scratch, c, *l.samples, df, s.ffn_half.x, w.ffn, s.ffn,
+                                                T(scales.balance), learned, dx, dw.ffn);
+                });
+  half_backward(s.attn_half, dmid, h, dh, w.attn_norm, w.hc_attn, dw.attn_norm, dw.hc_attn,
+                [&](view<T, 2> df, view<T, 2> dx) {
+                  losses.index_kl = attention_backward(e, scratch, l, want, df, s.attn_half.x, w.attn, s.attn,
+                                                       T(scales.index), dx, dw.attn);
+                });
   return losses;
 }
 

@@ -27,40 +27,43 @@ struct compressor_state {
   view<T, 1> r;          // [s]
   view<T, 2> entries;    // [s, d]
 
-  static compressor_state take(workspace& w, index tokens, index entries, index width, index d) {
-    return {w.take<T>(tokens, width), w.take<T>(tokens, width), w.take<T>(entries, d), w.take<T>(entries), w.take<T>(entries, d)};
+  static compressor_state take(workspace& w, index_t tokens, index_t entries, index_t width, index_t d) {
+    return {w.take<T>(tokens, width), w.take<T>(tokens, width), w.take<T>(entries, d), w.take<T>(entries),
+            w.take<T>(entries, d)};
   }
 };
 
 /// f(token, channel) for every slot of channel d of entry s.
 template <class F>
-void for_slots(const entry_map& map, index s, index d, index width, F f) {
+void for_slots(const entry_map& map, index_t s, index_t d, index_t width, F f) {
   const bool overlap = kind_of_ratio(map.ratio) == attention_kind::csa;
-  const index own = map.first[std::size_t(s)];
+  const index_t own = map.first[std::size_t(s)];
   if (overlap && map.position[std::size_t(s)] > 0)
-    for (index t = own - map.ratio; t < own; ++t) f(t, d);
-  for (index t = own; t < own + map.ratio; ++t) f(t, overlap ? d + width : d);
+    for (index_t t = own - map.ratio; t < own; ++t) f(t, d);
+  for (index_t t = own; t < own + map.ratio; ++t) f(t, overlap ? d + width : d);
 }
 
 /// The entries of every sample, rotated at the position of their block's first token.
 template <execution E, class T>
-void compress(E& e, const config& c, const entry_map& map, const std::vector<index>& position /*[t]*/, view<T, 2> x /*[t,D]*/,
-              const compressor_parameters<const T>& w, const rotary_table& rotary, const compressor_state<T>& s) {
-  const index width = w.norm.extent(0);
+void compress(E& e, const config& c, const entry_map& map, const std::vector<index_t>& position /*[t]*/,
+              view<T, 2> x /*[t,D]*/, const compressor_parameters<const T>& w, const rotary_table& rotary,
+              const compressor_state<T>& s) {
+  const index_t width = w.norm.extent(0);
   project(e, x, w.wkv, s.kv);
   project(e, x, w.wgate, s.score);
-  kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t) {
+  kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t) {
       const T* bias = w.ape[position[std::size_t(t)] % map.ratio].data();
-      for (index d = 0; d < s.score.extent(1); ++d) s.score(t, d) += bias[d];
+      for (index_t d = 0; d < s.score.extent(1); ++d) s.score(t, d) += bias[d];
     }
   });
-  kernel::rows<E>::run(e, map.size(), 1, [&](index begin, index end) {
-    for (index i = begin; i < end; ++i)
-      for (index d = 0; d < width; ++d) {
+  kernel::rows<E>::run(e, map.size(), 1, [&](index_t begin, index_t end) {
+    for (index_t i = begin; i < end; ++i)
+      for (index_t d = 0; d < width; ++d) {
         T largest = -INFINITY, weights = 0, sum = 0;
-        for_slots(map, i, d, width, [&](index t, index channel) { largest = std::max(largest, s.score(t, channel)); });
-        for_slots(map, i, d, width, [&](index t, index channel) {
+        for_slots(map, i, d, width,
+                  [&](index_t t, index_t channel) { largest = std::max(largest, s.score(t, channel)); });
+        for_slots(map, i, d, width, [&](index_t t, index_t channel) {
           const T weight = std::exp(s.score(t, channel) - largest);
           weights += weight;
           sum += weight * s.kv(t, channel);
@@ -69,39 +72,47 @@ void compress(E& e, const config& c, const entry_map& map, const std::vector<ind
       }
   });
   rms_norm(e, s.pooled, w.norm, c.rms_norm_eps, s.r, s.entries);
-  rotate(e, s.entries.reshape(map.size(), 1, width), rotary, [&](index i) { return map.position[std::size_t(i)]; }, rotation::forward);
+  rotate(
+      e, s.entries.reshape(map.size(), 1, width), rotary,
+      [&](index_t i) { return map.position[std::size_t(i)]; }, rotation::forward);
 }
 
 /// dentries (overwritten) -> dw += …, dx += … (an empty dx: not wanted).
 template <execution E, class T>
-void compress_backward(E& e, workspace& scratch, const entry_map& map, const std::vector<index>& position /*[t]*/,
-                       view<T, 2> dentries /*[s,d]*/, view<T, 2> x /*[t,D]*/, const compressor_parameters<const T>& w,
+void compress_backward(E& e, workspace& scratch, const entry_map& map,
+                       const std::vector<index_t>& position /*[t]*/, view<T, 2> dentries /*[s,d]*/,
+                       view<T, 2> x /*[t,D]*/, const compressor_parameters<const T>& w,
                        const rotary_table& rotary, const compressor_state<T>& s, view<T, 2> dx /*[t,D]*/,
                        const compressor_parameters<T>& dw) {
   workspace::scope here(scratch);
-  const index width = w.norm.extent(0), tokens = x.extent(0), channels = s.kv.extent(1);
-  rotate(e, dentries.reshape(map.size(), 1, width), rotary, [&](index i) { return map.position[std::size_t(i)]; }, rotation::inverse);
+  const index_t width = w.norm.extent(0), tokens = x.extent(0), channels = s.kv.extent(1);
+  rotate(
+      e, dentries.reshape(map.size(), 1, width), rotary,
+      [&](index_t i) { return map.position[std::size_t(i)]; }, rotation::inverse);
   auto dpooled = zeros<T>(e, scratch, map.size(), width);  // [s, d]
   rms_norm_backward(e, dentries, s.pooled, w.norm, s.r, dpooled, dw.norm);
 
   // Channels that are a slot of no entry (open blocks, the low half of each last block) get nothing.
-  auto dkv = zeros<T>(e, scratch, tokens, channels), dscore = zeros<T>(e, scratch, tokens, channels);  // [t, c d]
-  kernel::rows<E>::run(e, map.size(), 1, [&](index begin, index end) {
-    for (index i = begin; i < end; ++i)
-      for (index d = 0; d < width; ++d) {
+  auto dkv = zeros<T>(e, scratch, tokens, channels),
+       dscore = zeros<T>(e, scratch, tokens, channels);  // [t, c d]
+  kernel::rows<E>::run(e, map.size(), 1, [&](index_t begin, index_t end) {
+    for (index_t i = begin; i < end; ++i)
+      for (index_t d = 0; d < width; ++d) {
         T largest = -INFINITY, weights = 0;
-        for_slots(map, i, d, width, [&](index t, index channel) { largest = std::max(largest, s.score(t, channel)); });
-        for_slots(map, i, d, width, [&](index t, index channel) { weights += std::exp(s.score(t, channel) - largest); });
-        for_slots(map, i, d, width, [&](index t, index channel) {
+        for_slots(map, i, d, width,
+                  [&](index_t t, index_t channel) { largest = std::max(largest, s.score(t, channel)); });
+        for_slots(map, i, d, width,
+                  [&](index_t t, index_t channel) { weights += std::exp(s.score(t, channel) - largest); });
+        for_slots(map, i, d, width, [&](index_t t, index_t channel) {
           const T share = std::exp(s.score(t, channel) - largest) / weights;
           dkv(t, channel) = share * dpooled(i, d);
           dscore(t, channel) = share * (s.kv(t, channel) - s.pooled(i, d)) * dpooled(i, d);
         });
       }
   });
-  kernel::rows<E>::run(e, channels, channel_grain, [&](index begin, index end) {
-    for (index t = 0; t < tokens; ++t)
-      for (index d = begin; d < end; ++d) dw.ape(position[std::size_t(t)] % map.ratio, d) += dscore(t, d);
+  kernel::rows<E>::run(e, channels, channel_grain, [&](index_t begin, index_t end) {
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t d = begin; d < end; ++d) dw.ape(position[std::size_t(t)] % map.ratio, d) += dscore(t, d);
   });
   project_backward(e, dkv, x, w.wkv, dx, dw.wkv);
   project_backward(e, dscore, x, w.wgate, dx, dw.wgate);

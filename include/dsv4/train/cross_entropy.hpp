@@ -23,13 +23,14 @@ struct readout_parameters {
 };
 
 /// Tokens per piece: 512 rows keep the product busy, and 4096 words of them are 8 MB.
-inline constexpr index readout_piece = 512;
+inline constexpr index_t readout_piece = 512;
 
 /// In place: logits of one token to `scale` times their gradient.  @returns its loss.
 template <execution E, class T>
 double cross_entropy(E& e, view<T, 1> logits /*[v]*/, std::int32_t target, T scale) {
-  const auto at = [=](index v) { return logits[v]; };
-  const T largest = fold(logits.size(), logits[0], at, [](T a, T b) { return a < b ? b : a; }), shifted = logits[target] - largest;
+  const auto at = [=](index_t v) { return logits[v]; };
+  const T largest = fold(logits.size(), logits[0], at, [](T a, T b) { return a < b ? b : a; }),
+          shifted = logits[target] - largest;
   for (T& z : logits) z -= largest;
   kernel::exponential<E>::run(e, logits.data(), logits.size());
   const T sum = fold(logits.size(), T(0), at), share = scale / sum;
@@ -41,28 +42,30 @@ double cross_entropy(E& e, view<T, 1> logits /*[v]*/, std::int32_t target, T sca
 /// Sum of the losses of the tokens whose target(t) is not -1.  With gradients: dh [t, n, d] and dw are added to,
 /// each token's loss weighted by `scale`.
 template <execution E, class T, class Target>
-double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t,n,d]*/, const readout_parameters<const T>& w,
-                    Target target, T scale, view<T, 3> dh /*[t,n,d]*/, const readout_parameters<T>* dw) {
+double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t,n,d]*/,
+                    const readout_parameters<const T>& w, Target target, T scale, view<T, 3> dh /*[t,n,d]*/,
+                    const readout_parameters<T>* dw) {
   workspace::scope here(scratch);
-  const index tokens = h.extent(0), n = h.extent(1), d = h.extent(2), vocabulary = w.head.extent(0);
-  auto r = scratch.take<T>(tokens), y_r = scratch.take<T>(tokens);                  // [t]
-  auto mixes = scratch.take<T>(tokens, n), pre = scratch.take<T>(tokens, n);        // [t, n]
-  auto y = scratch.take<T>(tokens, d), normed = scratch.take<T>(tokens, d);         // [t, d]
+  const index_t tokens = h.extent(0), n = h.extent(1), d = h.extent(2), vocabulary = w.head.extent(0);
+  auto r = scratch.take<T>(tokens), y_r = scratch.take<T>(tokens);            // [t]
+  auto mixes = scratch.take<T>(tokens, n), pre = scratch.take<T>(tokens, n);  // [t, n]
+  auto y = scratch.take<T>(tokens, d), normed = scratch.take<T>(tokens, d);   // [t, d]
   hyper_mixes(e, c, h, w.hc_head.fn, r, mixes);
-  for (index t = 0; t < tokens; ++t)
-    for (index j = 0; j < n; ++j) pre(t, j) = sigmoid(mixes(t, j) * w.hc_head.scale[0] + w.hc_head.base[j]) + T(c.hc_eps);
+  for (index_t t = 0; t < tokens; ++t)
+    for (index_t j = 0; j < n; ++j)
+      pre(t, j) = sigmoid(mixes(t, j) * w.hc_head.scale[0] + w.hc_head.base[j]) + T(c.hc_eps);
   collapse(e, pre, h, y);
   rms_norm(e, y, w.norm, c.rms_norm_eps, y_r, normed);
 
   auto dnormed = dw ? zeros<T>(e, scratch, tokens, d) : view<T, 2>{};  // [t, d]
-  auto loss = scratch.take<double>(tokens);                         // [t]
-  for (index from = 0; from < tokens; from += readout_piece) {
+  auto loss = scratch.take<double>(tokens);                            // [t]
+  for (index_t from = 0; from < tokens; from += readout_piece) {
     workspace::scope piece(scratch);
-    const index to = std::min(from + readout_piece, tokens);
+    const index_t to = std::min(from + readout_piece, tokens);
     auto logits = scratch.take<T>(to - from, vocabulary);  // [t, v]
     project(e, normed.rows(from, to), w.head, logits);
-    kernel::rows<E>::run(e, to - from, 1, [&](index begin, index end) {
-      for (index t = begin; t < end; ++t) {
+    kernel::rows<E>::run(e, to - from, 1, [&](index_t begin, index_t end) {
+      for (index_t t = begin; t < end; ++t) {
         const std::int32_t id = target(from + t);
         loss[from + t] = id < 0 ? 0 : cross_entropy<E, T>(e, logits[t], id, scale);
         if (id < 0) std::fill(logits[t].begin(), logits[t].end(), T(0));
@@ -74,16 +77,17 @@ double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t
   for (const double l : loss) sum += l;
   if (!dw) return sum;
 
-  auto dy = zeros<T>(e, scratch, tokens, d);         // [t, d]
-  auto dmixes = scratch.take<T>(tokens, n);       // [t, n]
+  auto dy = zeros<T>(e, scratch, tokens, d);  // [t, d]
+  auto dmixes = scratch.take<T>(tokens, n);   // [t, n]
   rms_norm_backward(e, dnormed, y, w.norm, y_r, dy, dw->norm);
   collapse_backward(e, dy, h, pre, dh, dmixes);
-  for (index t = 0; t < tokens; ++t)
-    for (index j = 0; j < n; ++j) {
+  for (index_t t = 0; t < tokens; ++t)
+    for (index_t j = 0; j < n; ++j) {
       const T a = pre(t, j) - T(c.hc_eps);
       dmixes(t, j) *= a * (1 - a);
     }
-  affine_backward(e, dmixes, mixes, w.hc_head.scale, dw->hc_head.scale, dw->hc_head.base, [](index) { return 0; });
+  affine_backward(e, dmixes, mixes, w.hc_head.scale, dw->hc_head.scale, dw->hc_head.base,
+                  [](index_t) { return 0; });
   hyper_mixes_backward(e, dmixes, mixes, r, h, w.hc_head.fn, dh, dw->hc_head.fn);
   return sum;
 }

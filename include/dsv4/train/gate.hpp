@@ -25,25 +25,26 @@ struct gate_state {
   view<std::int32_t, 2> indices;  // [t, k]
   view<T, 2> weights;             // [t, k]
 
-  static gate_state take(workspace& w, const config& c, index t) {
-    return {w.take<T>(t, c.n_routed_experts), w.take<T>(t, c.n_routed_experts), w.take<std::int32_t>(t, c.num_experts_per_tok),
-            w.take<T>(t, c.num_experts_per_tok)};
+  static gate_state take(workspace& w, const config& c, index_t t) {
+    return {w.take<T>(t, c.n_routed_experts), w.take<T>(t, c.n_routed_experts),
+            w.take<std::int32_t>(t, c.num_experts_per_tok), w.take<T>(t, c.num_experts_per_tok)};
   }
 };
 
 /// Experts and weights of every token.  One of `forced` [t, k], `table` [vocab, k] (hash layers) and `bias` [e] decides
 /// the experts, the first that is not empty.
 template <execution E, class T>
-void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::int32_t> ids, view<const T, 2> w /*[e,D]*/,
-          view<const float, 1> bias, view<const std::int32_t, 2> table, view<const std::int32_t, 2> forced, const gate_state<T>& s) {
-  const index experts = c.n_routed_experts, k = c.num_experts_per_tok;
+void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::int32_t> ids,
+          view<const T, 2> w /*[e,D]*/, view<const float, 1> bias, view<const std::int32_t, 2> table,
+          view<const std::int32_t, 2> forced, const gate_state<T>& s) {
+  const index_t experts = c.n_routed_experts, k = c.num_experts_per_tok;
   project(e, x, w, s.logits);
-  kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index begin, index end) {
+  kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index_t begin, index_t end) {
     workspace::scope here(thread_scratch());
     auto biased = thread_scratch().take<T>(experts);
     auto order = thread_scratch().take<std::int32_t>(experts);
-    for (index t = begin; t < end; ++t) {
-      for (index i = 0; i < experts; ++i) {
+    for (index_t t = begin; t < end; ++t) {
+      for (index_t i = 0; i < experts; ++i) {
         s.scores(t, i) = std::sqrt(softplus(s.logits(t, i)));
         biased[i] = s.scores(t, i) + (bias.data() ? T(bias[i]) : T(0));
       }
@@ -53,38 +54,41 @@ void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::in
       else if (table.data())
         std::copy_n(table[ids[std::size_t(t)]].data(), k, chosen.data());
       else
-        top_k(std::span<const T>(biased.data(), std::size_t(experts)), std::span(order.data(), std::size_t(experts)),
-              std::span(chosen.data(), std::size_t(k)));
+        top_k(std::span<const T>(biased.data(), std::size_t(experts)),
+              std::span(order.data(), std::size_t(experts)), std::span(chosen.data(), std::size_t(k)));
       T sum = 0;
       for (const std::int32_t i : chosen) sum += s.scores(t, i);
-      for (index j = 0; j < k; ++j) s.weights(t, j) = s.scores(t, chosen[j]) / sum * T(c.routed_scaling_factor);
+      for (index_t j = 0; j < k; ++j)
+        s.weights(t, j) = s.scores(t, chosen[j]) / sum * T(c.routed_scaling_factor);
     }
   });
 }
 
 /// Tokens of each expert.
 template <class T>
-std::vector<index> expert_load(const config& c, const gate_state<T>& s, index begin, index end) {
-  std::vector<index> n(std::size_t(c.n_routed_experts), 0);
-  for (index t = begin; t < end; ++t)
+std::vector<index_t> expert_load(const config& c, const gate_state<T>& s, index_t begin, index_t end) {
+  std::vector<index_t> n(std::size_t(c.n_routed_experts), 0);
+  for (index_t t = begin; t < end; ++t)
     for (const std::int32_t i : s.indices[t]) ++n[std::size_t(i)];
   return n;
 }
 
 /// sum_e f_e P_e of the tokens [begin, end) of one sequence; adds `scale` times its gradient to dscores (or not: null).
 template <class T>
-double balance_loss(const config& c, const gate_state<T>& s, index begin, index end, T scale, view<T, 2> dscores /*[t,e]*/) {
-  const index experts = c.n_routed_experts, tokens = end - begin;
-  const std::vector<index> load = expert_load(c, s, begin, end);
+double balance_loss(const config& c, const gate_state<T>& s, index_t begin, index_t end, T scale,
+                    view<T, 2> dscores /*[t,e]*/) {
+  const index_t experts = c.n_routed_experts, tokens = end - begin;
+  const std::vector<index_t> load = expert_load(c, s, begin, end);
   const double even = double(experts) / (double(c.num_experts_per_tok) * double(tokens));
   double loss = 0;
-  for (index t = begin; t < end; ++t) {
+  for (index_t t = begin; t < end; ++t) {
     double sum = 0, mean_f = 0;  // mean_f: sum_e f_e s_te / S_t
-    for (index i = 0; i < experts; ++i) sum += double(s.scores(t, i));
-    for (index i = 0; i < experts; ++i) mean_f += even * double(load[std::size_t(i)]) * double(s.scores(t, i)) / sum;
+    for (index_t i = 0; i < experts; ++i) sum += double(s.scores(t, i));
+    for (index_t i = 0; i < experts; ++i)
+      mean_f += even * double(load[std::size_t(i)]) * double(s.scores(t, i)) / sum;
     loss += mean_f / double(tokens);
     if (!dscores.data()) continue;
-    for (index i = 0; i < experts; ++i)
+    for (index_t i = 0; i < experts; ++i)
       dscores(t, i) += scale * T((even * double(load[std::size_t(i)]) - mean_f) / (sum * double(tokens)));
   }
   return loss;
@@ -92,20 +96,21 @@ double balance_loss(const config& c, const gate_state<T>& s, index begin, index 
 
 /// dx += …, dw += … from the gradients of the weights and (of the balance loss) of the scores, which is overwritten.
 template <execution E, class T>
-void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/, view<T, 2> dscores /*[t,e] -> dlogits*/,
-                   view<T, 2> x /*[t,D]*/, view<const T, 2> w /*[e,D]*/, const gate_state<T>& s, view<T, 2> dx /*[t,D]*/,
+void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/,
+                   view<T, 2> dscores /*[t,e] -> dlogits*/, view<T, 2> x /*[t,D]*/,
+                   view<const T, 2> w /*[e,D]*/, const gate_state<T>& s, view<T, 2> dx /*[t,D]*/,
                    view<T, 2> dw /*[e,D]*/) {
-  const index k = c.num_experts_per_tok;
-  kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t) {
+  const index_t k = c.num_experts_per_tok;
+  kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t) {
       T sum = 0, pull = 0;  // S, sum_j dw_j w_j
-      for (index j = 0; j < k; ++j) {
+      for (index_t j = 0; j < k; ++j) {
         sum += s.scores(t, s.indices(t, j));
         pull += dweights(t, j) * s.weights(t, j);
       }
-      for (index j = 0; j < k; ++j)
+      for (index_t j = 0; j < k; ++j)
         dscores(t, s.indices(t, j)) += (T(c.routed_scaling_factor) * dweights(t, j) - pull) / sum;
-      for (index i = 0; i < dscores.extent(1); ++i) {
+      for (index_t i = 0; i < dscores.extent(1); ++i) {
         const T score = s.scores(t, i);  // 0 only where softplus underflows, and its slope with it
         dscores(t, i) *= score > 0 ? sigmoid(s.logits(t, i)) / (2 * score) : T(0);
       }
@@ -115,12 +120,12 @@ void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/, view<T,
 }
 
 /// Auxiliary-loss-free balancing: the selection bias of one layer after a step.
-inline void update_bias(view<float, 1> bias /*[e]*/, std::span<const index> load /*[e]*/, double speed) {
-  const index experts = bias.extent(0);
-  index total = 0;
-  for (const index n : load) total += n;
-  for (index i = 0; i < experts; ++i) {
-    const index above = load[std::size_t(i)] * experts - total;  // E (load - mean), an integer
+inline void update_bias(view<float, 1> bias /*[e]*/, std::span<const index_t> load /*[e]*/, double speed) {
+  const index_t experts = bias.extent(0);
+  index_t total = 0;
+  for (const index_t n : load) total += n;
+  for (index_t i = 0; i < experts; ++i) {
+    const index_t above = load[std::size_t(i)] * experts - total;  // E (load - mean), an integer
     bias[i] -= static_cast<float>(above > 0 ? speed : above < 0 ? -speed : 0.0);
   }
 }

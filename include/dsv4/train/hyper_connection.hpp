@@ -31,7 +31,7 @@ struct hyper_state {
   view<T, 2> post;   // [t, n]
   view<T, 3> comb;   // [t, n, n]
 
-  static hyper_state take(workspace& s, index t, index n) {
+  static hyper_state take(workspace& s, index_t t, index_t n) {
     return {s.take<T>(t), s.take<T>(t, (2 + n) * n), s.take<T>(t, n), s.take<T>(t, n), s.take<T>(t, n, n)};
   }
 };
@@ -39,13 +39,13 @@ struct hyper_state {
 /// mixes [t, m] = (fn x) r, of all channels of all streams.
 // einsum: t c, m c -> t m
 template <execution E, class T>
-void hyper_mixes(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, view<const T, 2> fn /*[m,n d]*/, view<T, 1> r /*[t]*/,
-                 view<T, 2> mixes /*[t,m]*/) {
-  const index tokens = h.extent(0), width = h.row_size();
+void hyper_mixes(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, view<const T, 2> fn /*[m,n d]*/,
+                 view<T, 1> r /*[t]*/, view<T, 2> mixes /*[t,m]*/) {
+  const index_t tokens = h.extent(0), width = h.row_size();
   const auto x = h.reshape(tokens, width);
   project(e, x, fn, mixes);
-  kernel::rows<E>::run(e, tokens, token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t) {
+  kernel::rows<E>::run(e, tokens, token_grain, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t) {
       r[t] = rms_factor<T>(x[t].data(), width, c.rms_norm_eps);
       for (T& m : mixes[t]) m *= r[t];
     }
@@ -54,10 +54,10 @@ void hyper_mixes(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, view<const T, 
 
 /// f(n), n a constant where it is the published number of streams: loops over them unroll.
 template <class F>
-void with_streams(index n, F f) {
-  constexpr index published = 4;  // hc_mult of Flash and Pro
+void with_streams(index_t n, F f) {
+  constexpr index_t published = 4;  // hc_mult of Flash and Pro
   if (n == published)
-    f(std::integral_constant<index, published>{});
+    f(std::integral_constant<index_t, published>{});
   else
     f(n);
 }
@@ -66,15 +66,15 @@ void with_streams(index n, F f) {
 // einsum: t n, t n d -> t d
 template <execution E, class T>
 void collapse(E& e, view<T, 2> pre /*[t,n]*/, view<T, 3> h /*[t,n,d]*/, view<T, 2> y /*[t,d]*/) {
-  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
+  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     with_streams(h.extent(1), [&](auto n) {
-      const index width = h.extent(2);
-      for (index t = begin; t < end; ++t) {
+      const index_t width = h.extent(2);
+      for (index_t t = begin; t < end; ++t) {
         const T *weight = pre[t].data(), *from = h[t].data();
         T* to = y[t].data();
-        for (index d = 0; d < width; ++d) {
+        for (index_t d = 0; d < width; ++d) {
           T sum = 0;
-          for (index j = 0; j < n; ++j) sum += weight[j] * from[j * width + d];
+          for (index_t j = 0; j < n; ++j) sum += weight[j] * from[j * width + d];
           to[d] = sum;
         }
       }
@@ -84,11 +84,13 @@ void collapse(E& e, view<T, 2> pre /*[t,n]*/, view<T, 3> h /*[t,n,d]*/, view<T, 
 
 /// The eight tokens from t on (before `end`; the last one repeated) of a sinkhorn_steps: their logits, Eq. (4).
 template <class T>
-void comb_logits(const hyper_parameters<const T>& w, const hyper_state<T>& s, index t, index end, view<T, 3> logits /*[i,j,l]*/) {
-  const index n = logits.extent(0);
-  for (index l = 0; l < sinkhorn_lanes; ++l) {
+void comb_logits(const hyper_parameters<const T>& w, const hyper_state<T>& s, index_t t, index_t end,
+                 view<T, 3> logits /*[i,j,l]*/) {
+  const index_t n = logits.extent(0);
+  for (index_t l = 0; l < sinkhorn_lanes; ++l) {
     const T* mixes = s.mixes[std::min(t + l, end - 1)].data() + 2 * n;
-    for (index at = 0; at < n * n; ++at) logits.data()[at * sinkhorn_lanes + l] = mixes[at] * w.scale[2] + w.base[2 * n + at];
+    for (index_t at = 0; at < n * n; ++at)
+      logits.data()[at * sinkhorn_lanes + l] = mixes[at] * w.scale[2] + w.base[2 * n + at];
   }
 }
 
@@ -96,22 +98,23 @@ void comb_logits(const hyper_parameters<const T>& w, const hyper_state<T>& s, in
 template <execution E, class T>
 void hyper_read(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, const hyper_parameters<const T>& w,
                 const hyper_state<T>& s, view<T, 2> y /*[t,d]*/) {
-  const index n = h.extent(1);
+  const index_t n = h.extent(1);
   hyper_mixes(e, c, h, w.fn, s.r, s.mixes);
-  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t) {
-      for (index j = 0; j < n; ++j) {
-        s.pre(t, j) = sigmoid(s.mixes(t, j) * w.scale[0] + w.base[j]) + T(c.hc_eps);             // Eq. (6)
-        s.post(t, j) = 2 * sigmoid(s.mixes(t, n + j) * w.scale[1] + w.base[n + j]);             // Eq. (7)
+  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t) {
+      for (index_t j = 0; j < n; ++j) {
+        s.pre(t, j) = sigmoid(s.mixes(t, j) * w.scale[0] + w.base[j]) + T(c.hc_eps);  // Eq. (6)
+        s.post(t, j) = 2 * sigmoid(s.mixes(t, n + j) * w.scale[1] + w.base[n + j]);   // Eq. (7)
       }
     }
     workspace::scope here(thread_scratch());
     const auto steps = sinkhorn_steps<T>::take(thread_scratch(), n, c.hc_sinkhorn_iters);
-    for (index t = begin; t < end; t += sinkhorn_lanes) {
+    for (index_t t = begin; t < end; t += sinkhorn_lanes) {
       comb_logits(w, s, t, end, steps.softmax);
-      steps.forward(e, T(c.hc_eps));                                                            // Eq. (8)
-      for (index l = 0; l < std::min(sinkhorn_lanes, end - t); ++l)
-        for (index at = 0; at < n * n; ++at) s.comb[t + l].data()[at] = steps.result().data()[at * sinkhorn_lanes + l];
+      steps.forward(e, T(c.hc_eps));  // Eq. (8)
+      for (index_t l = 0; l < std::min(sinkhorn_lanes, end - t); ++l)
+        for (index_t at = 0; at < n * n; ++at)
+          s.comb[t + l].data()[at] = steps.result().data()[at * sinkhorn_lanes + l];
     }
   });
   collapse(e, s.pre, h, y);
@@ -122,16 +125,17 @@ void hyper_read(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, const hyper_par
 template <execution E, class T>
 void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const hyper_state<T>& s,
                  view<T, 3> next /*[t,n,d]*/) {
-  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
+  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     with_streams(h.extent(1), [&](auto n) {
-      const index width = h.extent(2);
-      for (index t = begin; t < end; ++t)
-        for (index j = 0; j < n; ++j) {
+      const index_t width = h.extent(2);
+      for (index_t t = begin; t < end; ++t)
+        for (index_t j = 0; j < n; ++j) {
           T* to = next[t][j].data();
-          const T *from = f[t].data(), *stream = h[t].data(), *weight = s.comb[t].data() + j, share = s.post(t, j);
-          for (index d = 0; d < width; ++d) {
+          const T *from = f[t].data(), *stream = h[t].data(), *weight = s.comb[t].data() + j,
+                  share = s.post(t, j);
+          for (index_t d = 0; d < width; ++d) {
             T sum = share * from[d];
-            for (index i = 0; i < n; ++i) sum += weight[i * n] * stream[i * width + d];
+            for (index_t i = 0; i < n; ++i) sum += weight[i * n] * stream[i * width + d];
             to[d] = sum;
           }
         }
@@ -141,27 +145,27 @@ void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const h
 
 /// Gradients of what hyper_write took: dh (set), df (set), and dpost, dcomb in `ds`.
 template <execution E, class T>
-void hyper_write_backward(E& e, view<T, 3> dnext /*[t,n,d]*/, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/,
-                          const hyper_state<T>& s, view<T, 3> dh /*[t,n,d]*/, view<T, 2> df /*[t,d]*/,
-                          const hyper_state<T>& ds) {
-  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
+void hyper_write_backward(E& e, view<T, 3> dnext /*[t,n,d]*/, view<T, 3> h /*[t,n,d]*/,
+                          view<T, 2> f /*[t,d]*/, const hyper_state<T>& s, view<T, 3> dh /*[t,n,d]*/,
+                          view<T, 2> df /*[t,d]*/, const hyper_state<T>& ds) {
+  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     with_streams(h.extent(1), [&](auto n) {
-      const index width = h.extent(2);
+      const index_t width = h.extent(2);
       // to = sum_j weight_j g_j
       const auto combine = [&](const T* weight, const T* g, T* to) {
-        for (index d = 0; d < width; ++d) {
+        for (index_t d = 0; d < width; ++d) {
           T sum = 0;
-          for (index j = 0; j < n; ++j) sum += weight[j] * g[j * width + d];
+          for (index_t j = 0; j < n; ++j) sum += weight[j] * g[j * width + d];
           to[d] = sum;
         }
       };
-      for (index t = begin; t < end; ++t) {
+      for (index_t t = begin; t < end; ++t) {
         const T* g = dnext[t].data();
         combine(s.post[t].data(), g, df[t].data());
-        for (index i = 0; i < n; ++i) combine(s.comb[t][i].data(), g, dh[t][i].data());
-        for (index j = 0; j < n; ++j) {
+        for (index_t i = 0; i < n; ++i) combine(s.comb[t][i].data(), g, dh[t][i].data());
+        for (index_t j = 0; j < n; ++j) {
           ds.post(t, j) = dot<T>(f[t].data(), g + j * width, width);
-          for (index i = 0; i < n; ++i) ds.comb(t, i, j) = dot<T>(h[t][i].data(), g + j * width, width);
+          for (index_t i = 0; i < n; ++i) ds.comb(t, i, j) = dot<T>(h[t][i].data(), g + j * width, width);
         }
       }
     });
@@ -172,14 +176,14 @@ void hyper_write_backward(E& e, view<T, 3> dnext /*[t,n,d]*/, view<T, 3> h /*[t,
 template <execution E, class T>
 void collapse_backward(E& e, view<T, 2> dy /*[t,d]*/, view<T, 3> h /*[t,n,d]*/, view<T, 2> pre /*[t,n]*/,
                        view<T, 3> dh /*[t,n,d]*/, view<T, 2> dpre /*[t,n]*/) {
-  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t)
-      for (index j = 0; j < h.extent(1); ++j) {
+  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t)
+      for (index_t j = 0; j < h.extent(1); ++j) {
         const T *g = dy[t].data(), *stream = h[t][j].data();
         T* to = dh[t][j].data();
         const T weight = pre(t, j);
         dpre(t, j) = dot<T>(g, stream, h.extent(2));
-        for (index d = 0; d < h.extent(2); ++d) to[d] += weight * g[d];
+        for (index_t d = 0; d < h.extent(2); ++d) to[d] += weight * g[d];
       }
   });
 }
@@ -187,21 +191,22 @@ void collapse_backward(E& e, view<T, 2> dy /*[t,d]*/, view<T, 3> h /*[t,n,d]*/, 
 /// From the gradient of the logits z = mixes * scale + base to those of mixes (in place), scale and base.
 /// `part[m]`: which of the scales mix m is multiplied by.
 template <execution E, class T, class Part>
-void affine_backward(E& e, view<T, 2> dz /*[t,m] -> dmixes*/, view<T, 2> mixes /*[t,m]*/, view<const T, 1> scale,
-                     view<T, 1> dscale, view<T, 1> dbase /*[m]*/, Part part) {
+void affine_backward(E& e, view<T, 2> dz /*[t,m] -> dmixes*/, view<T, 2> mixes /*[t,m]*/,
+                     view<const T, 1> scale, view<T, 1> dscale, view<T, 1> dbase /*[m]*/, Part part) {
   // The terms of different tokens nearly cancel: summed in double, whatever T is.
   workspace::scope here(thread_scratch());
-  auto base = zeros<double>(e, thread_scratch(), dz.extent(1)), by_scale = zeros<double>(e, thread_scratch(), dz.extent(1));  // [m]
-  for (index t = 0; t < dz.extent(0); ++t) {
+  auto base = zeros<double>(e, thread_scratch(), dz.extent(1)),
+       by_scale = zeros<double>(e, thread_scratch(), dz.extent(1));  // [m]
+  for (index_t t = 0; t < dz.extent(0); ++t) {
     T* g = dz[t].data();
     const T* mix = mixes[t].data();
-    for (index m = 0; m < dz.extent(1); ++m) {
+    for (index_t m = 0; m < dz.extent(1); ++m) {
       base[m] += double(g[m]);
       by_scale[m] += double(g[m]) * double(mix[m]);
       g[m] *= scale[part(m)];
     }
   }
-  for (index m = 0; m < dz.extent(1); ++m) {
+  for (index_t m = 0; m < dz.extent(1); ++m) {
     dbase[m] += T(base[m]);
     dscale[part(m)] += T(by_scale[m]);
   }
@@ -211,17 +216,17 @@ void affine_backward(E& e, view<T, 2> dz /*[t,m] -> dmixes*/, view<T, 2> mixes /
 /// dmixes is overwritten.
 template <execution E, class T>
 void hyper_mixes_backward(E& e, view<T, 2> dmixes /*[t,m]*/, view<T, 2> mixes /*[t,m]*/, view<T, 1> r /*[t]*/,
-                          view<T, 3> h /*[t,n,d]*/, view<const T, 2> fn /*[m,n d]*/, view<T, 3> dh /*[t,n,d]*/,
-                          view<T, 2> dfn /*[m,n d]*/) {
-  const index tokens = h.extent(0), width = h.row_size();
+                          view<T, 3> h /*[t,n,d]*/, view<const T, 2> fn /*[m,n d]*/,
+                          view<T, 3> dh /*[t,n,d]*/, view<T, 2> dfn /*[m,n d]*/) {
+  const index_t tokens = h.extent(0), width = h.row_size();
   const auto x = h.reshape(tokens, width), dx = dh.reshape(tokens, width);
-  kernel::rows<E>::run(e, tokens, token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t) {
+  kernel::rows<E>::run(e, tokens, token_grain, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t) {
       const T pull = dot<T>(dmixes[t].data(), mixes[t].data(), mixes.extent(1)) * r[t] * r[t] / T(width);
       for (T& m : dmixes[t]) m *= r[t];
       const T* from = x[t].data();
       T* to = dx[t].data();
-      for (index d = 0; d < width; ++d) to[d] -= pull * from[d];
+      for (index_t d = 0; d < width; ++d) to[d] -= pull * from[d];
     }
   });
   project_backward(e, dmixes, x, fn, dx, dfn);
@@ -230,15 +235,15 @@ void hyper_mixes_backward(E& e, view<T, 2> dmixes /*[t,m]*/, view<T, 2> mixes /*
 /// Gradients of what hyper_read took.  ds.post and ds.comb come from hyper_write_backward; dh is added to.
 template <execution E, class T>
 void hyper_read_backward(E& e, const config& c, view<T, 2> dy /*[t,d]*/, view<T, 3> h /*[t,n,d]*/,
-                         const hyper_parameters<const T>& w, const hyper_state<T>& s, const hyper_state<T>& ds,
-                         view<T, 3> dh /*[t,n,d]*/, const hyper_parameters<T>& dw) {
-  const index n = h.extent(1);
+                         const hyper_parameters<const T>& w, const hyper_state<T>& s,
+                         const hyper_state<T>& ds, view<T, 3> dh /*[t,n,d]*/, const hyper_parameters<T>& dw) {
+  const index_t n = h.extent(1);
   collapse_backward(e, dy, h, s.pre, dh, ds.pre);
 
   // dmixes holds the gradient of z = mixes * scale + base first.
-  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t)
-      for (index j = 0; j < n; ++j) {
+  kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t)
+      for (index_t j = 0; j < n; ++j) {
         // d sigmoid = s (1 - s)
         const T a = s.pre(t, j) - T(c.hc_eps), b = s.post(t, j) / 2;
         ds.mixes(t, j) = ds.pre(t, j) * a * (1 - a);
@@ -247,17 +252,21 @@ void hyper_read_backward(E& e, const config& c, view<T, 2> dy /*[t,d]*/, view<T,
     workspace::scope here(thread_scratch());
     const auto steps = sinkhorn_steps<T>::take(thread_scratch(), n, c.hc_sinkhorn_iters);
     auto g = thread_scratch().take<T>(n, n, sinkhorn_lanes);  // [i, j, l]
-    for (index t = begin; t < end; t += sinkhorn_lanes) {
+    for (index_t t = begin; t < end; t += sinkhorn_lanes) {
       comb_logits(w, s, t, end, steps.softmax);
-      for (index l = 0; l < sinkhorn_lanes; ++l)
-        for (index at = 0; at < n * n; ++at) g.data()[at * sinkhorn_lanes + l] = ds.comb[std::min(t + l, end - 1)].data()[at];
+      for (index_t l = 0; l < sinkhorn_lanes; ++l)
+        for (index_t at = 0; at < n * n; ++at)
+          g.data()[at * sinkhorn_lanes + l] = ds.comb[std::min(t + l, end - 1)].data()[at];
       steps.forward(e, T(c.hc_eps));
       steps.backward(g);
-      for (index l = 0; l < std::min(sinkhorn_lanes, end - t); ++l)
-        for (index at = 0; at < n * n; ++at) ds.mixes(t + l, 2 * n + at) = g.data()[at * sinkhorn_lanes + l];
+      for (index_t l = 0; l < std::min(sinkhorn_lanes, end - t); ++l)
+        for (index_t at = 0; at < n * n; ++at)
+          ds.mixes(t + l, 2 * n + at) = g.data()[at * sinkhorn_lanes + l];
     }
   });
-  affine_backward(e, ds.mixes, s.mixes, w.scale, dw.scale, dw.base, [n](index m) { return m < n ? 0 : m < 2 * n ? 1 : 2; });
+  affine_backward(e, ds.mixes, s.mixes, w.scale, dw.scale, dw.base, [n](index_t m) {
+    return m < n ? 0 : m < 2 * n ? 1 : 2;
+  });
   hyper_mixes_backward(e, ds.mixes, s.mixes, s.r, h, w.fn, dh, dw.fn);
 }
 

@@ -26,8 +26,8 @@ using route_choice = std::vector<tensor<std::int32_t, 2>>;
 /// over the layers that have them (the MTP block not counted), and 0 without gradients, where they are not computed.
 struct report {
   double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;
-  index tokens = 0, mtp_tokens = 0;      ///< that had a target
-  std::vector<std::vector<index>> load;  ///< [layer, then MTP block][expert] tokens
+  index_t tokens = 0, mtp_tokens = 0;      ///< that had a target
+  std::vector<std::vector<index_t>> load;  ///< [layer, then MTP block][expert] tokens
   route_choice routes;
 };
 
@@ -37,7 +37,8 @@ class network {
   /// @throws unsupported more than one MTP block (no published model has them)
   explicit network(const config& c, bool recompute = true) : c_(c), recompute_(recompute) {
     if (c.num_nextn_predict_layers > 1)
-      throw unsupported("training: " + std::to_string(c.num_nextn_predict_layers) + " MTP blocks; the published models have one");
+      throw unsupported("training: " + std::to_string(c.num_nextn_predict_layers) +
+                        " MTP blocks; the published models have one");
   }
   network(const network&) = delete;
   network& operator=(const network&) = delete;
@@ -45,8 +46,9 @@ class network {
   /// Losses of one batch; their gradients are ADDED to `gradients` (null: losses only).
   /// `forced`: these experts instead of the gates' choice, as an earlier report gave them.
   /// @throws contract_violation the batch, the tables or the routes do not fit the configuration
-  report run(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b, const objective& want,
-             const model_parameters<T>* gradients, const route_choice* forced = nullptr) {
+  report run(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b,
+             const objective& want, const model_parameters<T>* gradients,
+             const route_choice* forced = nullptr) {
     b.check(c_);
     check_routing(tables, b, forced);
     report r;
@@ -55,14 +57,18 @@ class network {
   }
 
  private:
-  index blocks() const { return c_.num_hidden_layers + c_.num_nextn_predict_layers; }
-  bool is_hash(index l) const { return l < c_.num_hidden_layers && c_.is_hash_layer(l); }
+  index_t blocks() const { return c_.num_hidden_layers + c_.num_nextn_predict_layers; }
+  bool is_hash(index_t l) const { return l < c_.num_hidden_layers && c_.is_hash_layer(l); }
 
   void check_routing(const routing_tables& tables, const batch& b, const route_choice* forced) const {
-    expects_equal(static_cast<index>(tables.bias.size()), blocks(), "network: routing tables against layers and MTP blocks");
-    expects_equal(static_cast<index>(tables.table.size()), blocks(), "network: hash tables against layers and MTP blocks");
-    if (forced) expects_equal(static_cast<index>(forced->size()), blocks(), "network: forced routes against layers and MTP blocks");
-    for (index l = 0; l < blocks(); ++l) {
+    expects_equal(static_cast<index_t>(tables.bias.size()), blocks(),
+                  "network: routing tables against layers and MTP blocks");
+    expects_equal(static_cast<index_t>(tables.table.size()), blocks(),
+                  "network: hash tables against layers and MTP blocks");
+    if (forced)
+      expects_equal(static_cast<index_t>(forced->size()), blocks(),
+                    "network: forced routes against layers and MTP blocks");
+    for (index_t l = 0; l < blocks(); ++l) {
       const auto at = std::size_t(l);
       const std::string layer = " of layer " + std::to_string(l);
       if (forced) fits((*forced)[at], b.tokens(), "network: forced routes" + layer);
@@ -73,7 +79,7 @@ class network {
     }
   }
   /// [rows, k], and experts that there are.
-  void fits(const tensor<std::int32_t, 2>& routes, index rows, const std::string& what) const {
+  void fits(const tensor<std::int32_t, 2>& routes, index_t rows, const std::string& what) const {
     expects_equal(routes.extent(0), rows, what + ": rows");
     expects_equal(routes.extent(1), c_.num_experts_per_tok, what + ": choices");
     const auto [least, most] = std::minmax_element(routes.all().begin(), routes.all().end());
@@ -81,16 +87,16 @@ class network {
     expects_in(*most, 0, c_.n_routed_experts, what + ": expert");
   }
 
-  void step(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b, const objective& want,
-            const model_parameters<T>* g, const route_choice* forced, report& r) {
+  void step(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b,
+            const objective& want, const model_parameters<T>* g, const route_choice* forced, report& r) {
     workspace::scope here(scratch_);
-    const index tokens = b.tokens(), n = c_.hc_mult, d = c_.hidden_size;
+    const index_t tokens = b.tokens(), n = c_.hc_mult, d = c_.hidden_size;
     const auto count = [&](auto target) {
-      index some = 0;
-      for (index t = 0; t < tokens; ++t) some += target(t) >= 0;
+      index_t some = 0;
+      for (index_t t = 0; t < tokens; ++t) some += target(t) >= 0;
       return some;
     };
-    const auto target = [&](index t) { return b.targets[std::size_t(t)]; };
+    const auto target = [&](index_t t) { return b.targets[std::size_t(t)]; };
     r.tokens = count(target);
     prepare_contexts(b);
 
@@ -99,10 +105,11 @@ class network {
     for (auto& streams : h) streams = scratch_.take<T>(tokens, n, d);
     embed_streams<E, T>(e, b.ids, w.embed, h[0]);
     std::vector<block_state<T>> kept;
-    for (index l = 0; l < c_.num_hidden_layers; ++l) {
+    for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
       const auto forward = [&] {
         auto s = block_state<T>::take(scratch_, context(l));
-        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l), h[std::size_t(l)], s, h[std::size_t(l) + 1]);
+        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l),
+              h[std::size_t(l)], s, h[std::size_t(l) + 1]);
         remember_routes(s.ffn.gate, r);
         return s;
       };
@@ -121,28 +128,33 @@ class network {
       const readout_parameters<const T> from{w.hc_head, w.norm, w.head};
       readout_parameters<T> to;
       if (g) to = {g->hc_head, g->norm, g->head};
-      r.loss = per_token * readout_loss(e, scratch_, c_, h.back(), from, target, T(per_token), dh, g ? &to : nullptr);
+      r.loss = per_token *
+               readout_loss(e, scratch_, c_, h.back(), from, target, T(per_token), dh, g ? &to : nullptr);
     }
     if (!w.mtp.empty()) multi_token(e, w, tables, b, want, g, forced, h.back(), dh, r);
     if (!g) return;
 
     // Backward, from the last block to the first.
     const block_scales scales = scales_of(b, want);
-    index queries = 0, csa_layers = 0, learned_layers = 0;
-    for (index i = 0; i < b.samples(); ++i) queries += index_queries(b.length(i));
-    for (index l = c_.num_hidden_layers; l-- > 0;) {
+    index_t queries = 0, csa_layers = 0, learned_layers = 0;
+    for (index_t i = 0; i < b.samples(); ++i) queries += index_queries(b.length(i));
+    for (index_t l = c_.num_hidden_layers; l-- > 0;) {
       workspace::scope inner(scratch_);
       block_state<T> s;
-      const view<T, 3> before = h[std::size_t(l) + 1];  // [t, n, d] the streams after this block have been used: their place is free
+      const view<T, 3> before =
+          h[std::size_t(l) +
+            1];  // [t, n, d] the streams after this block have been used: their place is free
       if (recompute_) {
         s = block_state<T>::take(scratch_, context(l));
-        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l), h[std::size_t(l)], s, before);
+        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l),
+              h[std::size_t(l)], s, before);
       } else {
         s = kept[std::size_t(l)];
       }
       const bool learned = !c_.is_hash_layer(l);
-      const block_losses found = block_backward(e, scratch_, context(l), want, scales, dh, w.layers[std::size_t(l)], learned,
-                                                h[std::size_t(l)], s, before, g->layers[std::size_t(l)]);
+      const block_losses found =
+          block_backward(e, scratch_, context(l), want, scales, dh, w.layers[std::size_t(l)], learned,
+                         h[std::size_t(l)], s, before, g->layers[std::size_t(l)]);
       r.balance += found.balance / double(b.samples());
       r.index_kl += queries ? found.index_kl / double(queries) : 0;
       learned_layers += learned;
@@ -155,15 +167,15 @@ class network {
   }
 
   /// The module that predicts the token after the next from the last streams and the next token.
-  void multi_token(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b, const objective& want,
-                   const model_parameters<T>* g, const route_choice* forced, view<T, 3> h /*[t,n,d]*/, view<T, 3> dh /*[t,n,d]*/,
-                   report& r) {
+  void multi_token(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b,
+                   const objective& want, const model_parameters<T>* g, const route_choice* forced,
+                   view<T, 3> h /*[t,n,d]*/, view<T, 3> dh /*[t,n,d]*/, report& r) {
     workspace::scope here(scratch_);
-    const index tokens = b.tokens(), n = c_.hc_mult, d = c_.hidden_size, l = c_.num_hidden_layers;
+    const index_t tokens = b.tokens(), n = c_.hc_mult, d = c_.hidden_size, l = c_.num_hidden_layers;
     // Of token i: the next token, and as target the one after it.  The last token of a sample may know neither.
     std::vector<std::int32_t> next(std::size_t(tokens), 0), after(std::size_t(tokens), -1);
-    for (index i = 0; i < b.samples(); ++i)
-      for (index t = b.begin(i); t < b.end(i); ++t) {
+    for (index_t i = 0; i < b.samples(); ++i)
+      for (index_t t = b.begin(i); t < b.end(i); ++t) {
         const auto at = std::size_t(t);
         next[at] = t + 1 < b.end(i) ? b.ids[at + 1] : std::max(b.targets[at], 0);
         if (t + 1 < b.end(i)) after[at] = b.targets[at + 1];
@@ -185,21 +197,23 @@ class network {
     readout_parameters<T> to;
     if (learn) to = {g->mtp[0].hc_head, g->mtp[0].norm, g->head};
     r.mtp_loss = per_token * readout_loss(
-                                 e, scratch_, c_, out, from, [&](index t) { return after[std::size_t(t)]; },
+                                 e, scratch_, c_, out, from, [&](index_t t) { return after[std::size_t(t)]; },
                                  T(per_token * want.mtp_weight), dout, learn ? &to : nullptr);
     if (!learn) return;
     auto dx = scratch_.take<T>(tokens, n, d);  // [t, n, d]
-    block_backward(e, scratch_, context(l), want, scales_of(b, want), dout, m.block, true, x, inside, dx, g->mtp[0].block);
-    mtp_input_backward(e, scratch_, dx, std::span<const std::int32_t>(next), m, h, s, dh, g->embed, g->mtp[0]);
+    block_backward(e, scratch_, context(l), want, scales_of(b, want), dout, m.block, true, x, inside, dx,
+                   g->mtp[0].block);
+    mtp_input_backward(e, scratch_, dx, std::span<const std::int32_t>(next), m, h, s, dh, g->embed,
+                       g->mtp[0]);
   }
 
   block_scales scales_of(const batch& b, const objective& want) const {
-    index queries = 0;
-    for (index i = 0; i < b.samples(); ++i) queries += index_queries(b.length(i));
+    index_t queries = 0;
+    for (index_t i = 0; i < b.samples(); ++i) queries += index_queries(b.length(i));
     return {queries ? want.index_weight / double(queries) : 0, want.balance_weight / double(b.samples())};
   }
 
-  route_rule rule(const routing_tables& tables, const route_choice* forced, index l) const {
+  route_rule rule(const routing_tables& tables, const route_choice* forced, index_t l) const {
     const auto at = std::size_t(l);
     route_rule rule;
     if (forced) rule.forced = (*forced)[at].all();
@@ -218,23 +232,23 @@ class network {
 
   /// One context per compression ratio; cos and sin are kept from step to step.
   void prepare_contexts(const batch& b) {
-    index longest = 0;
-    for (index i = 0; i < b.samples(); ++i) longest = std::max(longest, b.length(i));
+    index_t longest = 0;
+    for (index_t i = 0; i < b.samples(); ++i) longest = std::max(longest, b.length(i));
     contexts_.clear();
-    for (index l = 0; l < blocks(); ++l)
-      if (const index ratio = c_.ratio(l); !contexts_.contains(ratio)) {
+    for (index_t l = 0; l < blocks(); ++l)
+      if (const index_t ratio = c_.ratio(l); !contexts_.contains(ratio)) {
         rotary_table& rotary = rotary_[ratio];
         if (rotary.length() < longest) rotary = rotary_table(c_, ratio, longest);
         contexts_.emplace(ratio, std::make_unique<layer_context>(c_, b, ratio, rotary));
       }
   }
-  const layer_context& context(index l) const { return *contexts_.at(c_.ratio(l)); }
+  const layer_context& context(index_t l) const { return *contexts_.at(c_.ratio(l)); }
 
   config c_;
   bool recompute_;
   workspace scratch_;
-  std::map<index, rotary_table> rotary_;                      // by compression ratio
-  std::map<index, std::unique_ptr<layer_context>> contexts_;  // the same
+  std::map<index_t, rotary_table> rotary_;                      // by compression ratio
+  std::map<index_t, std::unique_ptr<layer_context>> contexts_;  // the same
 };
 
 }  // namespace dsv4::train

@@ -18,7 +18,8 @@ struct objective {
   double index_weight = 1;
   index_stage index = index_stage::sparse;
   bool dense_attention = false;  ///< CSA layers attend to every visible entry (the first stage of training)
-  bool quantise_index = false;   ///< indexer q and keys in FP4, gradients straight through (quantisation-aware training)
+  bool quantise_index =
+      false;  ///< indexer q and keys in FP4, gradients straight through (quantisation-aware training)
 };
 
 }  // namespace dsv4::train

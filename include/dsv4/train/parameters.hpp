@@ -27,16 +27,16 @@ enum class update_rule {
 };
 
 struct parameter_info {
-  std::string name;          ///< as in a hub checkpoint
-  std::vector<index> shape;  ///< [n] or [o, i]
-  index offset = 0;          ///< of its first element in the buffer
+  std::string name;            ///< as in a hub checkpoint
+  std::vector<index_t> shape;  ///< [n] or [o, i]
+  index_t offset = 0;          ///< of its first element in the buffer
   update_rule rule = update_rule::adamw;
   /// Rows of each logically independent matrix, in order: Muon treats each by itself.
-  std::vector<index> matrices;
+  std::vector<index_t> matrices;
 
-  index size() const {
-    index n = 1;
-    for (const index s : shape) n *= s;
+  index_t size() const {
+    index_t n = 1;
+    for (const index_t s : shape) n *= s;
     return n;
   }
 };
@@ -61,14 +61,14 @@ struct indexer_parameters {
 };
 template <class T>
 struct attention_parameters {
-  view<T, 2> wq_a;       // [qr, D]
-  view<T, 1> q_norm;     // [qr]
-  view<T, 2> wq_b;       // [H hd, qr]
-  view<T, 2> wkv;        // [hd, D]
-  view<T, 1> kv_norm;    // [hd]
-  view<T, 1> attn_sink;  // [H]
-  view<T, 2> wo_a;       // [g r, H hd / g]
-  view<T, 2> wo_b;       // [D, g r]
+  view<T, 2> wq_a;                                     // [qr, D]
+  view<T, 1> q_norm;                                   // [qr]
+  view<T, 2> wq_b;                                     // [H hd, qr]
+  view<T, 2> wkv;                                      // [hd, D]
+  view<T, 1> kv_norm;                                  // [hd]
+  view<T, 1> attn_sink;                                // [H]
+  view<T, 2> wo_a;                                     // [g r, H hd / g]
+  view<T, 2> wo_b;                                     // [D, g r]
   std::optional<compressor_parameters<T>> compressor;  // ratio > 0
   std::optional<indexer_parameters<T>> indexer;        // ratio 4
 };
@@ -117,23 +117,24 @@ class binder {
   binder(const config& c, T* base, std::vector<parameter_info>* list) : c_(c), base_(base), list_(list) {}
 
   model_parameters<T> run() {
-    const index d = c_.hidden_size;
+    const index_t d = c_.hidden_size;
     model_parameters<T> p;
     p.embed = matrix("embed.weight", c_.vocab_size, d, update_rule::adamw);
-    for (index l = 0; l < c_.num_hidden_layers; ++l)
+    for (index_t l = 0; l < c_.num_hidden_layers; ++l)
       p.layers.push_back(block("layers." + std::to_string(l) + ".", c_.ratio(l)));
     p.hc_head = streams("hc_head", {c_.hc_mult});
     p.norm = vector("norm.weight", d);
     p.head = matrix("head.weight", c_.vocab_size, d, update_rule::adamw);
-    for (index b = 0; b < c_.num_nextn_predict_layers; ++b) p.mtp.push_back(mtp("mtp." + std::to_string(b) + ".", b));
+    for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b)
+      p.mtp.push_back(mtp("mtp." + std::to_string(b) + ".", b));
     return p;
   }
   /// Elements handed out.
-  index size() const { return at_; }
+  index_t size() const { return at_; }
 
  private:
-  mtp_parameters<T> mtp(const std::string& n, index b) {
-    const index d = c_.hidden_size;
+  mtp_parameters<T> mtp(const std::string& n, index_t b) {
+    const index_t d = c_.hidden_size;
     mtp_parameters<T> p;
     p.enorm = vector(n + "enorm.weight", d);
     p.hnorm = vector(n + "hnorm.weight", d);
@@ -145,8 +146,8 @@ class binder {
     return p;
   }
 
-  block_parameters<T> block(const std::string& n, index ratio) {
-    const index s = c_.hc_mult;
+  block_parameters<T> block(const std::string& n, index_t ratio) {
+    const index_t s = c_.hc_mult;
     block_parameters<T> p;
     p.hc_attn = streams(n + "hc_attn", {s, s, s * s});
     p.attn_norm = vector(n + "attn_norm.weight", c_.hidden_size);
@@ -157,8 +158,8 @@ class binder {
     return p;
   }
 
-  attention_parameters<T> attention(const std::string& n, index ratio) {
-    const index d = c_.hidden_size, heads = c_.num_attention_heads * c_.head_dim;
+  attention_parameters<T> attention(const std::string& n, index_t ratio) {
+    const index_t d = c_.hidden_size, heads = c_.num_attention_heads * c_.head_dim;
     attention_parameters<T> p;
     p.wq_a = matrix(n + "wq_a.weight", c_.q_lora_rank, d);
     p.q_norm = vector(n + "q_norm.weight", c_.q_lora_rank);
@@ -168,7 +169,7 @@ class binder {
     p.attn_sink = vector(n + "attn_sink", c_.num_attention_heads);
     // Each group of heads has a projection of its own.
     p.wo_a = matrix(n + "wo_a.weight", c_.o_groups * c_.o_lora_rank, heads / c_.o_groups, update_rule::muon,
-                    std::vector<index>(std::size_t(c_.o_groups), c_.o_lora_rank));
+                    std::vector<index_t>(std::size_t(c_.o_groups), c_.o_lora_rank));
     p.wo_b = matrix(n + "wo_b.weight", d, c_.o_groups * c_.o_lora_rank);
     const attention_kind kind = kind_of_ratio(ratio);
     if (kind != attention_kind::window) p.compressor = compressor(n + "compressor.", ratio, c_.head_dim);
@@ -182,10 +183,10 @@ class binder {
     return p;
   }
 
-  compressor_parameters<T> compressor(const std::string& n, index ratio, index width) {
+  compressor_parameters<T> compressor(const std::string& n, index_t ratio, index_t width) {
     // CSA: the halves b (for the next block) and a (its own) are matrices of their own, Eq. (9), (10).
-    const std::vector<index> halves(kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1, width);
-    const index rows = static_cast<index>(halves.size()) * width;
+    const std::vector<index_t> halves(kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1, width);
+    const index_t rows = static_cast<index_t>(halves.size()) * width;
     compressor_parameters<T> p;
     p.wkv = matrix(n + "wkv.weight", rows, c_.hidden_size, update_rule::muon, halves);
     p.wgate = matrix(n + "wgate.weight", rows, c_.hidden_size, update_rule::muon, halves);
@@ -197,12 +198,13 @@ class binder {
   moe_parameters<T> moe(const std::string& n) {
     moe_parameters<T> p;
     p.gate = matrix(n + "gate.weight", c_.n_routed_experts, c_.hidden_size);
-    for (index e = 0; e < c_.n_routed_experts; ++e) p.experts.push_back(expert(n + "experts." + std::to_string(e) + "."));
+    for (index_t e = 0; e < c_.n_routed_experts; ++e)
+      p.experts.push_back(expert(n + "experts." + std::to_string(e) + "."));
     p.shared = expert(n + "shared_experts.");
     return p;
   }
   expert_parameters<T> expert(const std::string& n) {
-    const index d = c_.hidden_size, inner = c_.moe_intermediate_size;
+    const index_t d = c_.hidden_size, inner = c_.moe_intermediate_size;
     expert_parameters<T> p;
     p.w1 = matrix(n + "w1.weight", inner, d);
     p.w2 = matrix(n + "w2.weight", d, inner);
@@ -211,29 +213,29 @@ class binder {
   }
 
   /// `parts`: rows of W_pre, W_post and W_res, Eq. (3)-(5); of W_pre alone in a read-out.
-  hyper_parameters<T> streams(const std::string& n, const std::vector<index>& parts) {
-    index rows = 0;
-    for (const index r : parts) rows += r;
+  hyper_parameters<T> streams(const std::string& n, const std::vector<index_t>& parts) {
+    index_t rows = 0;
+    for (const index_t r : parts) rows += r;
     hyper_parameters<T> p;
     p.fn = matrix(n + "_fn", rows, c_.hc_mult * c_.hidden_size, update_rule::muon, parts);
     p.base = vector(n + "_base", rows);
-    p.scale = vector(n + "_scale", static_cast<index>(parts.size()));
+    p.scale = vector(n + "_scale", static_cast<index_t>(parts.size()));
     return p;
   }
 
-  view<T, 1> vector(std::string name, index n) {
+  view<T, 1> vector(std::string name, index_t n) {
     T* data = place({std::move(name), {n}, 0, update_rule::adamw, {}});
     return {data, n};
   }
-  view<T, 2> matrix(std::string name, index rows, index cols, update_rule rule = update_rule::muon,
-                    std::vector<index> matrices = {}) {
+  view<T, 2> matrix(std::string name, index_t rows, index_t cols, update_rule rule = update_rule::muon,
+                    std::vector<index_t> matrices = {}) {
     if (matrices.empty()) matrices = {rows};
     T* data = place({std::move(name), {rows, cols}, 0, rule, std::move(matrices)});
     return {data, rows, cols};
   }
   T* place(parameter_info info) {
     // Every parameter begins on a cache line.
-    constexpr index line = static_cast<index>(alignment / sizeof(T));
+    constexpr index_t line = static_cast<index_t>(alignment / sizeof(T));
     info.offset = at_;
     at_ += (info.size() + line - 1) / line * line;
     T* data = base_ ? base_ + info.offset : nullptr;
@@ -244,7 +246,7 @@ class binder {
   const config& c_;
   T* base_;
   std::vector<parameter_info>* list_;
-  index at_ = 0;
+  index_t at_ = 0;
 };
 
 }  // namespace detail
@@ -252,7 +254,7 @@ class binder {
 /// Names, shapes, places and rules of all parameters of a configuration.
 struct parameter_layout {
   std::vector<parameter_info> all;
-  index size = 0;  ///< elements of a buffer, padding included
+  index_t size = 0;  ///< elements of a buffer, padding included
 
   template <class T = float>
   static parameter_layout of(const config& c) {

@@ -21,8 +21,8 @@ namespace dsv4::train {
 /// <a, b>.
 // einsum: k, k -> (scalar)
 template <class T>
-T dot(const T* a, const T* b, index n) {
-  return fold(n, T(0), [=](index k) { return a[k] * b[k]; });
+T dot(const T* a, const T* b, index_t n) {
+  return fold(n, T(0), [=](index_t k) { return a[k] * b[k]; });
 }
 
 /// Scratch of the calling thread, for the body of a parallel loop.  Take inside a workspace::scope.
@@ -43,8 +43,8 @@ struct rows {
 template <>
 struct rows<exec::ref> {
   template <class F>
-  static void run(exec::ref&, index n, index /*grain*/, F&& f) {
-    if (n > 0) f(index{0}, n);
+  static void run(exec::ref&, index_t n, index_t /*grain*/, F&& f) {
+    if (n > 0) f(index_t{0}, n);
   }
 };
 
@@ -56,8 +56,8 @@ struct exponential {
 template <>
 struct exponential<exec::ref> {
   template <class T>
-  static void run(exec::ref&, T* x, index n) {
-    for (index i = 0; i < n; ++i) x[i] = std::exp(x[i]);
+  static void run(exec::ref&, T* x, index_t n) {
+    for (index_t i = 0; i < n; ++i) x[i] = std::exp(x[i]);
   }
 };
 
@@ -71,23 +71,24 @@ struct products<exec::ref> {
   // einsum: t k, o k -> t o
   template <class T>
   static void forward(exec::ref&, view<const T, 2> x, view<const T, 2> w, view<T, 2> y) {
-    for (index t = 0; t < y.extent(0); ++t)
-      for (index o = 0; o < y.extent(1); ++o) {
+    for (index_t t = 0; t < y.extent(0); ++t)
+      for (index_t o = 0; o < y.extent(1); ++o) {
         T sum = 0;
-        for (index k = 0; k < x.extent(1); ++k) sum += x(t, k) * w(o, k);
+        for (index_t k = 0; k < x.extent(1); ++k) sum += x(t, k) * w(o, k);
         y(t, o) = sum;
       }
   }
   template <class T>
-  static void backward(exec::ref&, view<const T, 2> dy, view<const T, 2> x, view<const T, 2> w, view<T, 2> dx, view<T, 2> dw) {
+  static void backward(exec::ref&, view<const T, 2> dy, view<const T, 2> x, view<const T, 2> w, view<T, 2> dx,
+                       view<T, 2> dw) {
     // einsum: t o, o k -> t k
-    for (index t = 0; dx.data() && t < dx.extent(0); ++t)
-      for (index o = 0; o < dy.extent(1); ++o)
-        for (index k = 0; k < dx.extent(1); ++k) dx(t, k) += dy(t, o) * w(o, k);
+    for (index_t t = 0; dx.data() && t < dx.extent(0); ++t)
+      for (index_t o = 0; o < dy.extent(1); ++o)
+        for (index_t k = 0; k < dx.extent(1); ++k) dx(t, k) += dy(t, o) * w(o, k);
     // einsum: t o, t k -> o k
-    for (index o = 0; o < dw.extent(0); ++o)
-      for (index t = 0; t < dy.extent(0); ++t)
-        for (index k = 0; k < dw.extent(1); ++k) dw(o, k) += dy(t, o) * x(t, k);
+    for (index_t o = 0; o < dw.extent(0); ++o)
+      for (index_t t = 0; t < dy.extent(0); ++t)
+        for (index_t k = 0; k < dw.extent(1); ++k) dw(o, k) += dy(t, o) * x(t, k);
   }
 };
 
@@ -111,14 +112,15 @@ void project_backward(E& e, view<T, 2> dy /*[t,o]*/, view<T, 2> x /*[t,k]*/, vie
 }
 
 /// Smallest number of tokens worth a piece of its own in `rows`.
-inline constexpr index token_grain = 16;
+inline constexpr index_t token_grain = 16;
 /// The same for channels, in sums over all tokens; and for words that are only written.
-inline constexpr index channel_grain = 16, word_grain = 4096;
+inline constexpr index_t channel_grain = 16, word_grain = 4096;
 
 /// All n numbers become zero.
 template <execution E, class T>
-void set_zero(E& e, T* x, index n) {
-  kernel::rows<E>::run(e, n, word_grain, [&](index begin, index end) { std::fill(x + begin, x + end, T{}); });
+void set_zero(E& e, T* x, index_t n) {
+  kernel::rows<E>::run(e, n, word_grain,
+                       [&](index_t begin, index_t end) { std::fill(x + begin, x + end, T{}); });
 }
 /// A view of `scratch`, filled with zeros.
 template <class T, execution E, class... N>

@@ -45,7 +45,8 @@ inline storage storage_of(std::string_view name) {
   if (name.find(".shared_experts.") != name.npos) return storage::fp8;
   // The compressors' wkv is not the attention's.
   if (name.find("compressor.") == name.npos &&
-      ends_with_one_of({".wq_a.weight", ".wq_b.weight", ".wkv.weight", ".wo_a.weight", ".wo_b.weight", ".e_proj.weight", ".h_proj.weight"}))
+      ends_with_one_of({".wq_a.weight", ".wq_b.weight", ".wkv.weight", ".wo_a.weight", ".wo_b.weight",
+                        ".e_proj.weight", ".h_proj.weight"}))
     return storage::fp8;
   if (ends_with_one_of({"_fn", "_base", "_scale", ".attn_sink", ".ape"})) return storage::f32;
   return storage::bf16;
@@ -53,9 +54,9 @@ inline storage storage_of(std::string_view name) {
 
 /// Rows and columns that share a scale; fp8 and fp4 only.
 struct scale_tile {
-  index rows, cols;
-  index count_rows(index o) const { return (o + rows - 1) / rows; }
-  index count_cols(index i) const { return (i + cols - 1) / cols; }
+  index_t rows, cols;
+  index_t count_rows(index_t o) const { return (o + rows - 1) / rows; }
+  index_t count_cols(index_t i) const { return (i + cols - 1) / cols; }
 };
 constexpr scale_tile tile_of(storage s) {
   return s == storage::fp8 ? scale_tile{fp8_tile, fp8_tile} : scale_tile{1, fp4_tile_cols};
@@ -74,10 +75,11 @@ struct float_bits {
 
 /// The largest magnitude, as its bits: they are ordered as the values are, with infinity and NaN above all.
 template <class T>
-typename float_bits<T>::word largest_magnitude(const T* x, index n) {
+typename float_bits<T>::word largest_magnitude(const T* x, index_t n) {
   using word = typename float_bits<T>::word;
   word m = 0;
-  for (index k = 0; k < n; ++k) m = std::max(m, static_cast<word>(std::bit_cast<word>(x[k]) & float_bits<T>::magnitude));
+  for (index_t k = 0; k < n; ++k)
+    m = std::max(m, static_cast<word>(std::bit_cast<word>(x[k]) & float_bits<T>::magnitude));
   return m;
 }
 
@@ -86,12 +88,15 @@ inline constexpr double weight_limit = 0x1p127;
 
 /// @throws contract_violation naming the first weight that is too large or not a number
 template <class T>
-void check_weights(std::string_view name, const T* x, index n, index columns) {
+void check_weights(std::string_view name, const T* x, index_t n, index_t columns) {
   using word = typename float_bits<T>::word;
   if (std::bit_cast<T>(largest_magnitude(x, n)) < T(weight_limit)) return;
-  index k = 0;
-  while (std::bit_cast<T>(static_cast<word>(std::bit_cast<word>(x[k]) & float_bits<T>::magnitude)) < T(weight_limit)) ++k;
-  throw contract_violation(std::string(name) + ": the weight at [" + (columns ? std::to_string(k / columns) + ", " : std::string()) +
+  index_t k = 0;
+  while (std::bit_cast<T>(static_cast<word>(std::bit_cast<word>(x[k]) & float_bits<T>::magnitude)) <
+         T(weight_limit))
+    ++k;
+  throw contract_violation(std::string(name) + ": the weight at [" +
+                           (columns ? std::to_string(k / columns) + ", " : std::string()) +
                            std::to_string(columns ? k % columns : k) + "] is " + std::to_string(x[k]) +
                            ", expected a finite one below 2^127: training has diverged?");
 }
@@ -104,21 +109,23 @@ T nearest(T y) {
   using word = typename bits::word;
   // 2^e of y's binade, at least the smallest normal one; a quantum is 2^(e - M).
   constexpr T smallest = static_cast<T>(power_of_two(F::min_exponent));
-  const word e = std::max(static_cast<word>(std::bit_cast<word>(y) & bits::exponent), std::bit_cast<word>(smallest));
+  const word e =
+      std::max(static_cast<word>(std::bit_cast<word>(y) & bits::exponent), std::bit_cast<word>(smallest));
   const T c = std::bit_cast<T>(e) * static_cast<T>(3 * power_of_two(bits::mantissa - 1 - F::mantissa_bits));
   return std::copysign((y + c) - c, y);  // -0 stays
 }
 
 template <class F, class T>
 void through_tiles(view<const T, 2> w, view<const e8m0, 2> scale, scale_tile tile, view<T, 2> out) {
-  const index cols = w.extent(1);
-  for (index o = 0; o < w.extent(0); ++o)
-    for (index from = 0; from < cols; from += tile.cols) {
-      const T s = static_cast<T>(scale(o / tile.rows, from / tile.cols).decode()), inverse = 1 / s;  // both exact
-      const index to = std::min(from + tile.cols, cols);
+  const index_t cols = w.extent(1);
+  for (index_t o = 0; o < w.extent(0); ++o)
+    for (index_t from = 0; from < cols; from += tile.cols) {
+      const T s = static_cast<T>(scale(o / tile.rows, from / tile.cols).decode()),
+              inverse = 1 / s;  // both exact
+      const index_t to = std::min(from + tile.cols, cols);
       const T* x = &w(o, 0);
       T* y = &out(o, 0);
-      for (index i = from; i < to; ++i) y[i] = nearest<F>(x[i] * inverse) * s;
+      for (index_t i = from; i < to; ++i) y[i] = nearest<F>(x[i] * inverse) * s;
     }
 }
 
@@ -134,12 +141,13 @@ void tile_scales(view<const T, 2> w /*[o,i]*/, storage s, view<e8m0, 2> scale /*
   expects_equal(scale.extent(0), tile.count_rows(w.extent(0)), "tile_scales: rows of tiles");
   expects_equal(scale.extent(1), tile.count_cols(w.extent(1)), "tile_scales: columns of tiles");
 
-  const double largest = s == storage::fp8 ? e4m3_max : e2m1_max, floor = s == storage::fp8 ? fp8_amax_floor : fp4_amax_floor;
-  for (index a = 0; a < scale.extent(0); ++a)
-    for (index b = 0; b < scale.extent(1); ++b) {
-      const index from = b * tile.cols, n = std::min(tile.cols, w.extent(1) - from);
+  const double largest = s == storage::fp8 ? e4m3_max : e2m1_max,
+               floor = s == storage::fp8 ? fp8_amax_floor : fp4_amax_floor;
+  for (index_t a = 0; a < scale.extent(0); ++a)
+    for (index_t b = 0; b < scale.extent(1); ++b) {
+      const index_t from = b * tile.cols, n = std::min(tile.cols, w.extent(1) - from);
       word m = 0;
-      for (index o = a * tile.rows; o < std::min((a + 1) * tile.rows, w.extent(0)); ++o)
+      for (index_t o = a * tile.rows; o < std::min((a + 1) * tile.rows, w.extent(0)); ++o)
         m = std::max(m, detail::largest_magnitude(&w(o, from), n));
       const double amax = static_cast<double>(std::bit_cast<T>(m));
       scale(a, b) = e8m0::encode_up(std::max(amax, floor) / largest);
@@ -148,13 +156,13 @@ void tile_scales(view<const T, 2> w /*[o,i]*/, storage s, view<e8m0, 2> scale /*
 
 /// One parameter as stored and read back: [n], or [o, i] with `cols` > 0.  x and out may be the same.
 template <class T>
-void fake_quantise(std::string_view name, storage s, const T* x, index rows, index cols, T* out) {
-  const index n = rows * (cols ? cols : 1);
+void fake_quantise(std::string_view name, storage s, const T* x, index_t rows, index_t cols, T* out) {
+  const index_t n = rows * (cols ? cols : 1);
   detail::check_weights(name, x, n, cols);
   if (s == storage::f32) {
-    for (index k = 0; k < n; ++k) out[k] = static_cast<float>(x[k]);
+    for (index_t k = 0; k < n; ++k) out[k] = static_cast<float>(x[k]);
   } else if (s == storage::bf16) {
-    for (index k = 0; k < n; ++k) out[k] = static_cast<T>(to_float(round_bf16(x[k])));
+    for (index_t k = 0; k < n; ++k) out[k] = static_cast<T>(to_float(round_bf16(x[k])));
   } else {
     expects(cols > 0, std::string(name) + ": fp8 and fp4 store matrices");
     const view<const T, 2> w(x, rows, cols);
@@ -177,8 +185,8 @@ void fake_quantise(const parameter_layout& layout, view<const T, 1> master, view
   expects_equal(out.extent(0), layout.size, "fake_quantise: elements of out");
 
   for (const parameter_info& p : layout.all)
-    fake_quantise(p.name, storage_of(p.name), master.data() + p.offset, p.shape[0], p.shape.size() == 2 ? p.shape[1] : 0,
-                  out.data() + p.offset);
+    fake_quantise(p.name, storage_of(p.name), master.data() + p.offset, p.shape[0],
+                  p.shape.size() == 2 ? p.shape[1] : 0, out.data() + p.offset);
 }
 
 }  // namespace dsv4::train

@@ -15,20 +15,20 @@
 namespace dsv4::train {
 
 /// Tokens side by side.
-inline constexpr index sinkhorn_lanes = 8;
+inline constexpr index_t sinkhorn_lanes = 8;
 
 /// All steps of eight matrices: after[0] is the softmax + eps, after[k + 1] = after[k] divided by sums over i (k even)
 /// or over j (k odd) + eps, which are kept.
 template <class T>
 struct sinkhorn_steps {
-  static constexpr index lanes = sinkhorn_lanes;
-  index n, steps;
+  static constexpr index_t lanes = sinkhorn_lanes;
+  index_t n, steps;
   view<T, 3> softmax;      // [i, j, l]
   view<T, 4> after;        // [step, i, j, l]
   view<T, 3> denominator;  // [step, j or i, l]
 
-  static sinkhorn_steps take(workspace& w, index n, index iterations) {
-    const index steps = 2 * iterations - 1;
+  static sinkhorn_steps take(workspace& w, index_t n, index_t iterations) {
+    const index_t steps = 2 * iterations - 1;
     return {n, steps, w.take<T>(n, n, lanes), w.take<T>(steps + 1, n, n, lanes), w.take<T>(steps, n, lanes)};
   }
   /// The balanced matrices.
@@ -38,51 +38,60 @@ struct sinkhorn_steps {
   template <execution E>
   void forward(E& e, T eps) const {
     // Softmax over j.
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       T largest[lanes], sum[lanes] = {};
       std::copy_n(at(softmax, i, 0), lanes, largest);
-      for (index j = 1; j < n; ++j) each([&](index l) { largest[l] = std::max(largest[l], at(softmax, i, j)[l]); });
-      for (index j = 0; j < n; ++j) each([&](index l) { at(softmax, i, j)[l] -= largest[l]; });
+      for (index_t j = 1; j < n; ++j)
+        each([&](index_t l) { largest[l] = std::max(largest[l], at(softmax, i, j)[l]); });
+      for (index_t j = 0; j < n; ++j) each([&](index_t l) { at(softmax, i, j)[l] -= largest[l]; });
       kernel::exponential<E>::run(e, at(softmax, i, 0), n * lanes);
-      for (index j = 0; j < n; ++j) each([&](index l) { sum[l] += at(softmax, i, j)[l]; });
-      for (index j = 0; j < n; ++j) each([&](index l) { at(after[0], i, j)[l] = (at(softmax, i, j)[l] /= sum[l]) + eps; });
+      for (index_t j = 0; j < n; ++j) each([&](index_t l) { sum[l] += at(softmax, i, j)[l]; });
+      for (index_t j = 0; j < n; ++j)
+        each([&](index_t l) { at(after[0], i, j)[l] = (at(softmax, i, j)[l] /= sum[l]) + eps; });
     }
-    for (index k = 0; k < steps; ++k)
-      for (index a = 0; a < n; ++a) {
+    for (index_t k = 0; k < steps; ++k)
+      for (index_t a = 0; a < n; ++a) {
         T sum[lanes] = {};
-        for (index b = 0; b < n; ++b) each([&](index l) { sum[l] += along(after[k], k, a, b)[l]; });
+        for (index_t b = 0; b < n; ++b) each([&](index_t l) { sum[l] += along(after[k], k, a, b)[l]; });
         T* const below = denominator[k][a].data();
-        each([&](index l) { below[l] = sum[l] + eps; });
-        for (index b = 0; b < n; ++b) each([&](index l) { along(after[k + 1], k, a, b)[l] = along(after[k], k, a, b)[l] / below[l]; });
+        each([&](index_t l) { below[l] = sum[l] + eps; });
+        for (index_t b = 0; b < n; ++b)
+          each([&](index_t l) { along(after[k + 1], k, a, b)[l] = along(after[k], k, a, b)[l] / below[l]; });
       }
   }
 
   /// g from the gradient of the result to that of the logits, in place.
   void backward(view<T, 3> g /*[i,j,l]*/) const {
-    for (index k = steps; k-- > 0;)
-      for (index a = 0; a < n; ++a) {
+    for (index_t k = steps; k-- > 0;)
+      for (index_t a = 0; a < n; ++a) {
         T dot[lanes] = {};  // sum along the axis of dy y
-        for (index b = 0; b < n; ++b) each([&](index l) { dot[l] += along(g, k, a, b)[l] * along(after[k + 1], k, a, b)[l]; });
+        for (index_t b = 0; b < n; ++b)
+          each([&](index_t l) { dot[l] += along(g, k, a, b)[l] * along(after[k + 1], k, a, b)[l]; });
         const T* const below = denominator[k][a].data();
-        for (index b = 0; b < n; ++b) each([&](index l) { along(g, k, a, b)[l] = (along(g, k, a, b)[l] - dot[l]) / below[l]; });
+        for (index_t b = 0; b < n; ++b)
+          each([&](index_t l) { along(g, k, a, b)[l] = (along(g, k, a, b)[l] - dot[l]) / below[l]; });
       }
     // Softmax over j: (g - <g, p>) p.
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       T dot[lanes] = {};
-      for (index j = 0; j < n; ++j) each([&](index l) { dot[l] += at(g, i, j)[l] * at(softmax, i, j)[l]; });
-      for (index j = 0; j < n; ++j) each([&](index l) { at(g, i, j)[l] = (at(g, i, j)[l] - dot[l]) * at(softmax, i, j)[l]; });
+      for (index_t j = 0; j < n; ++j)
+        each([&](index_t l) { dot[l] += at(g, i, j)[l] * at(softmax, i, j)[l]; });
+      for (index_t j = 0; j < n; ++j)
+        each([&](index_t l) { at(g, i, j)[l] = (at(g, i, j)[l] - dot[l]) * at(softmax, i, j)[l]; });
     }
   }
 
  private:
   template <class F>
   static void each(F f) {
-    for (index l = 0; l < lanes; ++l) f(l);
+    for (index_t l = 0; l < lanes; ++l) f(l);
   }
   /// The eight entries (i, j).
-  static T* at(view<T, 3> x, index i, index j) { return x.data() + (i * x.extent(1) + j) * lanes; }
+  static T* at(view<T, 3> x, index_t i, index_t j) { return x.data() + (i * x.extent(1) + j) * lanes; }
   /// The b-th of those that step k divides by their sum, a-th of n sums.
-  static T* along(view<T, 3> x, index k, index a, index b) { return k % 2 == 0 ? at(x, b, a) : at(x, a, b); }
+  static T* along(view<T, 3> x, index_t k, index_t a, index_t b) {
+    return k % 2 == 0 ? at(x, b, a) : at(x, a, b);
+  }
 };
 
 }  // namespace dsv4::train

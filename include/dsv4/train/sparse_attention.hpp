@@ -19,9 +19,9 @@ namespace dsv4::train {
 /// One sample: its keys, and which entries each query attends to.
 template <class T>
 struct attention_keys {
-  index window;                  // W: query t sees the keys of tokens max(0, t-W+1) … t
-  view<T, 2> kv;                 // [t, d]
-  view<T, 2> entries;            // [s, d]
+  index_t window;                      // W: query t sees the keys of tokens max(0, t-W+1) … t
+  view<T, 2> kv;                       // [t, d]
+  view<T, 2> entries;                  // [s, d]
   view<const std::uint8_t, 2> chosen;  // [t, s] 1: query t attends to entry s
 };
 
@@ -45,24 +45,26 @@ struct attend<exec::ref> {
 
   /// f(key row, its gradient's row or null) for every key of query t.
   template <class T, class F>
-  static void for_keys(const keys<T>& k, const keys<T>* dk, index t, F f) {
-    for (index p = std::max(index{0}, t - k.window + 1); p <= t; ++p) f(k.kv[p].data(), dk ? dk->kv[p].data() : nullptr);
-    for (index s = 0; s < k.entries.extent(0); ++s)
+  static void for_keys(const keys<T>& k, const keys<T>* dk, index_t t, F f) {
+    for (index_t p = std::max(index_t{0}, t - k.window + 1); p <= t; ++p)
+      f(k.kv[p].data(), dk ? dk->kv[p].data() : nullptr);
+    for (index_t s = 0; s < k.entries.extent(0); ++s)
       if (k.chosen(t, s)) f(k.entries[s].data(), dk ? dk->entries[s].data() : nullptr);
   }
   template <class T>
-  static T score(const T* q, const T* k, index n) {
+  static T score(const T* q, const T* k, index_t n) {
     T sum = 0;
-    for (index d = 0; d < n; ++d) sum += q[d] * k[d];
+    for (index_t d = 0; d < n; ++d) sum += q[d] * k[d];
     return sum / std::sqrt(T(n));  // hd^-1/2
   }
 
   // einsum: h d, k d -> h k; softmax over k; h k, k d -> h d   (for each t)
   template <class T>
-  static void forward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<T, 3> o, view<T, 2> lse) {
-    const index n = q.extent(2);
-    for (index t = 0; t < q.extent(0); ++t)
-      for (index h = 0; h < q.extent(1); ++h) {
+  static void forward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<T, 3> o,
+                      view<T, 2> lse) {
+    const index_t n = q.extent(2);
+    for (index_t t = 0; t < q.extent(0); ++t)
+      for (index_t h = 0; h < q.extent(1); ++h) {
         const T* qt = q[t][h].data();
         T* out = o[t][h].data();
         T largest = sink[h];
@@ -72,43 +74,44 @@ struct attend<exec::ref> {
         for_keys<T>(k, nullptr, t, [&](const T* key, T*) {
           const T p = std::exp(score(qt, key, n) - largest);
           sum += p;
-          for (index d = 0; d < n; ++d) out[d] += p * key[d];
+          for (index_t d = 0; d < n; ++d) out[d] += p * key[d];
         });
-        for (index d = 0; d < n; ++d) out[d] /= sum;
+        for (index_t d = 0; d < n; ++d) out[d] /= sum;
         lse(t, h) = largest + std::log(sum);
       }
   }
 
   template <class T>
-  static void backward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<const T, 2> lse, view<const T, 3> dout,
-                       view<const T, 2> delta, view<T, 3> dq, const keys<T>& dk, view<T, 1> dsink) {
-    const index n = q.extent(2);
+  static void backward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<const T, 2> lse,
+                       view<const T, 3> dout, view<const T, 2> delta, view<T, 3> dq, const keys<T>& dk,
+                       view<T, 1> dsink) {
+    const index_t n = q.extent(2);
     const T scale = 1 / std::sqrt(T(n));
-    for (index t = 0; t < q.extent(0); ++t)
-      for (index h = 0; h < q.extent(1); ++h) {
+    for (index_t t = 0; t < q.extent(0); ++t)
+      for (index_t h = 0; h < q.extent(1); ++h) {
         const T *qt = q[t][h].data(), *g = dout[t][h].data();
         T* to = dq[t][h].data();
         std::fill(to, to + n, T(0));
         for_keys<T>(k, &dk, t, [&](const T* key, T* dkey) {
           const T p = std::exp(score(qt, key, n) - lse(t, h));
           T along = 0;  // <do, k>
-          for (index d = 0; d < n; ++d) along += g[d] * key[d];
+          for (index_t d = 0; d < n; ++d) along += g[d] * key[d];
           const T dz = p * (along - delta(t, h));
-          for (index d = 0; d < n; ++d) to[d] += scale * dz * key[d];
-          for (index d = 0; d < n; ++d) dkey[d] += scale * dz * qt[d] + p * g[d];
+          for (index_t d = 0; d < n; ++d) to[d] += scale * dz * key[d];
+          for (index_t d = 0; d < n; ++d) dkey[d] += scale * dz * qt[d] + p * g[d];
         });
         dsink[h] -= std::exp(sink[h] - lse(t, h)) * delta(t, h);
       }
   }
 
   template <class T>
-  static void mass(view<const T, 3> q, view<const T, 2> entries, view<const std::uint8_t, 2> chosen, view<const T, 2> lse,
-                   view<T, 2> out) {
-    for (index t = 0; t < q.extent(0); ++t)
-      for (index s = 0; s < entries.extent(0); ++s) {
+  static void mass(view<const T, 3> q, view<const T, 2> entries, view<const std::uint8_t, 2> chosen,
+                   view<const T, 2> lse, view<T, 2> out) {
+    for (index_t t = 0; t < q.extent(0); ++t)
+      for (index_t s = 0; s < entries.extent(0); ++s) {
         out(t, s) = 0;
         if (chosen(t, s))
-          for (index h = 0; h < q.extent(1); ++h)
+          for (index_t h = 0; h < q.extent(1); ++h)
             out(t, s) += std::exp(score(q[t][h].data(), entries[s].data(), q.extent(2)) - lse(t, h));
       }
   }

@@ -22,19 +22,19 @@ enum class anticipate { never, on_spike, always };
 
 struct anticipatory_settings {
   anticipate when = anticipate::never;
-  index delay = 1;           ///< steps between choosing experts and using them
-  double spike = 6;          ///< deviations above the mean; 0: no detector
-  double memory = 100;       ///< steps that mean and deviation remember
-  index quiet = 100;         ///< first steps, in which nothing is a spike
-  index snapshot_every = 25; ///< steps between snapshots in memory
-  index duration = 100;      ///< steps of anticipatory routing after a spike
-  index most_rollbacks = 10; ///< after which spikes are only reported
+  index_t delay = 1;            ///< steps between choosing experts and using them
+  double spike = 6;             ///< deviations above the mean; 0: no detector
+  double memory = 100;          ///< steps that mean and deviation remember
+  index_t quiet = 100;          ///< first steps, in which nothing is a spike
+  index_t snapshot_every = 25;  ///< steps between snapshots in memory
+  index_t duration = 100;       ///< steps of anticipatory routing after a spike
+  index_t most_rollbacks = 10;  ///< after which spikes are only reported
 };
 
 /// Running mean and deviation of the loss (exponentially weighted); all its state is plain numbers.
 struct spike_detector {
   double mean = 0, variance = 0;
-  index count = 0;
+  index_t count = 0;
 
   /// Is `loss` far above what is usual?  It is not remembered; not a number always is.
   bool is_spike(double loss, const anticipatory_settings& s) const {

@@ -46,14 +46,14 @@ struct text_options {
 /// Documents as tokens, one after another.
 struct token_list {
   std::vector<std::int32_t> ids;  // [n]
-  std::vector<index> begins;      // first token of each document, then n
+  std::vector<index_t> begins;    // first token of each document, then n
   std::int32_t begin_id = -1;     ///< -1: none
   begin_token begin = begin_token::none;
 
-  index size() const { return static_cast<index>(ids.size()); }
-  index documents() const { return static_cast<index>(begins.size()) - 1; }
+  index_t size() const { return static_cast<index_t>(ids.size()); }
+  index_t documents() const { return static_cast<index_t>(begins.size()) - 1; }
   /// The document that token `at` is in.
-  index document_of(index at) const {
+  index_t document_of(index_t at) const {
     return std::upper_bound(begins.begin(), begins.end(), at) - begins.begin() - 1;
   }
 };
@@ -69,7 +69,8 @@ inline std::string_view separator_text(const std::string& name) {
 inline std::vector<std::size_t> document_ends(std::string_view text, std::string_view separator) {
   std::vector<std::size_t> ends;
   if (!separator.empty())
-    for (std::size_t at = 0; (at = text.find(separator, at)) != text.npos; at += separator.size()) ends.push_back(at + separator.size());
+    for (std::size_t at = 0; (at = text.find(separator, at)) != text.npos; at += separator.size())
+      ends.push_back(at + separator.size());
   if (ends.empty() || ends.back() != text.size()) ends.push_back(text.size());
   return ends;
 }
@@ -82,7 +83,8 @@ inline token_list tokenize_documents(const text::tokenizer& t, std::string_view 
     out.begin_id = *t.bos();
     out.begin = o.begin;
   }
-  if (o.end_token && !t.eos()) throw format_error("the tokenizer has no end-of-text token: set data.end to false");
+  if (o.end_token && !t.eos())
+    throw format_error("the tokenizer has no end-of-text token: set data.end to false");
   const std::string_view separator = separator_text(o.separator);
   std::size_t from = 0;
   for (const std::size_t end : document_ends(text, separator)) {
@@ -109,12 +111,13 @@ inline std::vector<std::int32_t> token_bytes(const text::tokenizer& t) {
 }
 
 /// Adds a row of at most `length` tokens, from token `at` of the list on, to `out`; where the next one begins.
-inline index append_row(const token_list& list, index at, index length, batch& out) {
+inline index_t append_row(const token_list& list, index_t at, index_t length, batch& out) {
   if (!out.begins.empty()) out.begins.pop_back();  // the end, which moves
-  index room = length;
+  index_t room = length;
   while (room > 0 && at < list.size()) {
-    const index d = list.document_of(at), first = list.begins[std::size_t(d)], end = list.begins[std::size_t(d) + 1];
-    out.begins.push_back(static_cast<index>(out.ids.size()));
+    const index_t d = list.document_of(at), first = list.begins[std::size_t(d)],
+                  end = list.begins[std::size_t(d) + 1];
+    out.begins.push_back(static_cast<index_t>(out.ids.size()));
     if (list.begin == begin_token::sample || (list.begin == begin_token::document && at == first)) {
       // The first token of a document has its loss here; of a later part, at the end of the part before.
       out.ids.push_back(list.begin_id);
@@ -126,16 +129,16 @@ inline index append_row(const token_list& list, index at, index length, batch& o
       out.targets.push_back(at + 1 < end ? list.ids[std::size_t(at) + 1] : -1);
     }
   }
-  out.begins.push_back(static_cast<index>(out.ids.size()));
+  out.begins.push_back(static_cast<index_t>(out.ids.size()));
   return at;
 }
 
 /// The rows that cover `list` from token `shift` on: where each begins.  The last may be shorter than `length`.
-inline std::vector<index> row_begins(const token_list& list, index length, index shift) {
+inline std::vector<index_t> row_begins(const token_list& list, index_t length, index_t shift) {
   expects(length >= 2, "row_begins: a row has at least two tokens, got " + std::to_string(length));
-  std::vector<index> rows;
+  std::vector<index_t> rows;
   batch unused;
-  for (index at = std::min(shift, list.size()); at < list.size();) {
+  for (index_t at = std::min(shift, list.size()); at < list.size();) {
     rows.push_back(at);
     unused = {};
     at = append_row(list, at, length, unused);
@@ -145,7 +148,7 @@ inline std::vector<index> row_begins(const token_list& list, index length, index
 
 /// Which row comes next.
 struct cursor {
-  index epoch = 0, position = 0;
+  index_t epoch = 0, position = 0;
   bool operator==(const cursor&) const = default;
 };
 
@@ -153,20 +156,21 @@ struct cursor {
 class dataset {
  public:
   /// @throws format_error the text is shorter than one row
-  dataset(token_list list, index length, std::uint64_t seed, bool shift = true)
+  dataset(token_list list, index_t length, std::uint64_t seed, bool shift = true)
       : list_(std::move(list)), length_(length), seed_(seed), shift_(shift) {
     if (list_.size() < length)
-      throw format_error("the text has " + std::to_string(list_.size()) + " tokens, expected at least one row of " + std::to_string(length));
+      throw format_error("the text has " + std::to_string(list_.size()) +
+                         " tokens, expected at least one row of " + std::to_string(length));
   }
 
   const token_list& tokens() const { return list_; }
-  index rows_per_epoch() { return static_cast<index>(epoch(0).size()); }
+  index_t rows_per_epoch() { return static_cast<index_t>(epoch(0).size()); }
 
   /// The next `rows` rows; `at` moves on, from one epoch into the next where need be.
-  batch next(cursor& at, index rows) {
+  batch next(cursor& at, index_t rows) {
     batch b;
-    for (index r = 0; r < rows; ++r) {
-      if (at.position >= static_cast<index>(epoch(at.epoch).size())) at = {at.epoch + 1, 0};
+    for (index_t r = 0; r < rows; ++r) {
+      if (at.position >= static_cast<index_t>(epoch(at.epoch).size())) at = {at.epoch + 1, 0};
       append_row(list_, epoch(at.epoch)[std::size_t(at.position++)], length_, b);
     }
     return b;
@@ -174,33 +178,36 @@ class dataset {
 
  private:
   /// Begins of the rows of an epoch in their order; the last two epochs are kept (one may be looked ahead to).
-  const std::vector<index>& epoch(index e) {
+  const std::vector<index_t>& epoch(index_t e) {
     for (const auto& [number, rows] : epochs_)
       if (number == e) return rows;
     const counter_random random(seed_, static_cast<std::uint64_t>(e));
     // Draw 0 is the shift, the others the order.
-    std::vector<index> begins = row_begins(list_, length_, shift_ && e > 0 ? random.below(0, std::min(length_, list_.size() - length_ + 1)) : 0);
+    std::vector<index_t> begins = row_begins(
+        list_, length_, shift_ && e > 0 ? random.below(0, std::min(length_, list_.size() - length_ + 1)) : 0);
     if (begins.size() > 1 && list_.size() - begins.back() < length_) begins.pop_back();  // a short one
-    const std::vector<index> order = shuffled(static_cast<index>(begins.size()), counter_random(seed_ + 1, static_cast<std::uint64_t>(e)));
-    std::vector<index> rows;
-    for (const index i : order) rows.push_back(begins[std::size_t(i)]);
+    const std::vector<index_t> order = shuffled(static_cast<index_t>(begins.size()),
+                                                counter_random(seed_ + 1, static_cast<std::uint64_t>(e)));
+    std::vector<index_t> rows;
+    for (const index_t i : order) rows.push_back(begins[std::size_t(i)]);
     if (epochs_.size() == 2) epochs_.pop_front();
     return epochs_.emplace_back(e, std::move(rows)).second;
   }
 
   token_list list_;
-  index length_;
+  index_t length_;
   std::uint64_t seed_;
   bool shift_;
-  std::list<std::pair<index, std::vector<index>>> epochs_;
+  std::list<std::pair<index_t, std::vector<index_t>>> epochs_;
 };
 
 /// All rows of the held-out part in order, `rows` to a batch; at most `most` of them, spread evenly (0: all).
-inline std::vector<batch> held_out_batches(const token_list& list, index length, index rows, index most = 0) {
-  std::vector<index> begins = row_begins(list, length, 0);
-  if (const auto n = static_cast<index>(begins.size()); most > 0 && most < n) {
-    std::vector<index> some;
-    for (index i = 0; i < most; ++i) some.push_back(begins[std::size_t(i * n / most)]);
+inline std::vector<batch> held_out_batches(const token_list& list, index_t length, index_t rows,
+                                           index_t most = 0) {
+  std::vector<index_t> begins = row_begins(list, length, 0);
+  if (const auto n = static_cast<index_t>(begins.size()); most > 0 && most < n) {
+    std::vector<index_t> some;
+    for (index_t i = 0; i < most; ++i) some.push_back(begins[std::size_t(i * n / most)]);
     begins = std::move(some);
   }
   std::vector<batch> out;
@@ -212,8 +219,8 @@ inline std::vector<batch> held_out_batches(const token_list& list, index length,
 }
 
 /// How often each token id occurs.
-inline std::vector<index> token_counts(const token_list& list, index vocab) {
-  std::vector<index> counts(static_cast<std::size_t>(vocab));
+inline std::vector<index_t> token_counts(const token_list& list, index_t vocab) {
+  std::vector<index_t> counts(static_cast<std::size_t>(vocab));
   for (const std::int32_t id : list.ids) ++counts[static_cast<std::size_t>(id)];
   return counts;
 }

@@ -39,7 +39,9 @@ struct export_report {
   std::optional<fp4_spread> widest;
   std::string widest_name;
   /// The experts can be cast to FP8 without loss.
-  bool lossless(cast_limit limit = cast_limit::released) const { return !widest || widest->ratio() <= static_cast<int>(limit); }
+  bool lossless(cast_limit limit = cast_limit::released) const {
+    return !widest || widest->ratio() <= static_cast<int>(limit);
+  }
 };
 
 namespace detail {
@@ -53,14 +55,15 @@ void write_whole(const std::filesystem::path& path, F&& fill) {
   fill([&](const void* data, std::size_t bytes) { file.write(data, bytes); });
   file.commit();
   constexpr fs::perms readers = fs::perms::group_read | fs::perms::others_read;
-  if (is_new) fs::permissions(path, fs::status(path.parent_path()).permissions() & readers, fs::perm_options::add);
+  if (is_new)
+    fs::permissions(path, fs::status(path.parent_path()).permissions() & readers, fs::perm_options::add);
 }
 inline void write_text(const std::filesystem::path& path, std::string_view text) {
   write_whole(path, [&](auto&& sink) { sink(text.data(), text.size()); });
 }
 
 template <class T>
-std::vector<std::byte> bytes_of(const T* x, index n) {
+std::vector<std::byte> bytes_of(const T* x, index_t n) {
   std::vector<std::byte> out(static_cast<std::size_t>(n) * sizeof(T));
   if (n) std::memcpy(out.data(), x, out.size());
   return out;
@@ -73,14 +76,15 @@ struct quantised_matrix {
 };
 inline quantised_matrix quantised(view<const float, 2> w, train::storage s) {
   const train::scale_tile tile = train::tile_of(s);
-  const index rows = w.extent(0), cols = w.extent(1);
+  const index_t rows = w.extent(0), cols = w.extent(1);
   quantised_matrix q{{}, tensor<e8m0, 2>(tile.count_rows(rows), tile.count_cols(cols))};
   train::tile_scales(w, s, q.scale.all());
-  q.codes.assign(static_cast<std::size_t>(s == train::storage::fp4 ? rows * cols / 2 : rows * cols), std::byte{0});
-  for (index o = 0; o < rows; ++o)
-    for (index i = 0; i < cols; ++i) {
+  q.codes.assign(static_cast<std::size_t>(s == train::storage::fp4 ? rows * cols / 2 : rows * cols),
+                 std::byte{0});
+  for (index_t o = 0; o < rows; ++o)
+    for (index_t i = 0; i < cols; ++i) {
       const double v = w(o, i) / q.scale(o / tile.rows, i / tile.cols).decode();
-      const index at = o * cols + i;
+      const index_t at = o * cols + i;
       if (s == train::storage::fp8)
         q.codes[static_cast<std::size_t>(at)] = std::byte{e4m3::encode(v).bits};
       else  // the even column is the low half
@@ -92,16 +96,19 @@ inline quantised_matrix quantised(view<const float, 2> w, train::storage s) {
 /// One directory, in either form.
 class exporter {
  public:
-  exporter(const std::filesystem::path& dir, const config& c, const train::parameter_layout& layout, view<const float, 1> weights,
-           const train::routing_tables& routing)
+  exporter(const std::filesystem::path& dir, const config& c, const train::parameter_layout& layout,
+           view<const float, 1> weights, const train::routing_tables& routing)
       : dir_(dir), c_(c), layout_(layout), weights_(weights), routing_(routing) {
     // contract
     expects_equal(weights.extent(0), layout.size, "export: elements of the weights");
-    const index gates = c.num_hidden_layers + c.num_nextn_predict_layers;
-    expects_equal(static_cast<index>(routing.bias.size()), gates, "export: selection biases, one per layer and MTP block");
-    expects_equal(static_cast<index>(routing.table.size()), gates, "export: hash tables, one per layer and MTP block");
+    const index_t gates = c.num_hidden_layers + c.num_nextn_predict_layers;
+    expects_equal(static_cast<index_t>(routing.bias.size()), gates,
+                  "export: selection biases, one per layer and MTP block");
+    expects_equal(static_cast<index_t>(routing.table.size()), gates,
+                  "export: hash tables, one per layer and MTP block");
     for (const train::parameter_info& p : layout.all)
-      train::detail::check_weights(p.name, weights.data() + p.offset, p.size(), p.shape.size() == 2 ? p.shape[1] : 0);
+      train::detail::check_weights(p.name, weights.data() + p.offset, p.size(),
+                                   p.shape.size() == 2 ? p.shape[1] : 0);
   }
 
   export_report run(bool official, const std::filesystem::path& tokenizer) {
@@ -112,8 +119,9 @@ class exporter {
     if (!tokenizer.empty()) copy_tokenizer(tokenizer, fields);
 
     for (const train::parameter_info& p : layout_.all) official ? add_official(p) : add_float(p);
-    for (index l = 0; l < c_.num_hidden_layers; ++l) add_routing("layers." + std::to_string(l) + ".ffn.gate.", l, c_.is_hash_layer(l));
-    for (index b = 0; b < c_.num_nextn_predict_layers; ++b)
+    for (index_t l = 0; l < c_.num_hidden_layers; ++l)
+      add_routing("layers." + std::to_string(l) + ".ffn.gate.", l, c_.is_hash_layer(l));
+    for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b)
       add_routing("mtp." + std::to_string(b) + ".ffn.gate.", c_.num_hidden_layers + b, false);
 
     const std::string shard = "model-00001-of-00001.safetensors";
@@ -121,8 +129,9 @@ class exporter {
     write_whole(dir_ / shard, [&](auto&& sink) { writer_.write_to(sink); });
     nlohmann::json map = nlohmann::json::object();
     for (const std::string& name : names_) map[name] = shard;
-    write_text(dir_ / "model.safetensors.index.json",
-                nlohmann::json{{"metadata", {{"total_size", report_.bytes}}}, {"weight_map", map}}.dump(1) + "\n");
+    write_text(
+        dir_ / "model.safetensors.index.json",
+        nlohmann::json{{"metadata", {{"total_size", report_.bytes}}}, {"weight_map", map}}.dump(1) + "\n");
     write_text(dir_ / "config.json", fields.dump(2) + "\n");
     report_.tensors = names_.size();
     return report_;
@@ -159,7 +168,8 @@ class exporter {
     const fs::path file = fs::is_directory(from) ? from / "tokenizer.json" : from;
     const text::tokenizer t = text::tokenizer::load(file);
     expects(t.vocab_size() <= c_.vocab_size, file.string() + ": has " + std::to_string(t.vocab_size()) +
-                                                 " ids, the model's vocabulary is " + std::to_string(c_.vocab_size));
+                                                 " ids, the model's vocabulary is " +
+                                                 std::to_string(c_.vocab_size));
     if (t.bos()) fields["bos_token_id"] = *t.bos();
     if (t.eos()) fields["eos_token_id"] = *t.eos();
     write_text(dir_ / "tokenizer.json", io::mapped_file(file).text());
@@ -178,7 +188,9 @@ class exporter {
     }
   }
 
-  void add_float(const train::parameter_info& p) { add(p.name, dtype::f32, p.shape, bytes_of(weights_.data() + p.offset, p.size())); }
+  void add_float(const train::parameter_info& p) {
+    add(p.name, dtype::f32, p.shape, bytes_of(weights_.data() + p.offset, p.size()));
+  }
 
   void add_official(const train::parameter_info& p) {
     const float* w = weights_.data() + p.offset;
@@ -189,24 +201,28 @@ class exporter {
       for (std::size_t k = 0; k < narrow.size(); ++k) narrow[k] = round_bf16(w[k]);
       return add(p.name, dtype::bf16, p.shape, bytes_of(narrow.data(), p.size()));
     }
-    const index rows = p.shape[0], cols = p.shape[1];
+    const index_t rows = p.shape[0], cols = p.shape[1];
     const bool fp4 = s == train::storage::fp4;
-    expects(!fp4 || cols % 2 == 0, p.name + ": FP4 is stored in pairs of columns, found " + std::to_string(cols));
+    expects(!fp4 || cols % 2 == 0,
+            p.name + ": FP4 is stored in pairs of columns, found " + std::to_string(cols));
     quantised_matrix q = quantised({w, rows, cols}, s);
     if (fp4) note_spread(p, q);
     const std::string scale = p.name.substr(0, p.name.rfind('.')) + ".scale";
-    add(scale, dtype::f8_e8m0, {q.scale.extent(0), q.scale.extent(1)}, bytes_of(q.scale.data(), q.scale.size()));
+    add(scale, dtype::f8_e8m0, {q.scale.extent(0), q.scale.extent(1)},
+        bytes_of(q.scale.data(), q.scale.size()));
     add(p.name, fp4 ? dtype::i8 : dtype::f8_e4m3, {rows, fp4 ? cols / 2 : cols}, std::move(q.codes));
   }
   void note_spread(const train::parameter_info& p, const quantised_matrix& q) {
     weight_matrix w;
     w.type = dtype::f4_e2m1, w.data = q.codes.data(), w.rows = p.shape[0], w.cols = p.shape[1];
-    w.scale = reinterpret_cast<const std::byte*>(q.scale.data()), w.tile_rows = 1, w.tile_cols = fp4_tile_cols;
+    w.scale = reinterpret_cast<const std::byte*>(q.scale.data()), w.tile_rows = 1,
+    w.tile_cols = fp4_tile_cols;
     const std::optional<fp4_spread> s = widest_spread(w);
-    if (s && (!report_.widest || s->ratio() > report_.widest->ratio())) report_.widest = s, report_.widest_name = p.name;
+    if (s && (!report_.widest || s->ratio() > report_.widest->ratio()))
+      report_.widest = s, report_.widest_name = p.name;
   }
 
-  void add_routing(const std::string& prefix, index gate, bool hash) {
+  void add_routing(const std::string& prefix, index_t gate, bool hash) {
     const auto at = static_cast<std::size_t>(gate);
     if (!hash) {
       const tensor<float, 1>& bias = routing_.bias[at];
@@ -218,10 +234,11 @@ class exporter {
     expects_equal(table.extent(0), c_.vocab_size, prefix + "tid2eid: tokens");
     expects_equal(table.extent(1), c_.num_experts_per_tok, prefix + "tid2eid: experts per token");
     const std::vector<std::int64_t> wide(table.data(), table.data() + table.size());
-    add(prefix + "tid2eid", dtype::i64, {c_.vocab_size, c_.num_experts_per_tok}, bytes_of(wide.data(), table.size()));
+    add(prefix + "tid2eid", dtype::i64, {c_.vocab_size, c_.num_experts_per_tok},
+        bytes_of(wide.data(), table.size()));
   }
 
-  void add(const std::string& name, dtype type, std::vector<index> shape, std::vector<std::byte> data) {
+  void add(const std::string& name, dtype type, std::vector<index_t> shape, std::vector<std::byte> data) {
     report_.bytes += data.size();
     names_.push_back(name);
     writer_.add(name, type, std::move(shape), std::move(data));
@@ -240,15 +257,17 @@ class exporter {
 }  // namespace detail
 
 /// Every parameter as F32.  `tokenizer`: a tokenizer.json or its folder; empty: none is written.
-inline export_report write_float(const std::filesystem::path& dir, const config& c, const train::parameter_layout& layout,
-                                 view<const float, 1> weights, const train::routing_tables& routing,
+inline export_report write_float(const std::filesystem::path& dir, const config& c,
+                                 const train::parameter_layout& layout, view<const float, 1> weights,
+                                 const train::routing_tables& routing,
                                  const std::filesystem::path& tokenizer = {}) {
   return detail::exporter(dir, c, layout, weights, routing).run(false, tokenizer);
 }
 
 /// As published.  The decoded values are those of train::fake_quantise.
-inline export_report write_official(const std::filesystem::path& dir, const config& c, const train::parameter_layout& layout,
-                                    view<const float, 1> weights, const train::routing_tables& routing,
+inline export_report write_official(const std::filesystem::path& dir, const config& c,
+                                    const train::parameter_layout& layout, view<const float, 1> weights,
+                                    const train::routing_tables& routing,
                                     const std::filesystem::path& tokenizer = {}) {
   return detail::exporter(dir, c, layout, weights, routing).run(true, tokenizer);
 }

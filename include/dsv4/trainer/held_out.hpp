@@ -18,7 +18,8 @@ struct text_split {
 /// with a line break.  Without a line break after the cut nothing is held out.  @throws contract_violation unless
 /// 0 <= fraction <= 1
 inline text_split split_text(std::string_view text, double fraction) {
-  expects(fraction >= 0 && fraction <= 1, "split_text: a fraction between 0 and 1, got " + std::to_string(fraction));
+  expects(fraction >= 0 && fraction <= 1,
+          "split_text: a fraction between 0 and 1, got " + std::to_string(fraction));
   const auto held_out = static_cast<std::size_t>(fraction * static_cast<double>(text.size()));
   std::size_t cut = text.size() - std::min(held_out, text.size());
   if (cut > 0 && cut < text.size()) {

@@ -35,7 +35,8 @@ struct initial_settings {
 /// Every parameter; `buffer` has the layout's size, padding becomes 0.  The same seed gives the same weights, and each
 /// parameter its own, whatever else the model has.
 template <class T>
-void initial_weights(const train::parameter_layout& layout, const initial_settings& s, std::uint64_t seed, view<T, 1> buffer) {
+void initial_weights(const train::parameter_layout& layout, const initial_settings& s, std::uint64_t seed,
+                     view<T, 1> buffer) {
   std::fill(buffer.begin(), buffer.end(), T{0});
   for (const train::parameter_info& p : layout.all) {
     const view<T, 1> w(buffer.data() + p.offset, p.size());
@@ -47,12 +48,12 @@ void initial_weights(const train::parameter_layout& layout, const initial_settin
     } else if (!is("_base") && !is("attn_sink") && !is(".ape")) {
       constexpr double usual_width = 256;
       const double scale = s.by_width ? std::sqrt(usual_width / static_cast<double>(p.shape.back())) : 1;
-      const double std = is("_fn")                      ? s.hyper_std
+      const double std = is("_fn")                  ? s.hyper_std
                          : p.name == "embed.weight" ? s.embedding_std
                          : p.name == "head.weight"  ? s.head_std
                                                     : s.std * scale;
       const counter_random r(seed, p.name);
-      for (index i = 0; i < w.size(); ++i) w[i] = T(std * r.normal(i));
+      for (index_t i = 0; i < w.size(); ++i) w[i] = T(std * r.normal(i));
     }
   }
 }
@@ -60,24 +61,28 @@ void initial_weights(const train::parameter_layout& layout, const initial_settin
 /// Experts of every token of a hash layer, balanced by how often the tokens occur: from the most frequent token down,
 /// each takes the k experts with the least load so far.  Ties are broken by chance, so that layers differ and tokens
 /// that were never seen spread evenly, too.
-inline tensor<std::int32_t, 2> balanced_table(const config& c, std::span<const index> counts /*[vocab]*/, std::uint64_t seed, index layer) {
+inline tensor<std::int32_t, 2> balanced_table(const config& c, std::span<const index_t> counts /*[vocab]*/,
+                                              std::uint64_t seed, index_t layer) {
   struct load {
-    index tokens = 0, ids = 0;  // occurrences, then vocabulary entries
+    index_t tokens = 0, ids = 0;  // occurrences, then vocabulary entries
   };
   const counter_random r(seed ^ counter_random::fnv1a("tid2eid"), static_cast<std::uint64_t>(layer));
-  std::vector<index> order(static_cast<std::size_t>(c.vocab_size));
-  for (index i = 0; i < c.vocab_size; ++i) order[std::size_t(i)] = i;
-  std::stable_sort(order.begin(), order.end(), [&](index a, index b) { return counts[std::size_t(a)] > counts[std::size_t(b)]; });
+  std::vector<index_t> order(static_cast<std::size_t>(c.vocab_size));
+  for (index_t i = 0; i < c.vocab_size; ++i) order[std::size_t(i)] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](index_t a, index_t b) { return counts[std::size_t(a)] > counts[std::size_t(b)]; });
 
   std::vector<load> loads(static_cast<std::size_t>(c.n_routed_experts));
-  std::vector<std::tuple<index, index, std::uint64_t, index>> choice(loads.size());  // load, ids, chance, expert
+  std::vector<std::tuple<index_t, index_t, std::uint64_t, index_t>> choice(
+      loads.size());  // load, ids, chance, expert
   tensor<std::int32_t, 2> table(c.vocab_size, c.num_experts_per_tok);
   for (std::size_t n = 0; n < order.size(); ++n) {
     for (std::size_t e = 0; e < loads.size(); ++e)
-      choice[e] = {loads[e].tokens, loads[e].ids, r.bits(static_cast<index>(n * loads.size() + e)), static_cast<index>(e)};
+      choice[e] = {loads[e].tokens, loads[e].ids, r.bits(static_cast<index_t>(n * loads.size() + e)),
+                   static_cast<index_t>(e)};
     std::partial_sort(choice.begin(), choice.begin() + c.num_experts_per_tok, choice.end());
-    for (index k = 0; k < c.num_experts_per_tok; ++k) {
-      const index e = std::get<3>(choice[std::size_t(k)]);
+    for (index_t k = 0; k < c.num_experts_per_tok; ++k) {
+      const index_t e = std::get<3>(choice[std::size_t(k)]);
       table(order[n], k) = static_cast<std::int32_t>(e);
       loads[std::size_t(e)].tokens += counts[std::size_t(order[n])];
       ++loads[std::size_t(e)].ids;
@@ -87,12 +92,13 @@ inline tensor<std::int32_t, 2> balanced_table(const config& c, std::span<const i
 }
 
 /// Zero bias in learned layers, balanced tables in hash layers; one entry per layer, then per MTP block.
-inline train::routing_tables initial_routing(const config& c, std::span<const index> counts /*[vocab]*/, std::uint64_t seed) {
+inline train::routing_tables initial_routing(const config& c, std::span<const index_t> counts /*[vocab]*/,
+                                             std::uint64_t seed) {
   train::routing_tables r;
-  const index blocks = c.num_hidden_layers + c.num_nextn_predict_layers;
+  const index_t blocks = c.num_hidden_layers + c.num_nextn_predict_layers;
   r.bias.resize(static_cast<std::size_t>(blocks));
   r.table.resize(static_cast<std::size_t>(blocks));
-  for (index l = 0; l < blocks; ++l) {
+  for (index_t l = 0; l < blocks; ++l) {
     if (c.is_hash_layer(l))
       r.table[std::size_t(l)] = balanced_table(c, counts, seed, l);
     else

@@ -81,8 +81,8 @@ class parameter_loader {
     vector(from.scale, to.scale);
   }
   void matrix(const weight_matrix& from, view<T, 2> to) {
-    for (index o = 0; o < to.extent(0); ++o)
-      for (index i = 0; i < to.extent(1); ++i) to(o, i) = static_cast<T>(from.at(o, i));
+    for (index_t o = 0; o < to.extent(0); ++o)
+      for (index_t i = 0; i < to.extent(1); ++i) to(o, i) = static_cast<T>(from.at(o, i));
   }
   void vector(const tensor<float, 1>& from, view<T, 1> to) { std::copy_n(from.data(), to.size(), to.data()); }
 };
@@ -97,8 +97,9 @@ inline routing_tables load_routing(const config& c, const model_weights& w) {
     tensor<std::int32_t, 2> table;
     if (gate.tid2eid.present()) {
       table = tensor<std::int32_t, 2>(c.vocab_size, c.num_experts_per_tok);
-      for (index v = 0; v < c.vocab_size; ++v)
-        for (index k = 0; k < c.num_experts_per_tok; ++k) table(v, k) = static_cast<std::int32_t>(gate.tid2eid.at(v, k));
+      for (index_t v = 0; v < c.vocab_size; ++v)
+        for (index_t k = 0; k < c.num_experts_per_tok; ++k)
+          table(v, k) = static_cast<std::int32_t>(gate.tid2eid.at(v, k));
     }
     r.table.push_back(std::move(table));
   };

@@ -30,7 +30,12 @@ inline std::string text_of(double v) {
 }
 inline std::string escaped(std::string_view text) {
   std::string out;
-  for (const char c : text) out += c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : c == '"' ? "&quot;" : std::string(1, c);
+  for (const char c : text)
+    out += c == '<'   ? "&lt;"
+           : c == '>' ? "&gt;"
+           : c == '&' ? "&amp;"
+           : c == '"' ? "&quot;"
+                      : std::string(1, c);
   return out;
 }
 /// 1, 2 or 5 times a power of ten: about `wanted` of them in `range`.
@@ -41,7 +46,8 @@ inline double tick_step(double range, double wanted) {
   return 10 * ten;
 }
 /// Running mean over about `memory` points.
-inline std::vector<std::pair<double, double>> smoothed(const std::vector<std::pair<double, double>>& points, double memory) {
+inline std::vector<std::pair<double, double>> smoothed(const std::vector<std::pair<double, double>>& points,
+                                                       double memory) {
   std::vector<std::pair<double, double>> out;
   double mean = 0;
   for (std::size_t i = 0; i < points.size(); ++i) {
@@ -80,20 +86,28 @@ inline std::string draw(const std::vector<loss_curve>& curves, const std::string
     std::snprintf(line.data(), line.size(), format, values...);
     out += line.data();
   };
-  put("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" font-family=\"sans-serif\" font-size=\"13\">\n", width, height);
+  put("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" font-family=\"sans-serif\" "
+      "font-size=\"13\">\n",
+      width, height);
   put("<rect width=\"%g\" height=\"%g\" fill=\"white\"/>\n", width, height);
   out += "<text x=\"70\" y=\"24\" font-size=\"15\">" + detail::escaped(title) + "</text>\n";
   for (double y = low; y <= high + step / 2; y += step) {
-    put("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#e4e4e4\"/>", left, width - right, py(y), py(y));
-    put("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", left - 8, py(y) + 4, detail::text_of(std::abs(y) < step / 2 ? 0 : y).c_str());
+    put("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#e4e4e4\"/>", left, width - right,
+        py(y), py(y));
+    put("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", left - 8, py(y) + 4,
+        detail::text_of(std::abs(y) < step / 2 ? 0 : y).c_str());
   }
   const double step_x = detail::tick_step(last, 8);
   for (double x = 0; x <= last + step_x / 1e6; x += step_x) {
-    put("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#e4e4e4\"/>", px(x), px(x), top, height - bottom);
-    put("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", px(x), height - bottom + 18, detail::text_of(x).c_str());
+    put("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#e4e4e4\"/>", px(x), px(x), top,
+        height - bottom);
+    put("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n", px(x), height - bottom + 18,
+        detail::text_of(x).c_str());
   }
-  put("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">step</text>\n", (left + width - right) / 2, height - 10);
-  put("<text transform=\"translate(18 %.1f) rotate(-90)\" text-anchor=\"middle\">nats per token</text>\n", (top + height - bottom) / 2);
+  put("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">step</text>\n", (left + width - right) / 2,
+      height - 10);
+  put("<text transform=\"translate(18 %.1f) rotate(-90)\" text-anchor=\"middle\">nats per token</text>\n",
+      (top + height - bottom) / 2);
 
   const auto line = [&](const std::vector<std::pair<double, double>>& points, const char* style) {
     // At most so many points: more cannot be seen.
@@ -101,7 +115,8 @@ inline std::string draw(const std::vector<loss_curve>& curves, const std::string
     const std::size_t stride = std::max<std::size_t>(1, points.size() / most);
     out += "<polyline fill=\"none\" " + std::string(style) + " points=\"";
     for (std::size_t i = 0; i < points.size(); ++i)
-      if ((i % stride == 0 || i + 1 == points.size()) && std::isfinite(points[i].second)) put("%.1f,%.1f ", px(points[i].first), py(points[i].second));
+      if ((i % stride == 0 || i + 1 == points.size()) && std::isfinite(points[i].second))
+        put("%.1f,%.1f ", px(points[i].first), py(points[i].second));
     out += "\"/>\n";
   };
   double legend = top + 14;
@@ -114,12 +129,15 @@ inline std::string draw(const std::vector<loss_curve>& curves, const std::string
     line(c.held_out, (colour + "stroke-width=\"2\" stroke-dasharray=\"6 4\"").c_str());
     const auto entry = [&](const std::string& what, const std::string& dash) {
       const double x = width - right - 270;
-      put("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke-width=\"2\" %s%s/>", x, x + 28, legend - 4, legend - 4, colour.c_str(), dash.c_str());
-      out += "<text x=\"" + detail::text_of(x + 36) + "\" y=\"" + detail::text_of(legend) + "\">" + detail::escaped(what) + "</text>\n";
+      put("<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke-width=\"2\" %s%s/>", x, x + 28,
+          legend - 4, legend - 4, colour.c_str(), dash.c_str());
+      out += "<text x=\"" + detail::text_of(x + 36) + "\" y=\"" + detail::text_of(legend) + "\">" +
+             detail::escaped(what) + "</text>\n";
       legend += 18;
     };
     entry(c.name + " training (mean of 30)", "");
-    if (!c.held_out.empty()) entry(c.name + " held-out " + detail::text_of(c.held_out.back().second), "stroke-dasharray=\"6 4\"");
+    if (!c.held_out.empty())
+      entry(c.name + " held-out " + detail::text_of(c.held_out.back().second), "stroke-dasharray=\"6 4\"");
   }
   return out + "</svg>\n";
 }

@@ -2,7 +2,7 @@
 #pragma once
 /// Random numbers by counter: draw i of stream s under a seed is a function of (seed, s, i) alone, so that the
 /// whole state of a generator is three integers and any draw can be made again.
-/// @paper{none}  splitmix64 (Steele, Lea, Flood 2014), as in golden/recipe.hpp
+/// @paper{none}  splitmix64 (Steele, Lea, Flood 2014), as in golden/make/recipe.hpp
 #include <cmath>
 #include <cstdint>
 #include <numbers>
@@ -20,15 +20,16 @@ class counter_random {
   /// A stream with a name, e.g. that of a parameter.
   counter_random(std::uint64_t seed, std::string_view name) : counter_random(seed, fnv1a(name)) {}
 
-  std::uint64_t bits(index i) const { return mix(start_ + (static_cast<std::uint64_t>(i) + 1) * golden); }
+  std::uint64_t bits(index_t i) const { return mix(start_ + (static_cast<std::uint64_t>(i) + 1) * golden); }
   /// In [0, 1): 53 bits.
-  double unit(index i) const { return static_cast<double>(bits(i) >> 11) * 0x1p-53; }
+  double unit(index_t i) const { return static_cast<double>(bits(i) >> 11) * 0x1p-53; }
   /// In [0, n); its bias of n / 2^64 is far below anything seen here.
-  index below(index i, index n) const {
-    return static_cast<index>((static_cast<unsigned __int128>(bits(i)) * static_cast<std::uint64_t>(n)) >> 64);
+  index_t below(index_t i, index_t n) const {
+    return static_cast<index_t>((static_cast<unsigned __int128>(bits(i)) * static_cast<std::uint64_t>(n)) >>
+                                64);
   }
   /// Normal with deviation 1 (Box and Muller), one pair of draws each.
-  double normal(index i) const {
+  double normal(index_t i) const {
     const double u = 1 - unit(2 * i), angle = 2 * std::numbers::pi * unit(2 * i + 1);  // u in (0, 1]
     return std::sqrt(-2 * std::log(u)) * std::cos(angle);
   }
@@ -49,10 +50,11 @@ class counter_random {
 };
 
 /// 0 .. n-1 in random order (Fisher and Yates).
-inline std::vector<index> shuffled(index n, const counter_random& r) {
-  std::vector<index> order(static_cast<std::size_t>(n));
-  for (index i = 0; i < n; ++i) order[static_cast<std::size_t>(i)] = i;
-  for (index i = n - 1; i > 0; --i) std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(r.below(i, i + 1))]);
+inline std::vector<index_t> shuffled(index_t n, const counter_random& r) {
+  std::vector<index_t> order(static_cast<std::size_t>(n));
+  for (index_t i = 0; i < n; ++i) order[static_cast<std::size_t>(i)] = i;
+  for (index_t i = n - 1; i > 0; --i)
+    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(r.below(i, i + 1))]);
   return order;
 }
 

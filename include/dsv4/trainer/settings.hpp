@@ -23,23 +23,25 @@
 namespace dsv4::trainer {
 
 struct data_settings {
-  index length = 256;  ///< tokens of a row.  Paper: 4K, later 16K, 64K, 1M
+  index_t length = 256;  ///< tokens of a row.  Paper: 4K, later 16K, 64K, 1M
   text_options text;
   double held_out = 0.05;  ///< the last part of the text, never trained on
   bool shift = true;       ///< rows begin elsewhere in every epoch
 };
 
 struct batch_settings {
-  index rows = 16;        ///< of a step.  Paper: 18,432 (Flash), 23,040 (Pro)
-  index first_rows = 0;   ///< of the first step, growing to `rows` until `full`; 0: `rows` at once
+  index_t rows = 16;       ///< of a step.  Paper: 18,432 (Flash), 23,040 (Pro)
+  index_t first_rows = 0;  ///< of the first step, growing to `rows` until `full`; 0: `rows` at once
   moment full = moment::share(0);
-  index rows_at_once = 0;  ///< a step in parts of so many rows, whose gradients are averaged; 0: all at once
+  index_t rows_at_once =
+      0;  ///< a step in parts of so many rows, whose gradients are averaged; 0: all at once
 };
 
 struct rate_settings {
   double peak = 2e-3;   ///< paper: 2.7e-4 (Flash), 2.0e-4 (Pro)
   double final = 2e-4;  ///< paper: a tenth of peak
-  moment warm_up = moment::share(0.03), decay = moment::share(0.7);  ///< decay: from here to the end, a cosine
+  moment warm_up = moment::share(0.03),
+         decay = moment::share(0.7);  ///< decay: from here to the end, a cosine
 };
 
 struct loss_settings {
@@ -75,7 +77,7 @@ struct settings {
   config c;
   std::string tokenizer = "tokenizer.json";  ///< file, or folder that has one; seen from the settings file
 
-  index steps = 1000;
+  index_t steps = 1000;
   std::uint64_t seed = 1;
   data_settings data;
   batch_settings batch;
@@ -92,18 +94,18 @@ struct settings {
   quantise_settings quantise;
   anticipatory_settings anticipatory;
 
-  index checkpoint_every = 100;  ///< steps; 0: only at the end
-  index eval_every = 100;        ///< steps between looks at the held-out part; 0: only at the end
-  index eval_rows = 32;          ///< of it, but at the end all; 0: always all
-  index log_every = 1;
+  index_t checkpoint_every = 100;  ///< steps; 0: only at the end
+  index_t eval_every = 100;        ///< steps between looks at the held-out part; 0: only at the end
+  index_t eval_rows = 32;          ///< of it, but at the end all; 0: always all
+  index_t log_every = 1;
   bool recompute = true;  ///< activations again in the backward pass instead of keeping them
 
   learning_rate_schedule schedule() const {
     return {rate.peak, rate.final, rate.warm_up.of(steps), rate.decay.of(steps), steps};
   }
   /// Rows of step `s`, from 0.
-  index rows_of(index s) const {
-    const index until = batch.full.of(steps);
+  index_t rows_of(index_t s) const {
+    const index_t until = batch.full.of(steps);
     if (batch.first_rows <= 0 || s >= until) return batch.rows;
     return batch.first_rows + (batch.rows - batch.first_rows) * s / until;
   }
@@ -121,7 +123,8 @@ void setting_fields(F& f, S& s) {
     g("length", s.data.length, 2, 1e9);
     g("separator", s.data.text.separator);
     g("keep_separator", s.data.text.keep_separator);
-    g("begin", s.data.text.begin, {{"sample", begin_token::sample}, {"document", begin_token::document}, {"none", begin_token::none}});
+    g("begin", s.data.text.begin,
+      {{"sample", begin_token::sample}, {"document", begin_token::document}, {"none", begin_token::none}});
     g("end", s.data.text.end_token);
     g("held_out", s.data.held_out, 0, 0.9);
     g("shift", s.data.shift);
@@ -181,7 +184,8 @@ void setting_fields(F& f, S& s) {
     g("index", s.quantise.index);
   });
   f.group("anticipatory", [&](auto& g) {
-    g("when", s.anticipatory.when, {{"never", anticipate::never}, {"on_spike", anticipate::on_spike}, {"always", anticipate::always}});
+    g("when", s.anticipatory.when,
+      {{"never", anticipate::never}, {"on_spike", anticipate::on_spike}, {"always", anticipate::always}});
     g("delay", s.anticipatory.delay, 1, 1e6);
     g("spike", s.anticipatory.spike, 0, much);
     g("memory", s.anticipatory.memory, 1, much);
@@ -210,7 +214,9 @@ inline settings parse_settings(const std::filesystem::path& file, const nlohmann
   settings_reader r(file, object);
   setting_fields(r, s);
   r.refuse_unknown();
-  if (s.model.is_null()) io::fail_format(file, "field 'model' is missing: the fields of a config.json, or the name of such a file");
+  if (s.model.is_null())
+    io::fail_format(file,
+                    "field 'model' is missing: the fields of a config.json, or the name of such a file");
   const std::filesystem::path folder = file.parent_path();
   if (s.model.is_string()) {
     const io::mapped_file text(io::find_config(folder / s.model.get<std::string>()));
@@ -219,15 +225,23 @@ inline settings parse_settings(const std::filesystem::path& file, const nlohmann
   } else {
     s.c = io::parse_config(file, s.model);
   }
-  s.tokenizer = std::filesystem::absolute(folder / s.tokenizer).lexically_normal().string();  // to_json(s) may be read elsewhere
-  const auto even = [&](const char* name, index n) {
-    if (n % 2) io::fail_format(file, "field 'model." + std::string(name) + "': found " + std::to_string(n) + ", expected an even number: FP4 is stored in pairs");
+  s.tokenizer = std::filesystem::absolute(folder / s.tokenizer)
+                    .lexically_normal()
+                    .string();  // to_json(s) may be read elsewhere
+  const auto even = [&](const char* name, index_t n) {
+    if (n % 2)
+      io::fail_format(file, "field 'model." + std::string(name) + "': found " + std::to_string(n) +
+                                ", expected an even number: FP4 is stored in pairs");
   };
   even("hidden_size", s.c.hidden_size);
   even("moe_intermediate_size", s.c.moe_intermediate_size);
-  if (s.rate.warm_up.never) io::fail_format(file, "field 'learning_rate.warm_up': found null, expected a place in the run: the rate would stay near 0");
+  if (s.rate.warm_up.never)
+    io::fail_format(
+        file,
+        "field 'learning_rate.warm_up': found null, expected a place in the run: the rate would stay near 0");
   if (s.data.length > s.c.max_position_embeddings)
-    io::fail_format(file, "field 'data.length': found " + std::to_string(s.data.length) + ", expected at most max_position_embeddings, " +
+    io::fail_format(file, "field 'data.length': found " + std::to_string(s.data.length) +
+                              ", expected at most max_position_embeddings, " +
                               std::to_string(s.c.max_position_embeddings));
   if (s.anticipatory.duration < s.anticipatory.snapshot_every)
     io::fail_format(file, "field 'anticipatory.duration': found " + std::to_string(s.anticipatory.duration) +
@@ -246,8 +260,10 @@ inline settings read_settings(const std::filesystem::path& file) {
 
 /// The knobs of either run whose values differ and change its numbers, "" if none: how often a run is saved, told or
 /// looked at does not.
-inline std::string difference(const nlohmann::json& a, const nlohmann::json& b, const std::string& prefix = {}) {
-  static const std::vector<std::string> harmless{"tokenizer", "checkpoint_every", "eval_every", "eval_rows", "log_every", "recompute"};
+inline std::string difference(const nlohmann::json& a, const nlohmann::json& b,
+                              const std::string& prefix = {}) {
+  static const std::vector<std::string> harmless{"tokenizer", "checkpoint_every", "eval_every",
+                                                 "eval_rows", "log_every",        "recompute"};
   std::string out;
   nlohmann::json names = a;
   names.update(b);

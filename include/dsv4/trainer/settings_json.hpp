@@ -28,14 +28,15 @@ struct moment {
   double value = 0;
   bool part = false, never = false;
 
-  static moment step(index n) { return {static_cast<double>(n), false, false}; }
+  static moment step(index_t n) { return {static_cast<double>(n), false, false}; }
   static moment share(double x) { return {x, true, false}; }
   static moment none() { return {0, false, true}; }
   /// The first step (from 0) for which it has come.
-  index of(index steps) const {
-    constexpr index beyond = index{1} << 60;
+  index_t of(index_t steps) const {
+    constexpr index_t beyond = index_t{1} << 60;
     if (never) return beyond;
-    return part ? static_cast<index>(value * static_cast<double>(steps) + 0.5) : static_cast<index>(value);
+    return part ? static_cast<index_t>(value * static_cast<double>(steps) + 0.5)
+                : static_cast<index_t>(value);
   }
 };
 
@@ -58,17 +59,18 @@ class settings_reader {
  public:
   settings_reader(const std::filesystem::path& file, const nlohmann::json& object, std::string prefix = {})
       : file_(file), object_(object), prefix_(std::move(prefix)), fields_(file_, object_, prefix_) {
-    if (!object.is_object()) io::fail_format(file, "field " + io::in_quotes(prefix_) + ": expected an object of settings");
+    if (!object.is_object())
+      io::fail_format(file, "field " + io::in_quotes(prefix_) + ": expected an object of settings");
   }
 
-  void operator()(const char* name, index& to, double low, double high) {
-    if (known(name)) to = fields_.integer(name, static_cast<index>(low), static_cast<index>(high));
+  void operator()(const char* name, index_t& to, double low, double high) {
+    if (known(name)) to = fields_.integer(name, static_cast<index_t>(low), static_cast<index_t>(high));
   }
   void operator()(const char* name, double& to, double low, double high) {
     if (known(name)) to = fields_.number(name, low, high);
   }
   void operator()(const char* name, std::uint64_t& to) {
-    if (known(name)) to = static_cast<std::uint64_t>(fields_.integer(name, 0, index{1} << 53));
+    if (known(name)) to = static_cast<std::uint64_t>(fields_.integer(name, 0, index_t{1} << 53));
   }
   void operator()(const char* name, bool& to) {
     if (!known(name)) return;
@@ -84,11 +86,12 @@ class settings_reader {
     names_.emplace_back(name);
     if (!object_.contains(name)) return;
     const nlohmann::json& v = object_[name];
-    const std::string wanted = "a step (an integer), a part of the run (0.0 to 1.0, with a point) or null, never";
+    const std::string wanted =
+        "a step (an integer), a part of the run (0.0 to 1.0, with a point) or null, never";
     if (v.is_null())
       to = moment::none();
     else if (v.is_number_integer() && v.get<double>() >= 0)
-      to = moment::step(fields_.integer(name, 0, index{1} << 53));
+      to = moment::step(fields_.integer(name, 0, index_t{1} << 53));
     else if (v.is_number_float() && v.get<double>() >= 0 && v.get<double>() <= 1)
       to = moment::share(v.get<double>());
     else
@@ -97,7 +100,8 @@ class settings_reader {
   /// One of several words.
   template <class Choice>
     requires std::is_enum_v<Choice>
-  void operator()(const char* name, Choice& to, const std::vector<std::pair<std::string_view, Choice>>& words) {
+  void operator()(const char* name, Choice& to,
+                  const std::vector<std::pair<std::string_view, Choice>>& words) {
     if (!known(name)) return;
     std::string all;
     for (const auto& [word, value] : words) {
@@ -122,11 +126,13 @@ class settings_reader {
   void refuse_unknown() const {
     for (const auto& [name, value] : object_.items()) {
       if (std::find(names_.begin(), names_.end(), name) != names_.end()) continue;
-      const auto near = std::min_element(names_.begin(), names_.end(), [&, &key = name](const std::string& a, const std::string& b) {
-        return edit_distance(a, key) < edit_distance(b, key);
-      });
-      io::fail_format(file_, "field " + io::in_quotes(prefix_ + name) + " is not known" +
-                                 (near == names_.end() ? "" : "; the nearest name is " + io::in_quotes(prefix_ + *near)));
+      const auto near = std::min_element(names_.begin(), names_.end(),
+                                         [&, &key = name](const std::string& a, const std::string& b) {
+                                           return edit_distance(a, key) < edit_distance(b, key);
+                                         });
+      io::fail_format(
+          file_, "field " + io::in_quotes(prefix_ + name) + " is not known" +
+                     (near == names_.end() ? "" : "; the nearest name is " + io::in_quotes(prefix_ + *near)));
     }
   }
 
@@ -136,7 +142,8 @@ class settings_reader {
     return fields_.has(name);
   }
   [[noreturn]] void wrong(const char* name, const std::string& wanted) const {
-    io::fail_format(file_, "field " + fields_.full(name) + ": found " + io::detail::json_fields::shown(object_[name]) + ", expected " + wanted);
+    io::fail_format(file_, "field " + fields_.full(name) + ": found " +
+                               io::detail::json_fields::shown(object_[name]) + ", expected " + wanted);
   }
 
   const std::filesystem::path& file_;
@@ -155,11 +162,14 @@ class settings_writer {
     out[name] = v;
   }
   void operator()(const char* name, const moment& v) {
-    out[name] = v.never ? nlohmann::ordered_json() : v.part ? nlohmann::ordered_json(v.value) : nlohmann::ordered_json(static_cast<index>(v.value));
+    out[name] = v.never  ? nlohmann::ordered_json()
+                : v.part ? nlohmann::ordered_json(v.value)
+                         : nlohmann::ordered_json(static_cast<index_t>(v.value));
   }
   template <class Choice>
     requires std::is_enum_v<Choice>
-  void operator()(const char* name, const Choice& v, const std::vector<std::pair<std::string_view, Choice>>& words) {
+  void operator()(const char* name, const Choice& v,
+                  const std::vector<std::pair<std::string_view, Choice>>& words) {
     for (const auto& [word, value] : words)
       if (value == v) out[name] = word;
   }

@@ -28,18 +28,18 @@ namespace dsv4::trainer {
 using train::bind, train::index_stage, train::model_parameters, train::objective, train::route_choice;
 
 struct step_report {
-  index step = 0;  ///< steps done, this one included
+  index_t step = 0;                                          ///< steps done, this one included
   double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;  // means, nats
   double rate = 0, norm = 0;                                 // of learning; of the gradient before clipping
-  double load = 0;                                           // max / mean use of experts, the worst learned gate
-  index tokens = 0;
+  double load = 0;  // max / mean use of experts, the worst learned gate
+  index_t tokens = 0;
   double seconds = 0;
   bool anticipatory = false, spike = false, skipped = false;  // skipped: the gradient was not finite
-  std::optional<index> back_to;                              // a rollback: steps done now
+  std::optional<index_t> back_to;                             // a rollback: steps done now
 };
 
 struct evaluation {
-  index step = 0, tokens = 0, bytes = 0;
+  index_t step = 0, tokens = 0, bytes = 0;
   double loss = 0, mtp_loss = 0;  // means, nats
   double bits_per_byte = 0;       // of the text: no loss on what begins a document
   double load = 0;                // as in step_report
@@ -50,7 +50,8 @@ template <class T, execution E, execution O = E>
 class training {
  public:
   /// `bytes`: token_bytes of the tokenizer.
-  training(const settings& s, token_list training, token_list held_out, std::vector<std::int32_t> bytes, E executor = {}, O optimiser_executor = {})
+  training(const settings& s, token_list training, token_list held_out, std::vector<std::int32_t> bytes,
+           E executor = {}, O optimiser_executor = {})
       : s_(s),
         schedule_(s.schedule()),
         executor_(executor),
@@ -68,15 +69,15 @@ class training {
     state_.routing = initial_routing(s_.c, token_counts(data_.tokens(), s_.c.vocab_size), s_.seed);
   }
 
-  index steps_done() const { return state_.step; }
+  index_t steps_done() const { return state_.step; }
   const settings& knobs() const { return s_; }
   const parameter_layout& layout() const { return layout_.layout; }
   /// The master weights, never the quantised ones.
   view<const T, 1> weights() const { return state_.w; }
   const routing_tables& routing() const { return state_.routing; }
-  index rows_per_epoch() { return data_.rows_per_epoch(); }
-  index training_tokens() const { return data_.tokens().size(); }
-  index held_out_tokens() const { return held_out_.size(); }
+  index_t rows_per_epoch() { return data_.rows_per_epoch(); }
+  index_t training_tokens() const { return data_.tokens().size(); }
+  index_t held_out_tokens() const { return held_out_.size(); }
 
   step_report step() {
     step_report r;
@@ -85,7 +86,7 @@ class training {
   }
 
   /// Loss of the held-out part: of `rows` rows spread over it; 0: all.
-  evaluation evaluate(index rows = 0) {
+  evaluation evaluate(index_t rows = 0) {
     evaluation v;
     kernel::scope<E>::run(executor_, [&] { v = run_evaluation(rows); });
     return v;
@@ -118,9 +119,12 @@ class training {
   void load(const std::filesystem::path& path) {
     const auto [file, run] = open_checkpoint(path);
     try {
-      if (const std::string other = difference(run.at("settings"), nlohmann::json(to_json(s_))); !other.empty())
-        io::fail_format(path, "was written by a run with other settings: " + other + " (a run is resumed with the settings that it began with)");
-      if (run.at("text") != std::to_string(text_)) io::fail_format(path, "was written by a run on another text, or with another tokenizer");
+      if (const std::string other = difference(run.at("settings"), nlohmann::json(to_json(s_)));
+          !other.empty())
+        io::fail_format(path, "was written by a run with other settings: " + other +
+                                  " (a run is resumed with the settings that it began with)");
+      if (run.at("text") != std::to_string(text_))
+        io::fail_format(path, "was written by a run on another text, or with another tokenizer");
       read_state(file, "", layout_, state_);
       set_place(state_, run, path);
       snapshot_.reset();
@@ -130,8 +134,8 @@ class training {
         set_place(*snapshot_, run["snapshot"], path);
       }
       read_ahead(file, run.at("ahead"));
-      anticipate_until_ = run.at("anticipate_until").template get<index>();
-      rollbacks_ = run.at("rollbacks").template get<index>();
+      anticipate_until_ = run.at("anticipate_until").template get<index_t>();
+      rollbacks_ = run.at("rollbacks").template get<index_t>();
     } catch (const nlohmann::json::exception& e) {
       io::fail_format(path, std::string("its \"run\" is damaged: ") + e.what());
     }
@@ -141,8 +145,10 @@ class training {
   using parts = std::vector<route_choice>;  // experts chosen for each part of a step's batch
 
   static std::uint64_t hash_of(const token_list& t) {
-    const std::uint64_t h = counter_random::fnv1a({reinterpret_cast<const char*>(t.ids.data()), t.ids.size() * sizeof(std::int32_t)});
-    return counter_random::fnv1a({reinterpret_cast<const char*>(t.begins.data()), t.begins.size() * sizeof(index)}, h);
+    const std::uint64_t h = counter_random::fnv1a(
+        {reinterpret_cast<const char*>(t.ids.data()), t.ids.size() * sizeof(std::int32_t)});
+    return counter_random::fnv1a(
+        {reinterpret_cast<const char*>(t.begins.data()), t.begins.size() * sizeof(index_t)}, h);
   }
   static std::string route_name(std::size_t q, std::size_t p, std::size_t l) {
     return "routes." + std::to_string(q) + "." + std::to_string(p) + "." + std::to_string(l);
@@ -152,14 +158,16 @@ class training {
   void read_ahead(const io::safetensors& file, const nlohmann::json& queue) {
     const auto most = static_cast<std::size_t>(s_.anticipatory.delay) + 1;
     if (queue.size() > most)
-      io::fail_format(file.path(), "routes chosen ahead: found those of " + std::to_string(queue.size()) + " steps, expected at most " + std::to_string(most));
+      io::fail_format(file.path(), "routes chosen ahead: found those of " + std::to_string(queue.size()) +
+                                       " steps, expected at most " + std::to_string(most));
     const auto blocks = static_cast<std::size_t>(s_.c.num_hidden_layers + s_.c.num_nextn_predict_layers);
     ahead_.clear();
     cursor at = state_.data;
     for (std::size_t q = 0; q < queue.size(); ++q) {
-      const std::vector<batch> work = batches(state_.step + static_cast<index>(q), at);
+      const std::vector<batch> work = batches(state_.step + static_cast<index_t>(q), at);
       if (queue.at(q) != work.size())
-        io::fail_format(file.path(), "parts of a step routed ahead: found " + queue.at(q).dump() + ", expected " + std::to_string(work.size()));
+        io::fail_format(file.path(), "parts of a step routed ahead: found " + queue.at(q).dump() +
+                                         ", expected " + std::to_string(work.size()));
       parts& choice = ahead_.emplace_back(work.size());
       for (std::size_t p = 0; p < work.size(); ++p)
         for (std::size_t l = 0; l < blocks; ++l) {
@@ -175,7 +183,7 @@ class training {
     const auto begin = std::chrono::steady_clock::now();
     step_report r;
     take_snapshot();
-    const index now = state_.step;
+    const index_t now = state_.step;
     cursor next = state_.data;
     const std::vector<batch> work = batches(now, next);
     const objective goal = objective_of(now);
@@ -184,16 +192,18 @@ class training {
     r.anticipatory = anticipates(now);
     if (r.anticipatory) {
       look_ahead(now, w, goal);
-      expects_equal(static_cast<index>(ahead_.front().size()), static_cast<index>(work.size()), "training: parts routed ahead against parts of the step");
+      expects_equal(static_cast<index_t>(ahead_.front().size()), static_cast<index_t>(work.size()),
+                    "training: parts routed ahead against parts of the step");
     }
 
     // Loss and gradients: the mean of the parts.
     train::set_zero(executor_, gradients_.data(), gradients_.size());
     auto g = bind<T>(s_.c, gradients_.data());
-    std::vector<std::vector<index>> load;
-    index mtp_tokens = 0;
+    std::vector<std::vector<index_t>> load;
+    index_t mtp_tokens = 0;
     for (std::size_t p = 0; p < work.size(); ++p) {
-      const train::report one = network_.run(executor_, w, state_.routing, work[p], goal, &g, r.anticipatory ? &ahead_.front()[p] : nullptr);
+      const train::report one = network_.run(executor_, w, state_.routing, work[p], goal, &g,
+                                             r.anticipatory ? &ahead_.front()[p] : nullptr);
       r.loss += one.loss * static_cast<double>(one.tokens);
       r.mtp_loss += one.mtp_loss * static_cast<double>(one.mtp_tokens);
       r.balance += one.balance / static_cast<double>(work.size());
@@ -202,8 +212,8 @@ class training {
       mtp_tokens += one.mtp_tokens;
       add_load(load, one.load);
     }
-    r.loss /= static_cast<double>(std::max<index>(r.tokens, 1));
-    r.mtp_loss /= static_cast<double>(std::max<index>(mtp_tokens, 1));
+    r.loss /= static_cast<double>(std::max<index_t>(r.tokens, 1));
+    r.mtp_loss /= static_cast<double>(std::max<index_t>(mtp_tokens, 1));
     r.load = worst_load(load);
     r.rate = schedule_.at(now + 1);
 
@@ -215,7 +225,8 @@ class training {
         return r;
       }
       if (!std::isfinite(r.loss))
-        throw error("the loss of step " + std::to_string(now + 1) + " is not a number: lower learning_rate.peak, or set anticipatory.when");
+        throw error("the loss of step " + std::to_string(now + 1) +
+                    " is not a number: lower learning_rate.peak, or set anticipatory.when");
     } else if (now >= anticipate_until_) {
       state_.detector.remember(r.loss, s_.anticipatory);
     }
@@ -224,7 +235,8 @@ class training {
     r.norm = updates_.norm(executor_, gradients_, learn) / static_cast<double>(work.size());
     r.skipped = !std::isfinite(r.norm);
     if (!r.skipped) {
-      const double factor = (s_.clip > 0 ? clip_factor(r.norm, s_.clip) : 1.0) / static_cast<double>(work.size());
+      const double factor =
+          (s_.clip > 0 ? clip_factor(r.norm, s_.clip) : 1.0) / static_cast<double>(work.size());
       updates_.run(executor_, optimiser_executor_, state_, gradients_, learn, now + 1, r.rate, factor);
       if (now < s_.bias.until.of(s_.steps) && !only_indexer(now)) move_bias(load);
     }
@@ -236,94 +248,106 @@ class training {
     return r;
   }
 
-  std::vector<batch> batches(index step, cursor& at) {
-    const index rows = s_.rows_of(step), most = s_.batch.rows_at_once > 0 ? s_.batch.rows_at_once : rows;
+  std::vector<batch> batches(index_t step, cursor& at) {
+    const index_t rows = s_.rows_of(step), most = s_.batch.rows_at_once > 0 ? s_.batch.rows_at_once : rows;
     std::vector<batch> out;
-    for (index done = 0; done < rows; done += most) out.push_back(data_.next(at, std::min(most, rows - done)));
+    for (index_t done = 0; done < rows; done += most)
+      out.push_back(data_.next(at, std::min(most, rows - done)));
     return out;
   }
 
-  objective objective_of(index step) const {
+  objective objective_of(index_t step) const {
     objective o;
     o.mtp_weight = step < schedule_.decay_begin ? s_.loss.mtp : s_.loss.mtp_in_decay;
     o.balance_weight = s_.loss.balance;
     o.index_weight = s_.loss.index;
-    const index warm_up = s_.index_stages.warm_up.of(s_.steps), sparse = s_.index_stages.sparse.of(s_.steps);
+    const index_t warm_up = s_.index_stages.warm_up.of(s_.steps),
+                  sparse = s_.index_stages.sparse.of(s_.steps);
     o.dense_attention = step < sparse;
     o.index = step >= sparse ? index_stage::sparse : step >= warm_up ? index_stage::dense : index_stage::off;
     o.quantise_index = quantised(step) && s_.quantise.index;
     return o;
   }
-  bool only_indexer(index step) const { return s_.index_stages.only_indexer && objective_of(step).index == index_stage::dense; }
-  bool quantised(index step) const { return step >= s_.quantise.from.of(s_.steps); }
+  bool only_indexer(index_t step) const {
+    return s_.index_stages.only_indexer && objective_of(step).index == index_stage::dense;
+  }
+  bool quantised(index_t step) const { return step >= s_.quantise.from.of(s_.steps); }
 
   /// The master weights, or what a published checkpoint would make of them.
-  view<const T, 1> weights_of(index step) {
+  view<const T, 1> weights_of(index_t step) {
     if (!quantised(step)) return state_.w;
     if (quantised_.empty()) quantised_ = tensor<T, 1>(layout_.layout.size);
-    kernel::rows<E>::run(executor_, static_cast<index>(layout_.all.size()), 1, [&](index from, index to) {
-      for (index i = from; i < to; ++i) {
-        const parameter_info& p = layout_.all[std::size_t(i)].info;
-        train::fake_quantise(p.name, train::storage_of(p.name), state_.w.data() + p.offset, p.shape[0], p.shape.size() == 2 ? p.shape[1] : 0,
-                      quantised_.data() + p.offset);
-      }
-    });
+    kernel::rows<E>::run(
+        executor_, static_cast<index_t>(layout_.all.size()), 1, [&](index_t from, index_t to) {
+          for (index_t i = from; i < to; ++i) {
+            const parameter_info& p = layout_.all[std::size_t(i)].info;
+            train::fake_quantise(p.name, train::storage_of(p.name), state_.w.data() + p.offset, p.shape[0],
+                                 p.shape.size() == 2 ? p.shape[1] : 0, quantised_.data() + p.offset);
+          }
+        });
     return quantised_;
   }
 
   /// Which parameters learn now: the indexer's only while it has an objective, the others unless all but it are frozen.
-  std::vector<char> learning(index step) const {
+  std::vector<char> learning(index_t step) const {
     const bool indexer = objective_of(step).index != index_stage::off, others = !only_indexer(step);
     std::vector<char> learn;
-    for (const placed_parameter& p : layout_.all) learn.push_back(p.info.name.find(".indexer.") != p.info.name.npos ? indexer : others);
+    for (const placed_parameter& p : layout_.all)
+      learn.push_back(p.info.name.find(".indexer.") != p.info.name.npos ? indexer : others);
     return learn;
   }
 
   // ---- balance ----
-  static void add_load(std::vector<std::vector<index>>& sum, const std::vector<std::vector<index>>& one) {
+  static void add_load(std::vector<std::vector<index_t>>& sum, const std::vector<std::vector<index_t>>& one) {
     if (sum.empty()) sum.resize(one.size());
     for (std::size_t l = 0; l < one.size(); ++l) {
       sum[l].resize(std::max(sum[l].size(), one[l].size()));
       for (std::size_t e = 0; e < one[l].size(); ++e) sum[l][e] += one[l][e];
     }
   }
-  static index total(const std::vector<index>& load) {
-    index n = 0;
-    for (const index x : load) n += x;
+  static index_t total(const std::vector<index_t>& load) {
+    index_t n = 0;
+    for (const index_t x : load) n += x;
     return n;
   }
-  double worst_load(const std::vector<std::vector<index>>& load) const {
+  double worst_load(const std::vector<std::vector<index_t>>& load) const {
     double worst = 0;
     for (std::size_t l = 0; l < load.size(); ++l)
-      if (const index all = total(load[l]); all > 0 && !state_.routing.bias[l].empty())
-        worst = std::max(worst, double(*std::max_element(load[l].begin(), load[l].end())) * double(load[l].size()) / double(all));
+      if (const index_t all = total(load[l]); all > 0 && !state_.routing.bias[l].empty())
+        worst = std::max(worst, double(*std::max_element(load[l].begin(), load[l].end())) *
+                                    double(load[l].size()) / double(all));
     return worst;
   }
   /// Overloaded experts become less likely to be chosen, underloaded ones more.
-  void move_bias(const std::vector<std::vector<index>>& load) {
+  void move_bias(const std::vector<std::vector<index_t>>& load) {
     for (std::size_t l = 0; l < load.size(); ++l)
-      if (auto& bias = state_.routing.bias[l]; !bias.empty()) train::update_bias(bias, load[l], s_.bias.speed);
+      if (auto& bias = state_.routing.bias[l]; !bias.empty())
+        train::update_bias(bias, load[l], s_.bias.speed);
   }
 
   // ---- anticipatory routing ----
-  bool anticipates(index step) const { return s_.anticipatory.when == anticipate::always || step < anticipate_until_; }
+  bool anticipates(index_t step) const {
+    return s_.anticipatory.when == anticipate::always || step < anticipate_until_;
+  }
 
   /// Today's choices for the batches up to `delay` steps ahead that have none yet.
-  void look_ahead(index now, const model_parameters<const T>& w, const objective& goal) {
+  void look_ahead(index_t now, const model_parameters<const T>& w, const objective& goal) {
     cursor at = state_.data;
-    for (index j = 0; j <= s_.anticipatory.delay; ++j) {
+    for (index_t j = 0; j <= s_.anticipatory.delay; ++j) {
       const std::vector<batch> work = batches(now + j, at);
-      if (j < static_cast<index>(ahead_.size())) continue;
+      if (j < static_cast<index_t>(ahead_.size())) continue;
       parts choice;
-      for (const batch& b : work) choice.push_back(network_.run(executor_, w, state_.routing, b, goal, nullptr).routes);
+      for (const batch& b : work)
+        choice.push_back(network_.run(executor_, w, state_.routing, b, goal, nullptr).routes);
       ahead_.push_back(std::move(choice));
     }
   }
 
-  bool is_spike(const step_report& r, index now) const {
+  bool is_spike(const step_report& r, index_t now) const {
     // While a spike is being passed the detector rests, and remembers nothing.
     if (now < anticipate_until_ && std::isfinite(r.loss)) return false;
-    return state_.detector.is_spike(r.loss, s_.anticipatory) && (s_.anticipatory.when == anticipate::on_spike || !std::isfinite(r.loss));
+    return state_.detector.is_spike(r.loss, s_.anticipatory) &&
+           (s_.anticipatory.when == anticipate::on_spike || !std::isfinite(r.loss));
   }
   void take_snapshot() {
     if (s_.anticipatory.when != anticipate::on_spike) return;
@@ -340,7 +364,7 @@ class training {
   }
 
   // ---- held-out part ----
-  evaluation run_evaluation(index rows) {
+  evaluation run_evaluation(index_t rows) {
     evaluation v;
     v.step = state_.step;
     if (held_out_.size() == 0) return v;
@@ -348,9 +372,9 @@ class training {
     goal.balance_weight = 0;
     goal.index = index_stage::off;
     const auto w = bind<const T>(s_.c, weights_of(state_.step).data());
-    std::vector<std::vector<index>> load;
-    index mtp_tokens = 0;
-    const index at_once = s_.batch.rows_at_once > 0 ? s_.batch.rows_at_once : s_.batch.rows;
+    std::vector<std::vector<index_t>> load;
+    index_t mtp_tokens = 0;
+    const index_t at_once = s_.batch.rows_at_once > 0 ? s_.batch.rows_at_once : s_.batch.rows;
     for (const batch& b : held_out_batches(held_out_, s_.data.length, at_once, rows)) {
       const train::report one = network_.run(executor_, w, state_.routing, b, goal, nullptr);
       v.loss += one.loss * static_cast<double>(one.tokens);
@@ -362,8 +386,8 @@ class training {
         if (id >= 0) v.bytes += bytes_[std::size_t(id)];
     }
     if (v.bytes > 0) v.bits_per_byte = v.loss / std::numbers::ln2 / static_cast<double>(v.bytes);
-    v.loss /= static_cast<double>(std::max<index>(v.tokens, 1));
-    v.mtp_loss /= static_cast<double>(std::max<index>(mtp_tokens, 1));
+    v.loss /= static_cast<double>(std::max<index_t>(v.tokens, 1));
+    v.mtp_loss /= static_cast<double>(std::max<index_t>(mtp_tokens, 1));
     v.load = worst_load(load);
     return v;
   }
@@ -384,7 +408,7 @@ class training {
 
   std::optional<training_state<T>> snapshot_;
   std::deque<parts> ahead_;  // of this step and the next ones
-  index anticipate_until_ = 0, rollbacks_ = 0;
+  index_t anticipate_until_ = 0, rollbacks_ = 0;
 };
 
 }  // namespace dsv4::trainer

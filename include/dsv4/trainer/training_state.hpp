@@ -16,14 +16,14 @@ using train::parameter_info, train::parameter_layout, train::routing_tables;
 struct placed_parameter {
   parameter_info info;
   bool muon = false;
-  index second = -1;  ///< offset of its second moments; -1: none
+  index_t second = -1;  ///< offset of its second moments; -1: none
 };
 
 /// All parameters, and the size of the buffer of second moments.
 struct placed_layout {
   parameter_layout layout;
   std::vector<placed_parameter> all;
-  index second_size = 0;
+  index_t second_size = 0;
 
   /// `only_adamw`: nothing goes to Muon.
   placed_layout(parameter_layout l, bool only_adamw) : layout(std::move(l)) {
@@ -40,8 +40,8 @@ struct training_state {
   tensor<T, 1> w, m;  // [layout.size] weights; momenta (Muon) and first moments (AdamW)
   tensor<T, 1> v;     // [second_size] second moments (AdamW)
   routing_tables routing;
-  index step = 0;  ///< steps done
-  cursor data;     ///< of the next batch
+  index_t step = 0;  ///< steps done
+  cursor data;       ///< of the next batch
   spike_detector detector;
 
   training_state() = default;

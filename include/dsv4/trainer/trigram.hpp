@@ -68,7 +68,8 @@ class trigram {
   /// Mean of -log2 P over the bytes of `text`, which follows `before`.
   double bits_per_byte(std::string_view text, std::string_view before = {}) const {
     unsigned char u = '\n', v = '\n';
-    for (const char c : before.substr(before.size() - std::min<std::size_t>(before.size(), 2))) u = std::exchange(v, static_cast<unsigned char>(c));
+    for (const char c : before.substr(before.size() - std::min<std::size_t>(before.size(), 2)))
+      u = std::exchange(v, static_cast<unsigned char>(c));
     double bits = 0;
     for (const char c : text) {
       const auto w = static_cast<unsigned char>(c);
@@ -92,7 +93,8 @@ class trigram {
 
   std::vector<std::uint32_t> counts_;  // [u, v, w]
   std::vector<std::array<context, bytes>> three_ = std::vector<std::array<context, bytes>>(bytes);
-  std::vector<std::array<std::uint32_t, bytes>> pairs_ = std::vector<std::array<std::uint32_t, bytes>>(bytes);  // N(. v w)
+  std::vector<std::array<std::uint32_t, bytes>> pairs_ =
+      std::vector<std::array<std::uint32_t, bytes>>(bytes);  // N(. v w)
   std::array<context, bytes> two_{};
   std::array<std::uint32_t, bytes> singles_{};  // N(. w)
   context one_;

@@ -33,19 +33,21 @@ class updates {
   /// Norm of the gradients of the parameters that learn.
   double norm(E& e, view<T, 1> gradients, const std::vector<char>& learn) const {
     std::vector<double> squares(layout_.all.size());
-    kernel::rows<E>::run(e, static_cast<index>(squares.size()), 1, [&](index from, index to) {
-      for (index i = from; i < to; ++i) {
+    kernel::rows<E>::run(e, static_cast<index_t>(squares.size()), 1, [&](index_t from, index_t to) {
+      for (index_t i = from; i < to; ++i) {
         const parameter_info& p = layout_.all[std::size_t(i)].info;
-        if (learn[std::size_t(i)]) squares[std::size_t(i)] = squared_norm(view<T, 1>(gradients.data() + p.offset, p.size()));
+        if (learn[std::size_t(i)])
+          squares[std::size_t(i)] = squared_norm(view<T, 1>(gradients.data() + p.offset, p.size()));
       }
     });
     return global_norm(squares);
   }
 
   /// Step `step`, from 1, at this learning rate; gradients are multiplied by `factor` first.
-  void run(E& e, O& o, training_state<T>& s, view<T, 1> gradients, const std::vector<char>& learn, index step, double rate, double factor) const {
-    kernel::rows<E>::run(e, static_cast<index>(groups_.size()), 1, [&](index from, index to) {
-      for (index i = from; i < to; ++i)
+  void run(E& e, O& o, training_state<T>& s, view<T, 1> gradients, const std::vector<char>& learn,
+           index_t step, double rate, double factor) const {
+    kernel::rows<E>::run(e, static_cast<index_t>(groups_.size()), 1, [&](index_t from, index_t to) {
+      for (index_t i = from; i < to; ++i)
         for (const unit& u : groups_[std::size_t(i)])
           if (learn[u.parameter]) update(o, u, s, gradients, step, rate, factor);
     });
@@ -55,34 +57,36 @@ class updates {
   /// A matrix for Muon, or a stretch of elements for AdamW.
   struct unit {
     std::size_t parameter;
-    index from, size, rows;  // elements from the parameter's first; rows 0: AdamW
+    index_t from, size, rows;  // elements from the parameter's first; rows 0: AdamW
     double cost;
   };
 
   void plan() {
-    constexpr index stretch = index{1} << 15;
+    constexpr index_t stretch = index_t{1} << 15;
     constexpr double adamw_cost = 30, newton_schulz_steps = 10;
     std::vector<unit> units;
     for (std::size_t i = 0; i < layout_.all.size(); ++i) {
       const placed_parameter& p = layout_.all[i];
-      const index n = p.info.size();
+      const index_t n = p.info.size();
       if (!p.muon) {
-        for (index at = 0; at < n; at += stretch) {
-          const index some = std::min(stretch, n - at);
+        for (index_t at = 0; at < n; at += stretch) {
+          const index_t some = std::min(stretch, n - at);
           units.push_back({i, at, some, 0, adamw_cost * double(some)});
         }
         continue;
       }
-      const index cols = p.info.shape[1];
-      index at = 0;
-      for (const index rows : p.info.matrices) {
+      const index_t cols = p.info.shape[1];
+      index_t at = 0;
+      for (const index_t rows : p.info.matrices) {
         const auto s = double(std::min(rows, cols)), l = double(std::max(rows, cols));
-        units.push_back({i, at, rows * cols, rows, newton_schulz_steps * s * s * (s + 1.5 * l) + adamw_cost * s * l});
+        units.push_back(
+            {i, at, rows * cols, rows, newton_schulz_steps * s * s * (s + 1.5 * l) + adamw_cost * s * l});
         at += rows * cols;
       }
     }
     // The dearest first, each to the group that has least.
-    std::stable_sort(units.begin(), units.end(), [](const unit& a, const unit& b) { return a.cost > b.cost; });
+    std::stable_sort(units.begin(), units.end(),
+                     [](const unit& a, const unit& b) { return a.cost > b.cost; });
     constexpr std::size_t groups = 64;
     groups_.assign(std::min(groups, units.size()), {});
     std::vector<double> cost(groups_.size());
@@ -93,21 +97,24 @@ class updates {
     }
   }
 
-  void update(O& o, const unit& u, training_state<T>& s, view<T, 1> gradients, index step, double rate, double factor) const {
+  void update(O& o, const unit& u, training_state<T>& s, view<T, 1> gradients, index_t step, double rate,
+              double factor) const {
     const placed_parameter& p = layout_.all[u.parameter];
-    const index at = p.info.offset + u.from;
+    const index_t at = p.info.offset + u.from;
     T *const w = s.w.data() + at, *const m = s.m.data() + at, *const g = gradients.data() + at;
     scale_gradients(view<T, 1>(g, u.size), factor);
     if (u.rows > 0) {
-      const index cols = p.info.shape[1];
-      muon_step(o, train::thread_scratch(), view<const T, 2>(g, u.rows, cols), view<T, 2>(m, u.rows, cols), view<T, 2>(w, u.rows, cols), rate, muon_);
+      const index_t cols = p.info.shape[1];
+      muon_step(o, train::thread_scratch(), view<const T, 2>(g, u.rows, cols), view<T, 2>(m, u.rows, cols),
+                view<T, 2>(w, u.rows, cols), rate, muon_);
       return;
     }
     adamw_options options = adamw_;
     const bool is_matrix = p.info.shape.size() == 2 && !p.info.name.ends_with(".ape");
     if (!is_matrix && !decay_vectors_) options.decay = 0;
     T* const v = s.v.data() + p.second + u.from;
-    adamw_step(view<const T, 1>(g, u.size), view<T, 1>(m, u.size), view<T, 1>(v, u.size), view<T, 1>(w, u.size), step, rate, options);
+    adamw_step(view<const T, 1>(g, u.size), view<T, 1>(m, u.size), view<T, 1>(v, u.size),
+               view<T, 1>(w, u.size), step, rate, options);
   }
 
   const placed_layout& layout_;

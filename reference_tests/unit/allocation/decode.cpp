@@ -22,7 +22,9 @@ void* calloc(std::size_t n, std::size_t m) { return ++allocations, __libc_calloc
 void* realloc(void* p, std::size_t n) { return ++allocations, __libc_realloc(p, n); }
 void* aligned_alloc(std::size_t a, std::size_t n) { return ++allocations, __libc_memalign(a, n); }
 void* memalign(std::size_t a, std::size_t n) { return ++allocations, __libc_memalign(a, n); }
-int posix_memalign(void** p, std::size_t a, std::size_t n) { return ++allocations, (*p = __libc_memalign(a, n)) ? 0 : 12; }
+int posix_memalign(void** p, std::size_t a, std::size_t n) {
+  return ++allocations, (*p = __libc_memalign(a, n)) ? 0 : 12;
+}
 }
 
 namespace dsv4 {
@@ -52,10 +54,10 @@ long allocations_of_decode(E e) {
 /// Allocations between the first and the last token of the second of two equal generations, with and without
 /// drafts: penalties, every cut, and log-probabilities on the way.
 template <execution E>
-long allocations_of_sampling(index depth, double temperature) {
+long allocations_of_sampling(index_t depth, double temperature) {
   const auto checkpoint = io::checkpoint::open(test_data("official/flash-mini"));
   transformer<official, E> model(checkpoint.configuration(), checkpoint.weights(), E{1});
-  const index v = model.configuration().vocab_size, made = 40;
+  const index_t v = model.configuration().vocab_size, made = 40;
   const std::vector<std::int32_t> prompt{1, 5, 9, 100, 3, 77, 500, 12};
   const sampling settings{.temperature = temperature,
                           .top_p = 0.9,
@@ -98,7 +100,7 @@ TEST_CASE("a decode step of exec::cpu allocates nothing", "[allocation]") {
   CHECK(allocations_of_decode(exec::cpu_fast{1}) == 0);
 }
 TEST_CASE("sampling and speculative decoding allocate nothing after the first token", "[allocation]") {
-  for (const index depth : {0, 1, 4})
+  for (const index_t depth : {0, 1, 4})
     for (const double temperature : {0.0, 1.0}) {
       INFO("depth " << depth << " temperature " << temperature);
       CHECK(allocations_of_sampling<exec::cpu>(depth, temperature) == 0);

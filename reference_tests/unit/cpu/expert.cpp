@@ -15,7 +15,7 @@ struct experts_under_test {
   std::vector<std::vector<std::byte>> memory;
   std::vector<expert_weights> all;
 
-  weight_matrix matrix(std::mt19937& random, dtype type, index rows, index cols) {
+  weight_matrix matrix(std::mt19937& random, dtype type, index_t rows, index_t cols) {
     weight_matrix w;
     w.type = type;
     w.rows = rows;
@@ -23,7 +23,7 @@ struct experts_under_test {
     std::vector<std::byte> data(static_cast<std::size_t>(rows * w.row_bytes()));
     if (type == dtype::bf16) {
       std::normal_distribution<double> normal(0, 0.1);
-      for (index i = 0; i < rows * cols; ++i) {
+      for (index_t i = 0; i < rows * cols; ++i) {
         const bf16 v = bf16::encode(normal(random));
         std::memcpy(data.data() + 2 * i, &v, 2);
       }
@@ -41,8 +41,8 @@ struct experts_under_test {
     w.data = memory.emplace_back(std::move(data)).data();
     return w;
   }
-  experts_under_test(std::mt19937& random, dtype type, index experts, index d, index inner) {
-    for (index e = 0; e < experts; ++e)
+  experts_under_test(std::mt19937& random, dtype type, index_t experts, index_t d, index_t inner) {
+    for (index_t e = 0; e < experts; ++e)
       all.push_back(
           {matrix(random, type, inner, d), matrix(random, type, inner, d), matrix(random, type, d, inner)});
   }
@@ -55,7 +55,7 @@ tensor<wide_t<E>, 2> run(int threads, view<bf16, 2> x, view<std::int32_t, 2> cho
   if constexpr (requires { e.threads; }) e.threads = threads;
   using W = wide_t<E>;
   tensor<W, 2> weights(weight.extent(0), weight.extent(1));
-  for (index i = 0; i < weight.size(); ++i) weights.data()[i] = static_cast<W>(weight.data()[i]);
+  for (index_t i = 0; i < weight.size(); ++i) weights.data()[i] = static_cast<W>(weight.data()[i]);
   tensor<W, 2> routed(x.extent(0), x.extent(1));
   workspace scratch;
   kernel::scope<E>::run(e, [&] {
@@ -70,17 +70,17 @@ tensor<wide_t<E>, 2> run(int threads, view<bf16, 2> x, view<std::int32_t, 2> cho
 TEST_CASE("routed experts: exact has the bits of ref, fast one order", "[cpu][experts]") {
   std::mt19937 random(1);
   std::normal_distribution<double> normal(0, 1);
-  const index experts = 16, k = 3, d = 160, inner = 96;
+  const index_t experts = 16, k = 3, d = 160, inner = 96;
   for (const dtype type : {dtype::f4_e2m1, dtype::f8_e4m3, dtype::bf16}) {
     experts_under_test w(random, type, experts, d, inner);
-    for (const index tokens : {1, 2, 7, 70, 600}) {
+    for (const index_t tokens : {1, 2, 7, 70, 600}) {
       CAPTURE(name_of(type), tokens);
       tensor<bf16, 2> x(tokens, d);
       tensor<std::int32_t, 2> chosen(tokens, k);
       tensor<double, 2> weight(tokens, k);
       for (bf16& v : x.all()) v = bf16::encode(normal(random));
-      for (index t = 0; t < tokens; ++t)
-        for (index j = 0; j < k; ++j) {
+      for (index_t t = 0; t < tokens; ++t)
+        for (index_t j = 0; j < k; ++j) {
           chosen(t, j) =
               static_cast<std::int32_t>((random() % 5 + 5 * static_cast<unsigned>(j)) % experts);  // distinct
           weight(t, j) = static_cast<float>(std::fabs(normal(random)));
@@ -89,7 +89,7 @@ TEST_CASE("routed experts: exact has the bits of ref, fast one order", "[cpu][ex
       const auto ref = run<exec::ref>(0, x, chosen, weights.all(), w.all);
       const auto fast = run<exec::cpu_fast>(1, x, chosen, weights.all(), w.all);
       double difference = 0, size = 0;
-      for (index i = 0; i < ref.size(); ++i) {
+      for (index_t i = 0; i < ref.size(); ++i) {
         difference += std::pow(fast.data()[i] - ref.data()[i], 2);
         size += std::pow(ref.data()[i], 2);
       }
@@ -102,7 +102,7 @@ TEST_CASE("routed experts: exact has the bits of ref, fast one order", "[cpu][ex
       const auto two = run<exec::cpu_fast>(2, x, chosen, weights.all(), w.all);
       CHECK(std::memcmp(two.data(), fast.data(), static_cast<std::size_t>(fast.size()) * sizeof(float)) == 0);
       // A token alone has the bits it has in the batch.
-      for (index t = 0; t < std::min<index>(tokens, 7); ++t) {
+      for (index_t t = 0; t < std::min<index_t>(tokens, 7); ++t) {
         const auto alone = run<exec::cpu_fast>(1, x.all().rows(t, t + 1), chosen.all().rows(t, t + 1),
                                                weights.all().rows(t, t + 1), w.all);
         CHECK(std::memcmp(alone.data(), fast[t].data(), static_cast<std::size_t>(d) * sizeof(float)) == 0);

@@ -17,8 +17,8 @@ struct stored {
   std::vector<std::byte> data, scale;
 };
 
-stored make_weights(std::mt19937& random, dtype type, index rows, index cols, bool f32_scale = false,
-                    index tile_rows = 0, index tile_cols = 0) {
+stored make_weights(std::mt19937& random, dtype type, index_t rows, index_t cols, bool f32_scale = false,
+                    index_t tile_rows = 0, index_t tile_cols = 0) {
   stored s;
   s.w.type = type;
   s.w.rows = rows;
@@ -26,7 +26,7 @@ stored make_weights(std::mt19937& random, dtype type, index rows, index cols, bo
   std::normal_distribution<double> normal(0, 1);
   const auto put = [](std::byte* at, auto v) { std::memcpy(at, &v, sizeof v); };
   s.data.resize(static_cast<std::size_t>(rows * s.w.row_bytes()));
-  for (index i = 0; i < rows * cols; ++i) {
+  for (index_t i = 0; i < rows * cols; ++i) {
     std::byte* at = s.data.data() + i * bits_of(type) / 8;
     const double v = normal(random);
     switch (type) {
@@ -46,9 +46,9 @@ stored make_weights(std::mt19937& random, dtype type, index rows, index cols, bo
     s.w.tile_rows = tile_rows ? tile_rows : type == dtype::f8_e4m3 ? fp8_tile : 1;
     s.w.tile_cols = tile_cols ? tile_cols : type == dtype::f8_e4m3 ? fp8_tile : fp4_tile_cols;
     s.w.scale_type = f32_scale ? dtype::f32 : dtype::f8_e8m0;
-    const index count = cpu::ceil_div(rows, s.w.tile_rows) * s.w.scale_cols();
+    const index_t count = cpu::ceil_div(rows, s.w.tile_rows) * s.w.scale_cols();
     s.scale.resize(static_cast<std::size_t>(count * (f32_scale ? 4 : 1)));
-    for (index i = 0; i < count; ++i)
+    for (index_t i = 0; i < count; ++i)
       if (f32_scale)
         put(s.scale.data() + 4 * i, static_cast<float>(std::exp(normal(random)) * 0.01));
       else
@@ -64,11 +64,11 @@ namespace {
 
 /// Sum of |terms| of every output: what errors are measured against.
 template <class X>
-tensor<double, 2> magnitudes(const X& x, const weight_matrix& w, index tokens) {
+tensor<double, 2> magnitudes(const X& x, const weight_matrix& w, index_t tokens) {
   tensor<double, 2> m(tokens, w.rows);
-  for (index t = 0; t < tokens; ++t)
-    for (index o = 0; o < w.rows; ++o)
-      for (index k = 0; k < w.cols; ++k) m(t, o) += std::fabs(x(t, k) * w.at(o, k));
+  for (index_t t = 0; t < tokens; ++t)
+    for (index_t o = 0; o < w.rows; ++o)
+      for (index_t k = 0; k < w.cols; ++k) m(t, o) += std::fabs(x(t, k) * w.at(o, k));
   return m;
 }
 
@@ -84,7 +84,7 @@ constexpr double wide_fast = 3e-6;
 
 /// All claims about one product.  x: a view or quantised activations; value(t, k) is its exact value.
 template <class X, class V>
-void check(const X& x, V value, const weight_matrix& w, index tokens) {
+void check(const X& x, V value, const weight_matrix& w, index_t tokens) {
   CAPTURE(name_of(w.type), w.rows, w.cols, tokens);
   tensor<double, 2> ref(tokens, w.rows);
   tensor<bf16, 2> ref_bf16(tokens, w.rows);
@@ -103,9 +103,9 @@ void check(const X& x, V value, const weight_matrix& w, index tokens) {
     product<exec::cpu>(threads, x, w, narrow.all());
     product<exec::cpu_fast>(threads, x, w, fast.all());
     double worst_exact = 0, worst_fast = 0;
-    index bits = 0, moved = 0;
-    for (index t = 0; t < tokens; ++t)
-      for (index o = 0; o < w.rows; ++o) {
+    index_t bits = 0, moved = 0;
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t o = 0; o < w.rows; ++o) {
         const double m = std::max(scale(t, o), 1e-300);
         worst_exact = std::max(worst_exact, std::fabs(wide(t, o) - ref(t, o)) / m);
         worst_fast = std::max(worst_fast, std::fabs(fast(t, o) - ref(t, o)) / m);
@@ -122,34 +122,33 @@ void check(const X& x, V value, const weight_matrix& w, index tokens) {
 
 /// (4) fast: every row alone has the bits it has in the batch.
 template <class F>
-void check_rows_alone(F batch_and_row, index tokens, index rows) {
-  index moved = 0;
-  for (index t = 0; t < tokens; ++t) {
+void check_rows_alone(F batch_and_row, index_t tokens, index_t rows) {
+  index_t moved = 0;
+  for (index_t t = 0; t < tokens; ++t) {
     const auto [batch, alone] = batch_and_row(t);
-    for (index o = 0; o < rows; ++o) moved += std::memcmp(&batch[o], &alone[o], sizeof(float)) != 0;
+    for (index_t o = 0; o < rows; ++o) moved += std::memcmp(&batch[o], &alone[o], sizeof(float)) != 0;
   }
   CHECK(moved == 0);
 }
 
 template <class A>
-void check_plain(std::mt19937& random, const weight_matrix& w, index tokens) {
+void check_plain(std::mt19937& random, const weight_matrix& w, index_t tokens) {
   std::normal_distribution<double> normal(0, 1);
   tensor<A, 2> x(tokens, w.cols);
   for (A& v : x.all()) v = store<A>(normal(random));
   const auto xv = static_cast<const tensor<A, 2>&>(x).all();
-  check(
-      xv, [&](index t, index k) { return widen<double>(xv(t, k)); }, w, tokens);
+  check(xv, [&](index_t t, index_t k) { return widen<double>(xv(t, k)); }, w, tokens);
   tensor<float, 2> batch(tokens, w.rows), alone(1, w.rows);
   product<exec::cpu_fast>(1, xv, w, batch.all());
   check_rows_alone(
-      [&](index t) {
+      [&](index_t t) {
         product<exec::cpu_fast>(1, xv.rows(t, t + 1), w, alone.all());
         return std::pair(batch[t].data(), alone.data());
       },
       tokens, w.rows);
 }
 
-void check_quantised(std::mt19937& random, const weight_matrix& w, index tokens) {
+void check_quantised(std::mt19937& random, const weight_matrix& w, index_t tokens) {
   std::normal_distribution<double> normal(0, 1);
   tensor<bf16, 2> x(tokens, w.cols);
   for (bf16& v : x.all()) v = bf16::encode(normal(random) * (random() % 64 ? 1 : 50));
@@ -158,12 +157,11 @@ void check_quantised(std::mt19937& random, const weight_matrix& w, index tokens)
   exec::ref e;
   act_quant(e, x.all(), code.all(), scale.all());
   const quantised_activations q{code.all(), scale.all()};
-  check(
-      q, [&](index t, index k) { return q.at(t, k); }, w, tokens);
+  check(q, [&](index_t t, index_t k) { return q.at(t, k); }, w, tokens);
   tensor<float, 2> batch(tokens, w.rows), alone(1, w.rows);
   product<exec::cpu_fast>(1, q, w, batch.all());
   check_rows_alone(
-      [&](index t) {
+      [&](index_t t) {
         const quantised_activations row{q.code.rows(t, t + 1), q.scale.rows(t, t + 1)};
         product<exec::cpu_fast>(1, row, w, alone.all());
         return std::pair(batch[t].data(), alone.data());
@@ -171,7 +169,7 @@ void check_quantised(std::mt19937& random, const weight_matrix& w, index tokens)
       tokens, w.rows);
 }
 
-const index batches[] = {1, 2, 3, 4, 5, 7, 17, 64};
+const index_t batches[] = {1, 2, 3, 4, 5, 7, 17, 64};
 
 }  // namespace
 
@@ -179,9 +177,9 @@ TEST_CASE("plain weights: exact equals ref, fast has one order", "[cpu][linear]"
   std::mt19937 random(1);
   for (const dtype type : {dtype::f32, dtype::bf16, dtype::f16})
     for (const auto& [rows, cols] :
-         {std::pair<index, index>{24, 512}, {33, 300}, {7, 13}, {1, 1}, {70, 1000}}) {
+         {std::pair<index_t, index_t>{24, 512}, {33, 300}, {7, 13}, {1, 1}, {70, 1000}}) {
       const auto s = make_weights(random, type, rows, cols);
-      for (const index tokens : batches) {
+      for (const index_t tokens : batches) {
         check_plain<bf16>(random, s.w, tokens);
         check_plain<float>(random, s.w, tokens);
       }
@@ -192,9 +190,9 @@ TEST_CASE("plain weights: exact equals ref, fast has one order", "[cpu][linear]"
 TEST_CASE("FP8 weights: exact equals ref, fast has one order", "[cpu][linear]") {
   std::mt19937 random(2);
   for (const bool f32_scale : {false, true})
-    for (const auto& [rows, cols] : {std::pair<index, index>{128, 256}, {257, 388}, {40, 1032}, {5, 9}}) {
+    for (const auto& [rows, cols] : {std::pair<index_t, index_t>{128, 256}, {257, 388}, {40, 1032}, {5, 9}}) {
       const auto s = make_weights(random, dtype::f8_e4m3, rows, cols, f32_scale);
-      for (const index tokens : batches) {
+      for (const index_t tokens : batches) {
         check_quantised(random, s.w, tokens);
         check_plain<bf16>(random, s.w, tokens);
       }
@@ -205,9 +203,9 @@ TEST_CASE("FP8 weights: exact equals ref, fast has one order", "[cpu][linear]") 
 TEST_CASE("FP4 weights: exact equals ref, fast has one order", "[cpu][linear]") {
   std::mt19937 random(3);
   for (const bool f32_scale : {false, true})
-    for (const auto& [rows, cols] : {std::pair<index, index>{64, 512}, {35, 352}, {9, 1034}, {3, 6}}) {
+    for (const auto& [rows, cols] : {std::pair<index_t, index_t>{64, 512}, {35, 352}, {9, 1034}, {3, 6}}) {
       const auto s = make_weights(random, dtype::f4_e2m1, rows, cols, f32_scale);
-      for (const index tokens : batches) {
+      for (const index_t tokens : batches) {
         check_quantised(random, s.w, tokens);
         check_plain<bf16>(random, s.w, tokens);
       }
@@ -216,8 +214,9 @@ TEST_CASE("FP4 weights: exact equals ref, fast has one order", "[cpu][linear]") 
 
 TEST_CASE("unusual scale tiles", "[cpu][linear]") {
   std::mt19937 random(4);
-  for (const auto& [tile_rows, tile_cols] : {std::pair<index, index>{1, 128}, {3, 64}, {64, 10}, {128, 1024}})
-    for (const index tokens : {1, 2, 17}) {
+  for (const auto& [tile_rows, tile_cols] :
+       {std::pair<index_t, index_t>{1, 128}, {3, 64}, {64, 10}, {128, 1024}})
+    for (const index_t tokens : {1, 2, 17}) {
       check_quantised(random, make_weights(random, dtype::f8_e4m3, 130, 900, true, tile_rows, tile_cols).w,
                       tokens);
       check_plain<bf16>(random, make_weights(random, dtype::f4_e2m1, 37, 900, false, tile_rows, tile_cols).w,
@@ -238,10 +237,9 @@ TEST_CASE("extreme codes: subnormals, largest values, smallest and largest scale
     tensor<float, 2> scale(3, 2);
     for (auto& v : scale.all()) v = 0x1p-22f;
     const quantised_activations q{code.all(), scale.all()};
-    for (const index tokens : {1, 3}) {
+    for (const index_t tokens : {1, 3}) {
       const quantised_activations rows{q.code.rows(0, tokens), q.scale.rows(0, tokens)};
-      check(
-          rows, [&](index t, index k) { return q.at(t, k); }, s.w, tokens);
+      check(rows, [&](index_t t, index_t k) { return q.at(t, k); }, s.w, tokens);
     }
   }
 }
@@ -249,9 +247,9 @@ TEST_CASE("extreme codes: subnormals, largest values, smallest and largest scale
 TEST_CASE("grouped products equal products of the groups", "[cpu][linear]") {
   std::mt19937 random(6);
   std::normal_distribution<double> normal(0, 1);
-  for (const auto& [groups, r, k] : {std::array<index, 3>{4, 128, 256}, {3, 24, 72}, {2, 130, 130}})
+  for (const auto& [groups, r, k] : {std::array<index_t, 3>{4, 128, 256}, {3, 24, 72}, {2, 130, 130}})
     for (const dtype type : {dtype::f8_e4m3, dtype::bf16, dtype::f4_e2m1})
-      for (const index tokens : {1, 2, 5, 64}) {
+      for (const index_t tokens : {1, 2, 5, 64}) {
         const auto s = make_weights(random, type, groups * r, k);
         tensor<bf16, 3> x(tokens, groups, k), ref(tokens, groups, r), exact(tokens, groups, r);
         for (bf16& v : x.all()) v = bf16::encode(normal(random));
@@ -265,12 +263,12 @@ TEST_CASE("grouped products equal products of the groups", "[cpu][linear]") {
         // fast: the bits of `linear` on the rows of the group
         tensor<float, 3> fast(tokens, groups, r);
         grouped_linear(e_fast, x.all(), s.w, fast.all());
-        index moved = 0;
-        for (index t = 0; t < tokens; ++t) {
+        index_t moved = 0;
+        for (index_t t = 0; t < tokens; ++t) {
           tensor<float, 2> y(1, groups * r);
-          for (index g = 0; g < groups; ++g) {
+          for (index_t g = 0; g < groups; ++g) {
             linear(e_fast, view<const bf16, 2>(&x(t, g, 0), 1, k), s.w, y.all());
-            for (index o = 0; o < r; ++o) moved += y(0, g * r + o) != fast(t, g, o);
+            for (index_t o = 0; o < r; ++o) moved += y(0, g * r + o) != fast(t, g, o);
           }
         }
         CHECK(moved == 0);

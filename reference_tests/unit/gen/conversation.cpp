@@ -20,24 +20,26 @@ using dsv4_test::tiny_config;
 using ids_type = std::vector<std::int32_t>;
 using model_type = transformer<official, exec::cpu>;
 
-constexpr index longest = 320;
+constexpr index_t longest = 320;
 
 struct fixture {
   random_model weights{tiny_config()};
   model_type model{weights.c, weights.weights, exec::cpu{2}};
 
   /// What a fresh sequence answers.
-  ids_type fresh(const ids_type& ids, index tokens, const sampling& s = {}) {
+  ids_type fresh(const ids_type& ids, index_t tokens, const sampling& s = {}) {
     auto sequence = model.new_sequence(longest);
     sampler choose(s, weights.c.vocab_size, longest);
     ids_type out;
-    generate(model, sequence, std::span<const std::int32_t>(ids), {.max_new = tokens}, choose, [&](std::int32_t id) {
-      out.push_back(id);
-      return true;
-    });
+    generate(model, sequence, std::span<const std::int32_t>(ids), {.max_new = tokens}, choose,
+             [&](std::int32_t id) {
+               out.push_back(id);
+               return true;
+             });
     return out;
   }
-  ids_type answer(conversation<official, exec::cpu>& c, const ids_type& ids, index tokens, const sampling& s = {}) {
+  ids_type answer(conversation<official, exec::cpu>& c, const ids_type& ids, index_t tokens,
+                  const sampling& s = {}) {
     sampler choose(s, weights.c.vocab_size, longest);
     ids_type out;
     c.answer(ids, {.max_new = tokens}, choose, [&](std::int32_t id) {
@@ -46,7 +48,7 @@ struct fixture {
     });
     return out;
   }
-  ids_type random(index n, std::uint64_t seed) const { return random_ids(n, weights.c.vocab_size, seed); }
+  ids_type random(index_t n, std::uint64_t seed) const { return random_ids(n, weights.c.vocab_size, seed); }
 };
 
 ids_type operator+(ids_type a, const ids_type& b) {
@@ -57,9 +59,10 @@ ids_type first(const ids_type& v, std::size_t n) { return {v.begin(), v.begin() 
 
 }  // namespace
 
-TEST_CASE("conversation: answers are those of a fresh sequence, only what is new is read [1]", "[conversation]") {
+TEST_CASE("conversation: answers are those of a fresh sequence, only what is new is read [1]",
+          "[conversation]") {
   fixture f;
-  const index depth = GENERATE(0, 1, 3);
+  const index_t depth = GENERATE(0, 1, 3);
   CAPTURE(depth);
   conversation<official, exec::cpu> c(f.model, longest, depth);
 
@@ -81,11 +84,11 @@ TEST_CASE("conversation: answers are those of a fresh sequence, only what is new
   said = first(said, question_end) + f.random(20, 3);
   a = f.answer(c, said, 7);
   CHECK(a == f.fresh(said, 7));
-  CHECK(c.reused() == static_cast<index>(question_end));
+  CHECK(c.reused() == static_cast<index_t>(question_end));
 
   // … and from the same question again: only its last token is read.
   CHECK(f.answer(c, said, 7) == a);
-  CHECK(c.reused() == static_cast<index>(said.size()) - 1);
+  CHECK(c.reused() == static_cast<index_t>(said.size()) - 1);
 
   // The beginning is another: everything is read.
   said[0] = (said[0] + 1) % static_cast<std::int32_t>(f.weights.c.vocab_size);
@@ -117,12 +120,13 @@ TEST_CASE("conversation: a sampler that looks back sees the whole conversation [
 
 TEST_CASE("conversation: a callback that throws loses nothing that was read [2]", "[conversation]") {
   fixture f;
-  const index depth = GENERATE(0, 2);
+  const index_t depth = GENERATE(0, 2);
   conversation<official, exec::cpu> c(f.model, 2 * prefill_chunk + 200, depth);
   const ids_type said = f.random(prefill_chunk + 40, 8);
   sampler choose({}, f.weights.c.vocab_size);
   struct stop {};
-  const generate_options after_a_chunk{.max_new = 4, .stop_ids = {}, .on_prefill = [](index, index) { throw stop(); }};
+  const generate_options after_a_chunk{
+      .max_new = 4, .stop_ids = {}, .on_prefill = [](index_t, index_t) { throw stop(); }};
   CHECK_THROWS_AS(c.answer(said, after_a_chunk, choose, [](std::int32_t) { return true; }), stop);
   CHECK(c.ids().size() == static_cast<std::size_t>(prefill_chunk));
 
@@ -147,12 +151,13 @@ TEST_CASE("conversation: a callback that throws loses nothing that was read [2]"
     return true;
   });
   CHECK(a == b);
-  CHECK(c.reused() == static_cast<index>(said.size()) - 1);
+  CHECK(c.reused() == static_cast<index_t>(said.size()) - 1);
 }
 
-TEST_CASE("conversation: after a throw in an answer, the next question goes on from what was heard [2]", "[conversation]") {
+TEST_CASE("conversation: after a throw in an answer, the next question goes on from what was heard [2]",
+          "[conversation]") {
   fixture f;
-  const index depth = GENERATE(0, 2);
+  const index_t depth = GENERATE(0, 2);
   const auto file = std::filesystem::temp_directory_path() / ("dsv4-thrown-" + std::to_string(getpid()));
   struct stop {};
   for (std::size_t at = 1; at <= 6; ++at) {
@@ -194,8 +199,9 @@ TEST_CASE("conversation: saved without drafts, loaded into a used one with draft
 
 TEST_CASE("conversation: saved, loaded, continued", "[conversation]") {
   fixture f;
-  const index depth = GENERATE(0, 2);
-  const auto file = std::filesystem::temp_directory_path() / ("dsv4-conversation-" + std::to_string(getpid()));
+  const index_t depth = GENERATE(0, 2);
+  const auto file =
+      std::filesystem::temp_directory_path() / ("dsv4-conversation-" + std::to_string(getpid()));
   const sampling s{.temperature = 1, .seed = 11};
   const state_identity identity = identity_of(f.model);
   const auto take = [&](conversation<official, exec::cpu>& c, sampler& choose, const ids_type& ids) {

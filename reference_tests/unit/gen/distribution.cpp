@@ -12,12 +12,13 @@
 
 namespace {
 using namespace dsv4;
-using dsv4::index;
+using dsv4::index_t;
 using doubles = std::vector<double>;
-constexpr double inf = std::numeric_limits<double>::infinity(), not_a_number = std::numeric_limits<double>::quiet_NaN();
+constexpr double inf = std::numeric_limits<double>::infinity(),
+                 not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 distribution make(const doubles& x, const sampling& s) {
-  const auto v = static_cast<index>(x.size());
+  const auto v = static_cast<index_t>(x.size());
   ranking order(v);
   distribution p(v);
   p.assign(x, s, order);
@@ -30,17 +31,18 @@ doubles values(const distribution& p) {
 }
 double difference(const doubles& a, const doubles& b) {
   double worst = std::fabs(double(a.size()) - double(b.size()));
-  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) worst = std::max(worst, std::fabs(a[i] - b[i]));
+  for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    worst = std::max(worst, std::fabs(a[i] - b[i]));
   return worst;
 }
 constexpr double rounding = 1e-15;  // of probabilities: a few ulp of 1
 
 /// Logits in steps of 1/4, so that many are equal; some are minus infinity or NaN.
-doubles rough_logits(index v, std::uint64_t seed) {
+doubles rough_logits(index_t v, std::uint64_t seed) {
   dsv4_test::integers r{seed};
   doubles x;
-  for (index i = 0; i < v; ++i) {
-    const index kind = r.below(12);
+  for (index_t i = 0; i < v; ++i) {
+    const index_t kind = r.below(12);
     x.push_back(kind == 0 ? -inf : kind == 1 ? not_a_number : static_cast<double>(r.below(24)) / 4);
   }
   return x;
@@ -110,7 +112,8 @@ TEST_CASE("(2) top_k, top_p and min_p keep the beginning of one order", "[distri
                      .top_p = masses[r.below(4)],
                      .top_k = r.below(3) * r.below(12),
                      .min_p = least[r.below(3)]};
-    INFO("seed " << seed << " temperature " << s.temperature << " top_k " << s.top_k << " top_p " << s.top_p << " min_p " << s.min_p);
+    INFO("seed " << seed << " temperature " << s.temperature << " top_k " << s.top_k << " top_p " << s.top_p
+                 << " min_p " << s.min_p);
     const doubles p = values(make(logits, s)), expected = by_sorting(logits, s);
     CHECK(difference(p, expected) < rounding);
     cut += std::count(p.begin(), p.end(), 0.0) > std::count(logits.begin(), logits.end(), -inf) + 10;
@@ -136,7 +139,7 @@ TEST_CASE("(3) a draw gives a token for a part of [0, 1) as long as its probabil
 }
 
 TEST_CASE("(4) subtract leaves what is above the other", "[distribution]") {
-  const distribution p = make({0, 0, std::log(2), -inf}, {.temperature = 1});                // 1/4 1/4 1/2 0
+  const distribution p = make({0, 0, std::log(2), -inf}, {.temperature = 1});  // 1/4 1/4 1/2 0
   const distribution q = make({std::log(4), 0, std::log(2), std::log(3)}, {.temperature = 1});  // .4 .1 .2 .3
   distribution r = p;
   r.subtract(q);
@@ -157,8 +160,12 @@ TEST_CASE("(4) subtract leaves what is above the other", "[distribution]") {
 }
 
 TEST_CASE("log-probabilities of the raw logits, and the likeliest", "[log_probability]") {
-  const std::vector<float> x{0, std::log(2.0F), std::log(5.0F), -std::numeric_limits<float>::infinity(),
-                             std::numeric_limits<float>::quiet_NaN(), std::log(2.0F)};
+  const std::vector<float> x{0,
+                             std::log(2.0F),
+                             std::log(5.0F),
+                             -std::numeric_limits<float>::infinity(),
+                             std::numeric_limits<float>::quiet_NaN(),
+                             std::log(2.0F)};
   log_probabilities p(3, 6);
   p.read(view<const float, 1>(x.data(), 6));
   const double float_logs = 1e-7;

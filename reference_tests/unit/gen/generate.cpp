@@ -48,8 +48,10 @@ TEST_CASE("generate", "[generate]") {
   }
 
   std::vector<std::int32_t> out;
-  dsv4::index told = 0;
-  generation g = f.run({.max_new = 6, .stop_ids = {}, .on_prefill = [&](dsv4::index done, dsv4::index) { told = done; }}, out);
+  dsv4::index_t told = 0;
+  generation g = f.run(
+      {.max_new = 6, .stop_ids = {}, .on_prefill = [&](dsv4::index_t done, dsv4::index_t) { told = done; }},
+      out);
   CHECK(out == expected);
   CHECK(g.tokens == 6);
   CHECK(g.stop == stop_reason::length);

@@ -12,11 +12,12 @@
 namespace {
 using namespace dsv4;
 view<const float, 1> row(const std::vector<float>& v) { return {v.data(), v.size()}; }
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(),
+                inf = std::numeric_limits<float>::infinity();
 
 /// How often each token comes in `draws` draws.
 std::vector<int> counts(const sampling& s, const std::vector<float>& logits, int draws) {
-  sampler choose(s, static_cast<dsv4::index>(logits.size()));
+  sampler choose(s, static_cast<dsv4::index_t>(logits.size()));
   std::vector<int> n(logits.size());
   for (int i = 0; i < draws; ++i) ++n[static_cast<std::size_t>(choose(row(logits)))];
   return n;
@@ -33,7 +34,7 @@ TEST_CASE("splitmix64 is the published generator", "[sampler]") {
 
 TEST_CASE("(1) greedy takes the largest, the lowest id among equals, and draws nothing", "[sampler]") {
   const auto choose = [](const std::vector<float>& logits) {
-    sampler s({}, static_cast<dsv4::index>(logits.size()));
+    sampler s({}, static_cast<dsv4::index_t>(logits.size()));
     const std::int32_t id = s(row(logits));
     CHECK(s.draws() == 0);
     return id;
@@ -48,7 +49,9 @@ TEST_CASE("probabilities are those of the softmax", "[sampler]") {
   // exp(ln 1, ln 2, ln 5) at temperature 1, squares at temperature 1/2.
   const std::vector<float> logits{0, std::log(2.0F), std::log(5.0F), -inf, not_a_number};
   const int draws = 20000;
-  const auto close = [&](int found, double p) { return std::abs(found - draws * p) < 5 * std::sqrt(draws * p * (1 - p)); };
+  const auto close = [&](int found, double p) {
+    return std::abs(found - draws * p) < 5 * std::sqrt(draws * p * (1 - p));
+  };
   auto n = counts({1, 1, 11}, logits, draws);
   CHECK(close(n[0], 1.0 / 8));
   CHECK(close(n[1], 2.0 / 8));
@@ -88,7 +91,8 @@ TEST_CASE("the seed decides", "[sampler]") {
   CHECK(draw(1, 1) != draw(2, 1));
   // Uniform over 64 tokens: the id is the high bits of the draw.
   const auto ids = draw(5, 1);
-  for (std::size_t i = 0; i < ids.size(); ++i) CHECK(ids[i] == static_cast<std::int32_t>(splitmix64(5, i) >> 58));
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    CHECK(ids[i] == static_cast<std::int32_t>(splitmix64(5, i) >> 58));
 }
 
 TEST_CASE("sampler refuses impossible settings", "[sampler]") {
@@ -119,7 +123,7 @@ TEST_CASE("sampler refuses impossible settings", "[sampler]") {
 namespace {
 /// exp(processed logit), up to a common factor: what p says at temperature 1.
 std::vector<double> next_of(sampler& s, const std::vector<float>& logits) {
-  distribution p(static_cast<dsv4::index>(logits.size()));
+  distribution p(static_cast<dsv4::index_t>(logits.size()));
   s.next(row(logits), p);
   std::vector<double> r;
   for (std::int32_t i = 0; i < p.size(); ++i) r.push_back(p[i]);
@@ -168,7 +172,8 @@ TEST_CASE("(3) penalties count the remembered ids in their window", "[sampler]")
 
 TEST_CASE("the processors work in their order", "[sampler]") {
   // Forbidden stays forbidden; the penalty scales the model's logit and not the bias; temperature comes after both.
-  sampling settings{.temperature = 0.5, .repetition_penalty = 2, .bias = {{0, 50}, {1, -3}, {1, 1}, {2, -inf}}};
+  sampling settings{
+      .temperature = 0.5, .repetition_penalty = 2, .bias = {{0, 50}, {1, -3}, {1, 1}, {2, -inf}}};
   settings.constrain = [](std::span<const std::int32_t> ids, std::span<double> logits) {
     CHECK(ids.size() == 2);
     CHECK(logits[1] == 4);
@@ -186,7 +191,9 @@ TEST_CASE("the processors work in their order", "[sampler]") {
 TEST_CASE("(3) remember, forget and begin keep the ids that were said", "[sampler]") {
   std::vector<std::int32_t> seen;
   sampling settings{.frequency_penalty = 1, .penalty_window = 4};
-  settings.constrain = [&](std::span<const std::int32_t> ids, std::span<double>) { seen.assign(ids.begin(), ids.end()); };
+  settings.constrain = [&](std::span<const std::int32_t> ids, std::span<double>) {
+    seen.assign(ids.begin(), ids.end());
+  };
   sampler s(settings, 8, 64);
   const std::vector<float> logits{8, 7, 6, 5, 4, 3, 2, 1};
   const auto ids = [&] {
@@ -212,11 +219,14 @@ TEST_CASE("(3) remember, forget and begin keep the ids that were said", "[sample
   dsv4_test::integers r{3};
   token_history walked(8, 5, 0);
   for (int i = 0; i < 2000; ++i) {
-    if (walked.size() > 0 && r.below(5) < 2) walked.pop();
-    else walked.push(static_cast<std::int32_t>(r.below(8)));
+    if (walked.size() > 0 && r.below(5) < 2)
+      walked.pop();
+    else
+      walked.push(static_cast<std::int32_t>(r.below(8)));
     const auto said = walked.ids();
     const auto window = said.last(std::min<std::size_t>(5, said.size()));
-    for (std::int32_t id = 0; id < 8; ++id) REQUIRE(walked.count(id) == std::count(window.begin(), window.end(), id));
+    for (std::int32_t id = 0; id < 8; ++id)
+      REQUIRE(walked.count(id) == std::count(window.begin(), window.end(), id));
   }
   // Without penalties nothing is kept, and nothing is asked for.
   sampler plain({}, 8);
@@ -225,7 +235,8 @@ TEST_CASE("(3) remember, forget and begin keep the ids that were said", "[sample
 }
 
 TEST_CASE("(4) a restored sampler goes on with the same tokens", "[sampler]") {
-  const sampling settings{.temperature = 1, .top_p = 0.9, .seed = 5, .repetition_penalty = 1.3, .penalty_window = 6};
+  const sampling settings{
+      .temperature = 1, .top_p = 0.9, .seed = 5, .repetition_penalty = 1.3, .penalty_window = 6};
   const std::vector<float> logits{1, 2, 3, 2, 1, 2, 3, 2};
   sampler one(settings, 8);
   const std::int32_t prompt[] = {1, 2, 3};

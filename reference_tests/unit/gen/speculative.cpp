@@ -17,7 +17,7 @@ using model_type = transformer<P, E>;
 using drafter_type = mtp_drafter<P, E>;
 
 /// A vocabulary small enough to try every text.
-config enumerable(index vocabulary) {
+config enumerable(index_t vocabulary) {
   config c = tiny_config({4, 8}, 4);
   c.vocab_size = vocabulary;
   c.index_topk = 2;
@@ -44,7 +44,7 @@ class enumerator {
   }
   double weight = 1;
 
-  void begin(index length, std::span<const std::int32_t> prompt) { base_.begin(length, prompt); }
+  void begin(index_t length, std::span<const std::int32_t> prompt) { base_.begin(length, prompt); }
   void remember(std::int32_t id) { base_.remember(id); }
   void forget() { base_.forget(); }
   template <class T>
@@ -92,15 +92,16 @@ class enumerator {
 using joint = std::map<ids_t, double>;
 
 /// The chain rule: p(t1) p(t2 | t1) … of the model, one call per text.
-void chain(model_type& m, sampler& s, const ids_t& prompt, index n, const ids_t& said, double weight, joint& out) {
-  if (static_cast<index>(said.size()) == n) {
+void chain(model_type& m, sampler& s, const ids_t& prompt, index_t n, const ids_t& said, double weight,
+           joint& out) {
+  if (static_cast<index_t>(said.size()) == n) {
     out[said] += weight;
     return;
   }
   ids_t text = prompt;
   text.insert(text.end(), said.begin(), said.end());
-  auto sequence = m.new_sequence(static_cast<index>(text.size()));
-  tensor<double, 2> logits(static_cast<index>(text.size()), m.configuration().vocab_size);
+  auto sequence = m.new_sequence(static_cast<index_t>(text.size()));
+  tensor<double, 2> logits(static_cast<index_t>(text.size()), m.configuration().vocab_size);
   m.forward(sequence, text, logits);
   s.restore({});
   s.begin(0, text);
@@ -123,12 +124,13 @@ double largest_difference(const joint& a, const joint& b) {
 
 /// All ways through the real loop, with a drafter made fresh for each.
 template <class MakeDrafter>
-joint all_ways(model_type& m, sampler& s, const ids_t& prompt, index n, index depth, MakeDrafter make, index& ways) {
+joint all_ways(model_type& m, sampler& s, const ids_t& prompt, index_t n, index_t depth, MakeDrafter make,
+               index_t& ways) {
   joint out;
   enumerator every(s);
   ways = 0;
   while (every.advance()) {
-    auto sequence = m.new_sequence(static_cast<index>(prompt.size()) + n, depth);
+    auto sequence = m.new_sequence(static_cast<index_t>(prompt.size()) + n, depth);
     auto drafter = make();
     ids_t text;
     generate_speculative(m, sequence, prompt, {.max_new = n}, every, drafter, depth, [&](std::int32_t id) {
@@ -144,13 +146,18 @@ joint all_ways(model_type& m, sampler& s, const ids_t& prompt, index n, index de
 constexpr double rounding = 1e-13;  // of sums of a few hundred products of probabilities
 
 std::vector<sampling> settings_to_try() {
-  sampling penalties{.temperature = 1.2, .repetition_penalty = 1.5, .frequency_penalty = 0.3, .penalty_window = 4};
+  sampling penalties{
+      .temperature = 1.2, .repetition_penalty = 1.5, .frequency_penalty = 0.3, .penalty_window = 4};
   penalties.bias = {{1, 0.7}};
   sampling constrained{.temperature = 1};
   constrained.constrain = [](std::span<const std::int32_t> ids, std::span<double> x) {
     x[static_cast<std::size_t>(ids.back())] = -HUGE_VAL;  // never twice the same
   };
-  return {{.temperature = 1.5}, {.temperature = 1, .top_p = 0.8}, {.temperature = 2, .top_k = 2}, penalties, constrained};
+  return {{.temperature = 1.5},
+          {.temperature = 1, .top_p = 0.8},
+          {.temperature = 2, .top_k = 2},
+          penalties,
+          constrained};
 }
 
 }  // namespace
@@ -183,10 +190,11 @@ TEST_CASE("a judged draft has the model's distribution, whatever the draft's", "
 
 TEST_CASE("(2) every way through the loop, weighted, gives the model's joint distribution", "[speculative]") {
   struct size {
-    index vocabulary, depth, made;
+    index_t vocabulary, depth, made;
     bool brief;  // the first settings and MTP alone: a thousand ways and more
   };
-  for (const auto& [vocabulary, depth, made, brief] : {size{8, 1, 3, true}, size{4, 1, 3, false}, size{3, 2, 4, true}, size{2, 3, 5, true}}) {
+  for (const auto& [vocabulary, depth, made, brief] :
+       {size{8, 1, 3, true}, size{4, 1, 3, false}, size{3, 2, 4, true}, size{2, 3, 5, true}}) {
     const random_model weights(enumerable(vocabulary), all_f32, 5);
     model_type m(weights.c, weights.weights);
     const ids_t prompt = random_ids(5, vocabulary, 8);
@@ -194,22 +202,27 @@ TEST_CASE("(2) every way through the loop, weighted, gives the model's joint dis
       sampler s(settings, vocabulary);
       joint expected;
       chain(m, s, prompt, made, {}, 1, expected);
-      index ways = 0;
-      INFO("vocabulary " << vocabulary << " depth " << depth << " temperature " << settings.temperature << " top_k " << settings.top_k);
-      const auto mtp = all_ways(m, s, prompt, made, depth, [&] { return drafter_type(m, depth, depth); }, ways);
-      CHECK(ways > static_cast<index>(expected.size()));
+      index_t ways = 0;
+      INFO("vocabulary " << vocabulary << " depth " << depth << " temperature " << settings.temperature
+                         << " top_k " << settings.top_k);
+      const auto mtp =
+          all_ways(m, s, prompt, made, depth, [&] { return drafter_type(m, depth, depth); }, ways);
+      CHECK(ways > static_cast<index_t>(expected.size()));
       CHECK(largest_difference(mtp, expected) < rounding);
       if (brief) break;
-      const auto greedy = all_ways(m, s, prompt, made, depth, [&] { return drafter_type(m, depth, depth, draft_choice::greedy); }, ways);
+      const auto greedy = all_ways(
+          m, s, prompt, made, depth, [&] { return drafter_type(m, depth, depth, draft_choice::greedy); },
+          ways);
       CHECK(largest_difference(greedy, expected) < rounding);
-      const auto stranger = all_ways(m, s, prompt, made, depth, [&] { return stranger_drafter<P>(vocabulary); }, ways);
+      const auto stranger =
+          all_ways(m, s, prompt, made, depth, [&] { return stranger_drafter<P>(vocabulary); }, ways);
       CHECK(largest_difference(stranger, expected) < rounding);
     }
   }
 }
 
 TEST_CASE("(2) texts of many seeds fit the model's distribution", "[speculative]") {
-  const index vocabulary = 4, made = 3, depth = 2, runs = 1500;
+  const index_t vocabulary = 4, made = 3, depth = 2, runs = 1500;
   const random_model weights(enumerable(vocabulary), all_f32, 6);
   model_type m(weights.c, weights.weights);
   const ids_t prompt = random_ids(4, vocabulary, 9);
@@ -217,25 +230,26 @@ TEST_CASE("(2) texts of many seeds fit the model's distribution", "[speculative]
   sampler s(settings, vocabulary);
   joint expected;
   chain(m, s, prompt, made, {}, 1, expected);
-  std::map<ids_t, index> found;
+  std::map<ids_t, index_t> found;
   drafter_type drafter(m, depth, depth);
-  index accepted = 0;
+  index_t accepted = 0;
   for (std::uint64_t seed = 0; seed < static_cast<std::uint64_t>(runs); ++seed) {
     sampling seeded = settings;
     seeded.seed = seed;
     sampler choose(seeded, vocabulary);
     auto sequence = m.new_sequence(8, depth);
     ids_t text;
-    const auto r = generate_speculative(m, sequence, prompt, {.max_new = made}, choose, drafter, depth, [&](std::int32_t id) {
-      text.push_back(id);
-      return true;
-    });
-    accepted += std::accumulate(r.drafts.accepted.begin(), r.drafts.accepted.end(), index{0});
+    const auto r = generate_speculative(m, sequence, prompt, {.max_new = made}, choose, drafter, depth,
+                                        [&](std::int32_t id) {
+                                          text.push_back(id);
+                                          return true;
+                                        });
+    accepted += std::accumulate(r.drafts.accepted.begin(), r.drafts.accepted.end(), index_t{0});
     ++found[text];
   }
   // chi-square over the texts that are expected 5 times or more, the rest in one cell.
   double chi = 0, rest_expected = 0;
-  index cells = 0, rest_found = runs;
+  index_t cells = 0, rest_found = runs;
   for (const auto& [text, p] : expected) {
     const double e = p * static_cast<double>(runs);
     if (e < 5) {
@@ -264,7 +278,7 @@ namespace {
 struct run_result {
   ids_t ids;
   speculative_generation told;
-  index length = 0;
+  index_t length = 0;
   std::vector<double> after;  // logits of a further token
 };
 template <class Model, class Sequence>
@@ -281,7 +295,7 @@ void look_after(Model& m, Sequence& s, run_result& r) {
 
 TEST_CASE("(1)(3) stops, limits and the state left are those of generate", "[speculative]") {
   const random_model weights(tiny_config());
-  const index vocabulary = weights.c.vocab_size, depth = 3;
+  const index_t vocabulary = weights.c.vocab_size, depth = 3;
   transformer<official, E> m(weights.c, weights.weights);
   const ids_t prompt = random_ids(9, vocabulary, 4);
   const auto plain = [&](const generate_options& o, int at_most) {
@@ -298,7 +312,7 @@ TEST_CASE("(1)(3) stops, limits and the state left are those of generate", "[spe
   const ids_t answer = plain({.max_new = 24}, 1000).ids;
   ids_t text = prompt;
   text.insert(text.end(), answer.begin(), answer.end());
-  const auto compare = [&](const generate_options& o, int at_most, index right) {
+  const auto compare = [&](const generate_options& o, int at_most, index_t right) {
     const run_result a = plain(o, at_most);
     run_result b;
     auto s = m.new_sequence(40, depth);
@@ -317,8 +331,8 @@ TEST_CASE("(1)(3) stops, limits and the state left are those of generate", "[spe
     CHECK(a.length == b.length);
     CHECK(a.after == b.after);
   };
-  for (index right = 0; right <= depth; ++right) {
-    for (index n = 0; n <= 9; ++n) compare({.max_new = n}, 1000, right);
+  for (index_t right = 0; right <= depth; ++right) {
+    for (index_t n = 0; n <= 9; ++n) compare({.max_new = n}, 1000, right);
     for (int n = 1; n <= 9; ++n) compare({.max_new = 20}, n, right);
     for (std::size_t n = 0; n < 9; ++n) {
       const std::int32_t stop[] = {answer[n], -7};
@@ -329,16 +343,17 @@ TEST_CASE("(1)(3) stops, limits and the state left are those of generate", "[spe
 
 TEST_CASE("(1) several turns with one drafter, rewinds between them", "[speculative]") {
   const random_model weights(tiny_config());
-  const index vocabulary = weights.c.vocab_size, depth = 2, back = 12;
+  const index_t vocabulary = weights.c.vocab_size, depth = 2, back = 12;
   transformer<official, E> m(weights.c, weights.weights);
   auto a = m.new_sequence(160, back), b = m.new_sequence(160, back);
   mtp_drafter<official, E> drafter(m, depth, back);
   const sampling settings{.repetition_penalty = 1.4, .frequency_penalty = 0.2, .penalty_window = 30};
   sampler choose_a(settings, vocabulary), choose_b(settings, vocabulary);
   for (std::uint64_t turn = 0; turn < 8; ++turn) {
-    const ids_t prompt = random_ids(1 + index(turn * 5 % 7), vocabulary, turn);
+    const ids_t prompt = random_ids(1 + index_t(turn * 5 % 7), vocabulary, turn);
     ids_t of_a, of_b;
-    generate(m, a, std::span<const std::int32_t>(prompt), {.max_new = 9}, choose_a, [&](std::int32_t id) { return of_a.push_back(id), true; });
+    generate(m, a, std::span<const std::int32_t>(prompt), {.max_new = 9}, choose_a,
+             [&](std::int32_t id) { return of_a.push_back(id), true; });
     generate_speculative(m, b, prompt, {.max_new = 9}, choose_b, drafter, depth,
                          [&](std::int32_t id) { return of_b.push_back(id), true; });
     INFO("turn " << turn);
@@ -347,7 +362,7 @@ TEST_CASE("(1) several turns with one drafter, rewinds between them", "[speculat
     REQUIRE(a.length() == b.length());
     CHECK(b.mtp_length() < b.length());
     if (turn % 2) {
-      const index to = a.length() - 3 * index(turn % 5);
+      const index_t to = a.length() - 3 * index_t(turn % 5);
       a.rewind(to);
       b.rewind(to);
       CHECK(drafter.follows(b));
@@ -358,19 +373,20 @@ TEST_CASE("(1) several turns with one drafter, rewinds between them", "[speculat
 TEST_CASE("between calls the window of MTP holds true pairs only", "[speculative]") {
   // Two sequences of the same text: one drafted on the way, one did not.  Their proposals are the same.
   const random_model weights(tiny_config());
-  const index vocabulary = weights.c.vocab_size, depth = 3;
+  const index_t vocabulary = weights.c.vocab_size, depth = 3;
   transformer<official, E> m(weights.c, weights.weights);
   const ids_t prompt = random_ids(11, vocabulary, 14);
   auto s = m.new_sequence(60, depth);
   mtp_drafter<official, E> drafter(m, depth, depth);
   sampler choose({}, vocabulary);
   ids_t text = prompt;
-  generate_speculative(m, s, prompt, {.max_new = 25}, choose, drafter, depth, [&](std::int32_t id) { return text.push_back(id), true; });
+  generate_speculative(m, s, prompt, {.max_new = 25}, choose, drafter, depth,
+                       [&](std::int32_t id) { return text.push_back(id), true; });
 
   auto straight = m.new_sequence(60, depth);
   mtp_drafter<official, E> other(m, depth, depth);
-  generate_speculative(m, straight, std::span<const std::int32_t>(text).first(text.size() - 1), {.max_new = 0}, choose, other, depth,
-                       [](std::int32_t) { return true; });
+  generate_speculative(m, straight, std::span<const std::int32_t>(text).first(text.size() - 1),
+                       {.max_new = 0}, choose, other, depth, [](std::int32_t) { return true; });
   REQUIRE(s.length() == straight.length());
   const sampling sampled{.temperature = 1};
   sampler one(sampled, vocabulary), two(sampled, vocabulary), three(sampled, vocabulary);
@@ -382,8 +398,9 @@ TEST_CASE("between calls the window of MTP holds true pairs only", "[speculative
   const auto same = [&](const draft_list& x, const draft_list& y) {
     REQUIRE(x.size() == depth);
     CHECK(std::equal(x.ids().begin(), x.ids().end(), y.ids().begin(), y.ids().end()));
-    for (index j = 0; j < depth; ++j)
-      for (std::int32_t id = 0; id < static_cast<std::int32_t>(vocabulary); ++id) CHECK(x.q(j)[id] == y.q(j)[id]);
+    for (index_t j = 0; j < depth; ++j)
+      for (std::int32_t id = 0; id < static_cast<std::int32_t>(vocabulary); ++id)
+        CHECK(x.q(j)[id] == y.q(j)[id]);
   };
   same(a, b);
 
@@ -402,7 +419,7 @@ TEST_CASE("between calls the window of MTP holds true pairs only", "[speculative
 
 TEST_CASE("draft 1 is forward_mtp, draft 2 continues from its streams", "[speculative]") {
   const random_model weights(tiny_config());
-  const index vocabulary = weights.c.vocab_size, n = 10;
+  const index_t vocabulary = weights.c.vocab_size, n = 10;
   transformer<official, E> m(weights.c, weights.weights);
   using model = transformer<official, E>;
   const ids_t prompt = random_ids(n, vocabulary, 15);
@@ -414,7 +431,8 @@ TEST_CASE("draft 1 is forward_mtp, draft 2 continues from its streams", "[specul
   drafter.propose(s, 5, 2, choose, drafts);
 
   auto t = m.new_sequence(20, 2);
-  tensor<bf16, 3> streams(n, weights.c.hc_mult, weights.c.hidden_size), out(n, weights.c.hc_mult, weights.c.hidden_size);
+  tensor<bf16, 3> streams(n, weights.c.hc_mult, weights.c.hidden_size),
+      out(n, weights.c.hc_mult, weights.c.hidden_size);
   tensor<double, 2> logits(n, vocabulary), last(1, vocabulary);
   const typename model::input in{&t, prompt};
   m.forward(std::span(&in, 1), {{}, {}, streams});
@@ -434,13 +452,14 @@ TEST_CASE("drafts of a trained MTP block are accepted, and the statistics say so
   c.vocab_size = 200;
   const random_model weights = predictable_model(c);
   transformer<official, E> m(weights.c, weights.weights);
-  const index depth = 3, made = 60;
+  const index_t depth = 3, made = 60;
   const ids_t prompt = random_ids(7, c.vocab_size, 4);
   const auto run = [&](const sampling& settings, draft_choice how, ids_t& ids) {
     auto s = m.new_sequence(100, depth);
     mtp_drafter<official, E> drafter(m, depth, depth, how);
     sampler choose(settings, c.vocab_size);
-    return generate_speculative(m, s, prompt, {.max_new = made}, choose, drafter, depth, [&](std::int32_t id) { return ids.push_back(id), true; });
+    return generate_speculative(m, s, prompt, {.max_new = made}, choose, drafter, depth,
+                                [&](std::int32_t id) { return ids.push_back(id), true; });
   };
   // Penalties keep the text from going round in a circle.
   const sampling greedy{.repetition_penalty = 1.5};
@@ -448,12 +467,15 @@ TEST_CASE("drafts of a trained MTP block are accepted, and the statistics say so
   const auto r = run(greedy, draft_choice::sampled, ids);
   auto s = m.new_sequence(100);
   sampler choose(greedy, c.vocab_size);
-  generate(m, s, std::span<const std::int32_t>(prompt), {.max_new = made}, choose, [&](std::int32_t id) { return plain.push_back(id), true; });
+  generate(m, s, std::span<const std::int32_t>(prompt), {.max_new = made}, choose,
+           [&](std::int32_t id) { return plain.push_back(id), true; });
   CHECK(ids == plain);
 
-  const auto sum = [](const std::vector<index>& v) { return std::accumulate(v.begin(), v.end(), index{0}); };
-  INFO("accepted " << r.drafts.accepted[0] << ' ' << r.drafts.accepted[1] << ' ' << r.drafts.accepted[2] << " of " << r.drafts.proposed[0]
-                   << " in " << r.drafts.calls << " calls");
+  const auto sum = [](const std::vector<index_t>& v) {
+    return std::accumulate(v.begin(), v.end(), index_t{0});
+  };
+  INFO("accepted " << r.drafts.accepted[0] << ' ' << r.drafts.accepted[1] << ' ' << r.drafts.accepted[2]
+                   << " of " << r.drafts.proposed[0] << " in " << r.drafts.calls << " calls");
   CHECK(r.tokens == made);
   CHECK(r.drafts.proposed[0] >= r.drafts.proposed[2]);
   CHECK((r.drafts.accepted[0] >= r.drafts.accepted[1] && r.drafts.accepted[1] >= r.drafts.accepted[2]));
@@ -471,7 +493,7 @@ TEST_CASE("drafts of a trained MTP block are accepted, and the statistics say so
 
 TEST_CASE("(1) nothing is drafted after a stop id: a constraint may allow nothing there", "[speculative]") {
   const random_model weights(tiny_config());
-  const index vocabulary = weights.c.vocab_size;
+  const index_t vocabulary = weights.c.vocab_size;
   transformer<official, E> m(weights.c, weights.weights);
   const ids_t prompt = random_ids(5, vocabulary, 4);
   constexpr std::int32_t end = 7;
@@ -497,14 +519,16 @@ TEST_CASE("(1) nothing is drafted after a stop id: a constraint may allow nothin
 
 TEST_CASE("generate_speculative refuses what it cannot do", "[speculative]") {
   const random_model weights(tiny_config());
-  const index vocabulary = weights.c.vocab_size;
+  const index_t vocabulary = weights.c.vocab_size;
   transformer<official, E> m(weights.c, weights.weights);
   const ids_t prompt = random_ids(5, vocabulary, 4);
   sampler choose({}, vocabulary);
   mtp_drafter<official, E> drafter(m, 4, 4);
   const auto go_on = [](std::int32_t) { return true; };
   auto s = m.new_sequence(16, 2);
-  const auto run = [&](index depth, index max_new) { generate_speculative(m, s, prompt, {.max_new = max_new}, choose, drafter, depth, go_on); };
+  const auto run = [&](index_t depth, index_t max_new) {
+    generate_speculative(m, s, prompt, {.max_new = max_new}, choose, drafter, depth, go_on);
+  };
   CHECK_THROWS_AS(run(0, 3), contract_violation);
   CHECK_THROWS_AS(run(3, 3), contract_violation);   // max_rewind 2
   CHECK_THROWS_AS(run(2, 13), contract_violation);  // 5 + 12 > 16

@@ -4,8 +4,8 @@
 #include <dsv4/cpu/cpu.hpp>
 
 #include "data.hpp"
-#include "dsv4/golden/micro.hpp"
-#include "dsv4/golden/recipe_checkpoint.hpp"
+#include "dsv4/golden/make/micro.hpp"
+#include "dsv4/golden/make/recipe_checkpoint.hpp"
 #include "golden_test.hpp"
 
 namespace dsv4_test {
@@ -21,7 +21,9 @@ std::vector<fs::path> shipped() {
   std::sort(out.begin(), out.end());
   return out;
 }
-bundle open_shipped(const std::string& name) { return bundle::open(test_data("bundles/" + name + ".v4gold")); }
+bundle open_shipped(const std::string& name) {
+  return bundle::open(test_data("bundles/" + name + ".v4gold"));
+}
 
 /// A bundle and the weights that its recipe makes.
 struct model_of {
@@ -43,7 +45,7 @@ struct model_of {
 };
 
 struct clamps {
-  index gate_above = 0, gate_below = 0, up = 0, values = 0;
+  index_t gate_above = 0, gate_below = 0, up = 0, values = 0;
 };
 /// How often the products that enter a routed SwiGLU are beyond its limit.
 clamps count_clamps(const model_of& m) {
@@ -57,14 +59,14 @@ clamps count_clamps(const model_of& m) {
     REQUIRE(norm);
     const auto rows = m.golden_bundle.read(*norm).as<bf16>();
     const auto& moe = m.weights().layers[static_cast<std::size_t>(t.layer)].ffn;
-    const index d = norm->shape[1], inner = m.golden_bundle.model().moe_intermediate_size;
+    const index_t d = norm->shape[1], inner = m.golden_bundle.model().moe_intermediate_size;
     tensor<bf16, 2> x(1, d), a(1, inner), u(1, inner);
-    for (index i = 0; i < t.elements(); ++i) {
+    for (index_t i = 0; i < t.elements(); ++i) {
       std::copy_n(rows.begin() + i / t.shape[1] * d, d, x.data());
       const auto& w = moe.experts[static_cast<std::size_t>(experts[i])];
       quantised_linear<official>(e, scratch, x.all(), w.w1, a.all());
       quantised_linear<official>(e, scratch, x.all(), w.w3, u.all());
-      for (index c = 0; c < inner; ++c) {
+      for (index_t c = 0; c < inner; ++c) {
         n.gate_above += a(0, c).decode() > limit, n.gate_below += a(0, c).decode() < -limit;
         n.up += std::fabs(u(0, c).decode()) > limit, ++n.values;
       }
@@ -77,19 +79,21 @@ template <execution E>
 void compare_micro(const bundle& stored, bool wide_too) {
   const auto now = golden::micro_suite<E>().run();
   REQUIRE(now.size() == stored.tensors().size());
-  index equal = 0;
+  index_t equal = 0;
   for (std::size_t i = 0; i < now.size(); ++i) {
     const tensor_entry& t = stored.tensors()[i];
     INFO(t.name);
     REQUIRE(t.name == "op." + now[i].op + "." + now[i].name);
-    const bool wide = t.carrier == dtype::f64;  // exp and log of another C library may differ in the last place
+    const bool wide =
+        t.carrier == dtype::f64;  // exp and log of another C library may differ in the last place
     const auto raw = stored.read(t);
     if (!wide) {
       CHECK(t.shape == now[i].shape);
-      CHECK((now[i].bytes.size() == t.bytes() && std::memcmp(now[i].bytes.data(), raw.bytes().data(), t.bytes()) == 0));
+      CHECK((now[i].bytes.size() == t.bytes() &&
+             std::memcmp(now[i].bytes.data(), raw.bytes().data(), t.bytes()) == 0));
       ++equal;
     } else if (wide_too) {
-      for (index k = 0; k < raw.size(); ++k) {
+      for (index_t k = 0; k < raw.size(); ++k) {
         const double found = golden::element(now[i].carrier, now[i].bytes.data(), k);
         CHECK(std::fabs(found - raw[k]) <= 1e-14 * std::max(1.0, std::fabs(raw[k])));
       }
@@ -112,10 +116,12 @@ TEST_CASE("the shipped bundles are what they say, and small") {
     for (const auto& f : fs::directory_iterator(p)) bytes += fs::file_size(f.path());
     const bundle b = bundle::open(p);
     CHECK(b.about().weights.kind == (p.stem() == "micro" ? "none" : "recipe"));
-    CHECK(std::all_of(b.about().equal_runs.begin(), b.about().equal_runs.end(), [](const auto& e) { return e.equal; }));
+    CHECK(std::all_of(b.about().equal_runs.begin(), b.about().equal_runs.end(),
+                      [](const auto& e) { return e.equal; }));
     std::size_t measured = 0, judged = 0;
     for (const tensor_entry& t : b.tensors())
-      if (p.stem() != "micro" && t.carrier != dtype::i32 && !t.is_margin()) ++judged, measured += t.noise.has_value();
+      if (p.stem() != "micro" && t.carrier != dtype::i32 && !t.is_margin())
+        ++judged, measured += t.noise.has_value();
     CHECK(measured == judged);
   }
   CHECK(bytes < 2'400'000);
@@ -135,10 +141,11 @@ TEST_CASE("the tiny model's bundle has every kind of call and layer") {
   CHECK(c.kind(2) == attention_kind::hca);
   // Every site, and single tokens that close entries of both ratios.
   std::set<std::string> sites;
-  index closed_csa = 0, closed_hca = 0;
+  index_t closed_csa = 0, closed_hca = 0;
   for (const tensor_entry& t : b.tensors()) {
     sites.insert(t.site);
-    if (t.call == golden::call_kind::decode && t.site == "attn.compressor.entry") (t.layer == 1 ? closed_csa : closed_hca) += t.rows();
+    if (t.call == golden::call_kind::decode && t.site == "attn.compressor.entry")
+      (t.layer == 1 ? closed_csa : closed_hca) += t.rows();
   }
   for (const auto& s : dsv4::sites) CHECK(sites.contains(std::string(s.name)));
   CHECK(closed_csa > 0);
@@ -154,30 +161,32 @@ TEST_CASE("operators: exec::ref and exec::cpu compute what is stored") {
 TEST_CASE("recipe weights: clamps, near-ties, asymmetry and full codes occur") {
   const model_of m("tiny");
   const clamps n = count_clamps(m);
-  INFO("of " << n.values << " products " << n.gate_above << " gates above, " << n.gate_below << " below, " << n.up << " ups beyond the limit");
+  INFO("of " << n.values << " products " << n.gate_above << " gates above, " << n.gate_below << " below, "
+             << n.up << " ups beyond the limit");
   CHECK(n.gate_above > 10);
   CHECK(n.gate_below > 10);
   CHECK(n.up > 10);
   CHECK(n.gate_above + n.gate_below + n.up < n.values / 2);  // and are not the rule
 
-  index near = 0, tied = 0, asymmetric = 0, tokens = 0;
+  index_t near = 0, tied = 0, asymmetric = 0, tokens = 0;
   m.each("ffn.gate.indices.margin", [&](const tensor_entry& t, const golden::tensor_data& v) {
-    for (index i = 0; i < t.rows(); ++i) near += v[3 * i] < 0.02;
+    for (index_t i = 0; i < t.rows(); ++i) near += v[3 * i] < 0.02;
   });
   m.each("attn.topk_idxs.margin", [&](const tensor_entry& t, const golden::tensor_data& v) {
-    for (index i = 0; i < t.rows(); ++i) tied += v[3 * i] == 0 || v[3 * i + 2] == 0;
+    for (index_t i = 0; i < t.rows(); ++i) tied += v[3 * i] == 0 || v[3 * i + 2] == 0;
   });
   m.each("hc_attn.comb", [&](const tensor_entry& t, const golden::tensor_data& v) {
-    for (index i = 0; i < t.rows(); ++i, ++tokens) asymmetric += std::fabs(v[16 * i + 1] - v[16 * i + 4]) > 0.1;  // comb[0][1] and [1][0]
+    for (index_t i = 0; i < t.rows(); ++i, ++tokens)
+      asymmetric += std::fabs(v[16 * i + 1] - v[16 * i + 4]) > 0.1;  // comb[0][1] and [1][0]
   });
-  INFO(near << " routings decided by less than 0.02, " << tied << " index choices with equal scores, " << asymmetric << " of " << tokens
-            << " combs far from symmetric");
+  INFO(near << " routings decided by less than 0.02, " << tied << " index choices with equal scores, "
+            << asymmetric << " of " << tokens << " combs far from symmetric");
   CHECK(near > 0);
   CHECK(tied > 0);
   CHECK(asymmetric > tokens / 4);
 
   // Scales are rounded up, so nothing is beyond the largest code; blocks do fill the top binade.
-  index top = 0, full = 0;
+  index_t top = 0, full = 0;
   exec::ref e;
   m.each("attn_norm", [&](const tensor_entry& t, const golden::tensor_data& v) {
     tensor<bf16, 2> x(t.shape[0], t.shape[1]);
@@ -186,7 +195,8 @@ TEST_CASE("recipe weights: clamps, near-ties, asymmetry and full codes occur") {
     tensor<float, 2> scale(t.shape[0], (t.shape[1] + fp8_tile - 1) / fp8_tile);
     act_quant(e, x.all(), code.all(), scale.all());
     constexpr unsigned top_binade = 0x78, largest = 0x7E;
-    for (const e4m3 c : code.all()) top += (c.bits & 0x7Fu) >= top_binade, full += (c.bits & 0x7Fu) == largest;
+    for (const e4m3 c : code.all())
+      top += (c.bits & 0x7Fu) >= top_binade, full += (c.bits & 0x7Fu) == largest;
   });
   INFO(top << " codes of 256 to 448, " << full << " of 448");
   CHECK(top > 0);

@@ -242,7 +242,7 @@ TEST_CASE("hostile and impossible manifests", "[golden]") {
       {"scope and site", tensor([](json& t) { t["name"] = "layers.0.attn.out"; })},
       {"key", tensor([](json& t) { t["key"] = "../../k"; })},
       {"listed in 'files'", tensor([](json& t) { t["file"] = "/etc/passwd"; })},
-      {"overflow", tensor([](json& t) { t["shape"] = {20, index{1} << 40, index{1} << 40}; t["axes"] = {"token", "a", "b"}; })},
+      {"overflow", tensor([](json& t) { t["shape"] = {20, index_t{1} << 40, index_t{1} << 40}; t["axes"] = {"token", "a", "b"}; })},
       {"shape", tensor([](json& t) { t["shape"][0] = -1; })},
       {"tokens", tensor([](json& t) { t["shape"][0] = 7; })},
       {"axes", tensor([](json& t) { t["axes"].push_back("more"); })},
@@ -284,7 +284,7 @@ TEST_CASE("hostile and impossible manifests", "[golden]") {
       {"I32 for a choice", [](json& j) { j["tensors"][find(j, "layers.1.ffn.gate.indices")]["carrier"] = "F32"; }},
       {"shape", [](json& j) {
          auto& t = j["tensors"][find(j, "layers.1.ffn.out")];
-         t["shape"][1] = index{1} << 40;
+         t["shape"][1] = index_t{1} << 40;
        }},
   };
   const json good = s.document();
@@ -343,17 +343,19 @@ TEST_CASE("whatever bytes change in a manifest, it is read or refused", "[golden
   const spoilt s;
   const std::string good = read_text(s.manifest());
   integers r{11};
-  index refused_ = 0;
-  constexpr index trials = 400;
-  for (index i = 0; i < trials; ++i) {
+  index_t refused_ = 0;
+  constexpr index_t trials = 400;
+  for (index_t i = 0; i < trials; ++i) {
     std::string t = good;
-    const index changes = 1 + r.below(3);
-    for (index k = 0; k < changes; ++k) {
-      const auto at = static_cast<std::size_t>(r.below(static_cast<index>(t.size())));
+    const index_t changes = 1 + r.below(3);
+    for (index_t k = 0; k < changes; ++k) {
+      const auto at = static_cast<std::size_t>(r.below(static_cast<index_t>(t.size())));
       switch (r.below(4)) {
         case 0: t[at] = static_cast<char>(r.below(256)); break;
         case 1: t.erase(at, static_cast<std::size_t>(1 + r.below(40))); break;
-        case 2: t.insert(at, t.substr(static_cast<std::size_t>(r.below(static_cast<index>(t.size()))), 20)); break;
+        case 2:
+          t.insert(at, t.substr(static_cast<std::size_t>(r.below(static_cast<index_t>(t.size()))), 20));
+          break;
         default: t.insert(at, "9999999999999"); break;
       }
     }
@@ -384,7 +386,8 @@ TEST_CASE("statistics do not depend on the pieces, and leave out what is not fin
   CHECK((whole.nan == 2 && whole.inf == 1));
   for (const std::size_t piece : {4u, 12u, 32u, 1000u}) {
     golden::stats_accumulator s;
-    for (std::size_t at = 0; at < raw.size(); at += piece) s.add(dtype::f32, raw.subspan(at, std::min(piece, raw.size() - at)));
+    for (std::size_t at = 0; at < raw.size(); at += piece)
+      s.add(dtype::f32, raw.subspan(at, std::min(piece, raw.size() - at)));
     CHECK(s.result() == whole);
   }
   const std::vector<float> none{std::numeric_limits<float>::infinity()};
@@ -394,11 +397,13 @@ TEST_CASE("statistics do not depend on the pieces, and leave out what is not fin
 
 TEST_CASE("names", "[golden]") {
   for (const char* good : {"layers.3.attn.q_rope", "a", "x-1.y"}) CHECK(golden::is_plain_name(good));
-  for (const char* bad : {"", ".", "..", "a..b", ".a", "a.", "a/b", "a\\b", "a b", "\xc3\xa9"}) CHECK(!golden::is_plain_name(bad));
+  for (const char* bad : {"", ".", "..", "a..b", ".a", "a.", "a/b", "a\\b", "a b", "\xc3\xa9"})
+    CHECK(!golden::is_plain_name(bad));
   CHECK(golden::parse_name("layers.3.attn.q_rope")->scope.number == 3);
   CHECK(golden::parse_name("mtp.0.head.logits")->id == site::logits);
   CHECK(golden::parse_name("mtp.0.head.norm")->scope.where == tap_scope::part::mtp_head);
-  for (const char* bad : {"layers.attn.q_rope", "layers.03.attn.q_rope", "layers.3.logits", "head.out", "layers.3.", "layers.99999999.out", "heads.norm", ""})
+  for (const char* bad : {"layers.attn.q_rope", "layers.03.attn.q_rope", "layers.3.logits", "head.out",
+                          "layers.3.", "layers.99999999.out", "heads.norm", ""})
     CHECK(!golden::parse_name(bad));
 }
 

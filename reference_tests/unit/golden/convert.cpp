@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Dumps of other engines become bundles: axes, calls, transforms, choices; what does not fit is refused.
-#include "dsv4/golden/convert.hpp"
+#include "dsv4/golden/convert/convert.hpp"
 
 #include <functional>
 
 #include "../io/io_test.hpp"
 #include "catch.hpp"
 #include "data.hpp"
-#include "dsv4/golden/check.hpp"
+#include "dsv4/golden/bundle/check.hpp"
 
 namespace dsv4_test {
 
@@ -16,10 +16,13 @@ using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-constexpr dsv4::index T = 10, D = 32, H = 4, hd = 16, W = 6;
+constexpr dsv4::index_t T = 10, D = 32, H = 4, hd = 16, W = 6;
 
 config small() {
-  return io::parse_config("config.json", nlohmann::json::parse(R"({"vocab_size":64,"hidden_size":32,"moe_intermediate_size":16,"num_hidden_layers":3,"num_hash_layers":1,
+  return io::parse_config(
+      "config.json",
+      nlohmann::json::parse(
+          R"({"vocab_size":64,"hidden_size":32,"moe_intermediate_size":16,"num_hidden_layers":3,"num_hash_layers":1,
     "num_attention_heads":4,"num_key_value_heads":1,"head_dim":16,"qk_rope_head_dim":8,"q_lora_rank":12,"o_groups":2,"o_lora_rank":5,"n_routed_experts":8,"n_shared_experts":1,
     "num_experts_per_tok":2,"scoring_func":"sqrtsoftplus","routed_scaling_factor":1.5,"swiglu_limit":7.0,"rms_norm_eps":1e-6,"hc_mult":4,"hc_sinkhorn_iters":20,"hc_eps":1e-6,
     "sliding_window":6,"index_n_heads":4,"index_head_dim":16,"index_topk":2,"max_position_embeddings":256,"rope_theta":10000.0,"compress_rope_theta":160000.0,
@@ -28,9 +31,9 @@ config small() {
 
 /// An array of the numbers 0, 1, 2, …, or of f(i).
 template <class V = float>
-std::vector<V> counting(dsv4::index n, const std::function<double(dsv4::index)>& f = {}) {
+std::vector<V> counting(dsv4::index_t n, const std::function<double(dsv4::index_t)>& f = {}) {
   std::vector<V> v;
-  for (dsv4::index i = 0; i < n; ++i) v.push_back(static_cast<V>(f ? f(i) : double(i)));
+  for (dsv4::index_t i = 0; i < n; ++i) v.push_back(static_cast<V>(f ? f(i) : double(i)));
   return v;
 }
 
@@ -41,15 +44,23 @@ struct workbench {
 
   workbench() { put<std::int32_t>("input_ids", {1, T}, counting<std::int32_t>(T)); }
   template <class V>
-  void put(const std::string& name, const std::vector<dsv4::index>& shape, const std::vector<V>& values) {
+  void put(const std::string& name, const std::vector<dsv4::index_t>& shape, const std::vector<V>& values) {
     const auto* p = reinterpret_cast<const std::byte*>(values.data());
-    file.add(name, std::is_same_v<V, std::int64_t> ? dtype::i64 : std::is_same_v<V, std::uint16_t> ? dtype::f16 : dtype_of<std::conditional_t<sizeof(V) == 2 || std::is_same_v<V, std::int64_t>, float, V>>, shape,
-             std::vector<std::byte>(p, p + values.size() * sizeof(V)));
+    file.add(name,
+             std::is_same_v<V, std::int64_t> ? dtype::i64
+             : std::is_same_v<V, std::uint16_t>
+                 ? dtype::f16
+                 : dtype_of<std::conditional_t<sizeof(V) == 2 || std::is_same_v<V, std::int64_t>, float, V>>,
+             shape, std::vector<std::byte>(p, p + values.size() * sizeof(V)));
   }
   golden::match_result matched(const std::string& rules, const std::filesystem::path& from = {}) {
     if (from.empty()) file.write(dir / "dump.safetensors");
     golden::dump d = golden::dump::open(from.empty() ? dir / "dump.safetensors" : from);
-    return golden::match(std::move(d), golden::name_map::parse("m.json", R"({"schema":"v4map/1","engine":"x","numerics":"float32","rules":[)" + rules + "]}"), c);
+    return golden::match(
+        std::move(d),
+        golden::name_map::parse(
+            "m.json", R"({"schema":"v4map/1","engine":"x","numerics":"float32","rules":[)" + rules + "]}"),
+        c);
   }
   golden::bundle converted(const std::string& rules, const std::filesystem::path& from = {}) {
     const auto m = matched(rules, from);
@@ -73,7 +84,8 @@ TEST_CASE("convert: axes are permuted, dropped, regrouped, sliced") {
   w.put("q", {1, H, T, hd}, counting(H * T * hd));
   w.put("o", {1, T, 2, 2 * hd}, counting(T * H * hd));
   w.put("fused", {T, 12 + hd}, counting(T * (12 + hd)));
-  const auto b = w.converted(R"({"match":"q","to":"layers.0.attn.q_norm","axes":["batch","head","token","channel"]},
+  const auto b =
+      w.converted(R"({"match":"q","to":"layers.0.attn.q_norm","axes":["batch","head","token","channel"]},
     {"match":"o","to":"layers.0.attn.o_derot","axes":["batch","token","group","rest"],"regroup":true},
     {"match":"fused","to":"layers.0.attn.qr","axes":["token","rank"],"slice":{"axis":"rank","from":0,"to":"q_lora_rank"},"also":true},
     {"match":"fused","to":"layers.0.attn.kv_norm","axes":["token","channel"],"slice":{"axis":"channel","from":"q_lora_rank","to":"end"}})");
@@ -81,9 +93,9 @@ TEST_CASE("convert: axes are permuted, dropped, regrouped, sliced") {
   CHECK(b.about().policy() == "float32");
   const auto read = [&](const char* name) { return b.read(*b.find(0, 0, name)); };
   const auto q = read("layers.0.attn.q_norm");
-  CHECK(q.entry().shape == std::vector<dsv4::index>{T, H, hd});
-  for (dsv4::index t = 0; t < T; ++t)
-    for (dsv4::index h = 0; h < H; ++h) CHECK(q[(t * H + h) * hd + 3] == (h * T + t) * hd + 3);
+  CHECK(q.entry().shape == std::vector<dsv4::index_t>{T, H, hd});
+  for (dsv4::index_t t = 0; t < T; ++t)
+    for (dsv4::index_t h = 0; h < H; ++h) CHECK(q[(t * H + h) * hd + 3] == (h * T + t) * hd + 3);
   CHECK(read("layers.0.attn.o_derot")[5 * H * hd + 7] == 5 * H * hd + 7);
   CHECK(read("layers.0.attn.qr")[12 * 3 + 11] == 3 * 28 + 11);
   CHECK(read("layers.0.attn.kv_norm")[hd * 3] == 3 * 28 + 12);
@@ -97,11 +109,14 @@ TEST_CASE("convert: transforms") {
   workbench w;
   // Channels 8…15 rotate; evens first, then odds.
   w.put("half", {T, H, hd}, counting(T * H * hd));
-  w.put("logits", {T, 8}, counting(T * 8, [](dsv4::index i) { return double(i) - 40; }));
+  w.put("logits", {T, 8}, counting(T * 8, [](dsv4::index_t i) { return double(i) - 40; }));
   w.put("weights", {T, 4}, counting(T * 4));
-  w.put<std::uint16_t>("norm", {T, D}, std::vector<std::uint16_t>(static_cast<std::size_t>(T * D), 0xC100));  // -2.5
-  w.put<std::int64_t>("picks", {1, T, 2}, counting<std::int64_t>(T * 2, [](dsv4::index i) { return i % 2 ? -1 : 0; }));
-  const auto b = w.converted(R"({"match":"half","to":"layers.0.attn.q_rope","layout":"half"},{"match":"logits","to":"layers.1.ffn.gate.scores","apply":"sqrt_softplus"},
+  w.put<std::uint16_t>("norm", {T, D},
+                       std::vector<std::uint16_t>(static_cast<std::size_t>(T * D), 0xC100));  // -2.5
+  w.put<std::int64_t>("picks", {1, T, 2},
+                      counting<std::int64_t>(T * 2, [](dsv4::index_t i) { return i % 2 ? -1 : 0; }));
+  const auto b = w.converted(
+      R"({"match":"half","to":"layers.0.attn.q_rope","layout":"half"},{"match":"logits","to":"layers.1.ffn.gate.scores","apply":"sqrt_softplus"},
     {"match":"weights","to":"layers.1.attn.indexer.weights","scale":{"index_head_dim":-0.5,"index_n_heads":-0.5}},
     {"match":"norm","to":"layers.1.ffn_norm"},{"match":"picks","to":"layers.1.attn.topk_idxs","apply":"picks"})");
   const auto read = [&](const char* name) { return b.read(*b.find(0, 0, name)).values(); };
@@ -112,7 +127,8 @@ TEST_CASE("convert: transforms") {
   CHECK(read("layers.1.ffn.gate.scores")[0] == Catch::Approx(std::sqrt(std::log1p(std::exp(-40.0)))));
   CHECK(read("layers.1.attn.indexer.weights")[8] == 1);  // 8 / 4 / 2
   CHECK(read("layers.1.ffn_norm")[5] == -2.5);           // F16 is widened
-  const auto slots = read("layers.1.attn.topk_idxs");    // the window's positions, then entries behind the tokens
+  const auto slots =
+      read("layers.1.attn.topk_idxs");  // the window's positions, then entries behind the tokens
   const double at7[] = {2, 3, 4, 5, 6, 7, T, -1}, at1[] = {0, 1, -1, -1, -1, -1, T, -1};
   for (std::size_t i = 0; i < 8; ++i) {
     CHECK(slots[7 * 8 + i] == at7[i]);
@@ -122,21 +138,24 @@ TEST_CASE("convert: transforms") {
 
 TEST_CASE("convert: rotation and Hadamard are taken back") {
   workbench w;
-  std::vector<float> plain = counting(T * H * hd, [](dsv4::index i) { return std::sin(double(i)); }), rotated = plain, mixed = plain;
+  std::vector<float> plain = counting(T * H * hd, [](dsv4::index_t i) { return std::sin(double(i)); }),
+                     rotated = plain, mixed = plain;
   exec::ref e;
   const auto frequencies = rotary_frequencies(w.c, 4);
   tensor<float, 2> cos(T, 4), sin(T, 4);
   const rotary_angles angles{cos.all(), sin.all()};
-  for (dsv4::index t = 0; t < T; ++t) angles.set(t, t, frequencies.all());
+  for (dsv4::index_t t = 0; t < T; ++t) angles.set(t, t, frequencies.all());
   rope(e, view<float, 3>(rotated.data(), T, H, hd), angles);
   hadamard(e, view<float, 2>(mixed.data(), T * H, hd));
   w.put("rotated", {T, H, hd}, rotated);
   w.put("mixed", {T, H, hd}, mixed);
-  const auto b = w.converted(R"({"match":"rotated","to":"layers.1.attn.q_norm","invert":"rope"},{"match":"mixed","to":"layers.1.attn.indexer.q","invert":"hadamard"})");
+  const auto b = w.converted(
+      R"({"match":"rotated","to":"layers.1.attn.q_norm","invert":"rope"},{"match":"mixed","to":"layers.1.attn.indexer.q","invert":"hadamard"})");
   for (const char* name : {"layers.1.attn.q_norm", "layers.1.attn.indexer.q"}) {
     const auto v = b.read(*b.find(0, 0, name)).values();
     double worst = 0;
-    for (std::size_t i = 0; i < plain.size(); ++i) worst = std::max(worst, std::fabs(v[i] - double(plain[i])));
+    for (std::size_t i = 0; i < plain.size(); ++i)
+      worst = std::max(worst, std::fabs(v[i] - double(plain[i])));
     INFO(name);
     CHECK(worst < 1e-6);
   }
@@ -151,8 +170,10 @@ TEST_CASE("convert: calls, entries, margins, sequences") {
   w.put("decode00007/entry", {1, 1, 2, hd}, counting(2 * hd));  // the whole cache
   w.put("chunk00008/entry", {1, 1, 2, hd}, counting(2 * hd));   // none closes
   w.put("prefill/biased", {7, 8}, counting(7 * 8));
-  w.put<std::int32_t>("prefill/indices", {7, 2}, counting<std::int32_t>(14, [](dsv4::index i) { return i % 2 ? 6 : 7; }));
-  const auto b = w.converted(R"({"match":"out","to":"layers.1.out"},{"match":"entry","to":"layers.1.attn.compressor.entry","axes":["batch","one","entry","channel"],"take":"last"},
+  w.put<std::int32_t>("prefill/indices", {7, 2},
+                      counting<std::int32_t>(14, [](dsv4::index_t i) { return i % 2 ? 6 : 7; }));
+  const auto b = w.converted(
+      R"({"match":"out","to":"layers.1.out"},{"match":"entry","to":"layers.1.attn.compressor.entry","axes":["batch","one","entry","channel"],"take":"last"},
     {"match":"biased","to":"layers.1.ffn.gate.biased"},{"match":"indices","to":"layers.1.ffn.gate.indices"})");
   REQUIRE(b.about().calls.size() == 3);
   using kind = golden::call_kind;
@@ -177,30 +198,37 @@ TEST_CASE("convert: npy, npz names and raw files in a directory") {
   };
   raw("run_1_Qcur-1_pos0.bin", counting(8 * H * hd));
   raw("run_1_Qcur-1_pos8.bin", counting(H * hd));
-  raw("run_1_ffn_moe_topk-1_pos0.i32", counting<std::int32_t>(16, [](dsv4::index i) { return i % 8; }));
+  raw("run_1_ffn_moe_topk-1_pos0.i32", counting<std::int32_t>(16, [](dsv4::index_t i) { return i % 8; }));
   raw("run_1_KVcur_1_9.bin", counting(hd));
-  const auto b = w.converted(R"-({"match":"(?:.*_)?Qcur-(\\d+)","to":"layers.$1.attn.q_rope"},{"match":"(?:.*_)?ffn_moe_topk-(\\d+)","to":"layers.$1.ffn.gate.indices"},
-    {"match":"(?:.*_)?KVcur-(\\d+)","to":"layers.$1.attn.kv"})-", folder);
+  const auto b = w.converted(
+      R"-({"match":"(?:.*_)?Qcur-(\\d+)","to":"layers.$1.attn.q_rope"},{"match":"(?:.*_)?ffn_moe_topk-(\\d+)","to":"layers.$1.ffn.gate.indices"},
+    {"match":"(?:.*_)?KVcur-(\\d+)","to":"layers.$1.attn.kv"})-",
+      folder);
   CHECK(b.about().calls.size() == 3);
-  CHECK(b.find(0, 0, "layers.1.attn.q_rope")->shape == std::vector<dsv4::index>{8, H, hd});
+  CHECK(b.find(0, 0, "layers.1.attn.q_rope")->shape == std::vector<dsv4::index_t>{8, H, hd});
   CHECK(b.find(1, 0, "layers.1.attn.q_rope")->from == 8);
   CHECK(b.find(2, 0, "layers.1.attn.kv")->from == 9);
   CHECK(b.find(0, 0, "layers.1.ffn.gate.indices")->carrier == dtype::i32);
   raw("nonsense.bin", counting(4));
-  CHECK_THAT(message<format_error>([&] { golden::dump::open(folder); }), ContainsSubstring("nonsense.bin: a raw dump is named"));
-  CHECK_THAT(message<golden::missing_input>([&] { golden::dump::open(w.dir / "nothing"); }), ContainsSubstring("no such file"));
+  CHECK_THAT(message<format_error>([&] { golden::dump::open(folder); }),
+             ContainsSubstring("nonsense.bin: a raw dump is named"));
+  CHECK_THAT(message<golden::missing_input>([&] { golden::dump::open(w.dir / "nothing"); }),
+             ContainsSubstring("no such file"));
 }
 
 TEST_CASE("convert: what does not fit is refused with its shape") {
-  const char* rule = R"({"match":"x","to":"layers.0.attn.q_norm"},{"match":"y","to":"layers.0.attn_norm"},{"match":"i","to":"layers.0.ffn.gate.indices"})";
-  const auto with = [&](const std::string& name, const std::vector<dsv4::index>& shape, auto value) {
+  const char* rule =
+      R"({"match":"x","to":"layers.0.attn.q_norm"},{"match":"y","to":"layers.0.attn_norm"},{"match":"i","to":"layers.0.ffn.gate.indices"})";
+  const auto with = [&](const std::string& name, const std::vector<dsv4::index_t>& shape, auto value) {
     workbench w;
-    dsv4::index n = 1;
+    dsv4::index_t n = 1;
     for (const auto s : shape) n *= s;
     w.put(name, shape, std::vector<decltype(value)>(static_cast<std::size_t>(n), value));
     return w.refused(rule);
   };
-  CHECK_THAT(with("x", {T, hd, H}, 1.0f), ContainsSubstring("array 'x' of shape [10, 16, 4] cannot be layers.0.attn.q_norm: expected [token, head 4, channel 16]"));
+  CHECK_THAT(with("x", {T, hd, H}, 1.0f),
+             ContainsSubstring("array 'x' of shape [10, 16, 4] cannot be layers.0.attn.q_norm: expected "
+                               "[token, head 4, channel 16]"));
   CHECK_THAT(with("x", {T, H * hd}, 1.0f), ContainsSubstring("expected the axes [token, head, channel]"));
   CHECK_THAT(with("x", {2, T, H, hd}, 1.0f), ContainsSubstring("1 sequences along batch"));
   CHECK_THAT(with("y", {T + 1, D}, 1.0f), ContainsSubstring("only 10 ids are left"));
@@ -213,32 +241,46 @@ TEST_CASE("convert: what does not fit is refused with its shape") {
   {
     workbench w;
     w.put("x", {T, H, hd}, counting(T * H * hd));
-    CHECK_THAT(w.refused(R"({"match":"x","to":"layers.7.attn.q_norm"})"), ContainsSubstring("which this model does not have"));
+    CHECK_THAT(w.refused(R"({"match":"x","to":"layers.7.attn.q_norm"})"),
+               ContainsSubstring("which this model does not have"));
   }
   {
     workbench w;
     w.put("x", {T, H, hd}, counting(T * H * hd));
-    CHECK_THAT(w.refused(R"({"match":"x","to":"layers.0.attn.q_norm","slice":{"axis":"channel","from":4,"to":99},"axes":["token","head","channel"]})"), ContainsSubstring("the rule slices it"));
+    CHECK_THAT(
+        w.refused(
+            R"({"match":"x","to":"layers.0.attn.q_norm","slice":{"axis":"channel","from":4,"to":99},"axes":["token","head","channel"]})"),
+        ContainsSubstring("the rule slices it"));
   }
   workbench w;  // an optional rule leaves out instead
   w.put("x", {3, H, hd}, counting(3 * H * hd));
   w.put("y", {T, D}, counting(T * D));
-  CHECK(w.converted(R"({"match":"x","to":"layers.0.attn.q_norm","optional":true},{"match":"y","to":"layers.0.attn_norm"})").tensors().size() == 1);
+  CHECK(
+      w.converted(
+           R"({"match":"x","to":"layers.0.attn.q_norm","optional":true},{"match":"y","to":"layers.0.attn_norm"})")
+          .tensors()
+          .size() == 1);
 }
 
 TEST_CASE("convert: names, as hostile as they come, are keys only") {
   workbench w;
-  for (const std::string name : {"../../etc/passwd", "/abs", "prefill/../x", "decode99999999999999999999/x", "x#99999999999999999999", "a\nb", "#", "/"}) w.put(name, {1}, counting(1));
+  for (const std::string name : {"../../etc/passwd", "/abs", "prefill/../x", "decode99999999999999999999/x",
+                                 "x#99999999999999999999", "a\nb", "#", "/"})
+    w.put(name, {1}, counting(1));
   w.put("y", {T, D}, counting(T * D));
   const auto m = w.matched(R"({"match":"y","to":"layers.0.attn_norm"})");
   CHECK(m.unmapped.size() == 8);
   CHECK(m.values == 1);
-  CHECK(std::find(m.sites_missing.begin(), m.sites_missing.end(), "layers.0.attn.qr") != m.sites_missing.end());
-  CHECK(std::find(m.sites_missing.begin(), m.sites_missing.end(), "layers.0.attn_norm") == m.sites_missing.end());
+  CHECK(std::find(m.sites_missing.begin(), m.sites_missing.end(), "layers.0.attn.qr") !=
+        m.sites_missing.end());
+  CHECK(std::find(m.sites_missing.begin(), m.sites_missing.end(), "layers.0.attn_norm") ==
+        m.sites_missing.end());
 }
 
 TEST_CASE("convert: the goldens of the released code and of transformers become bundles") {
-  for (const auto& [folder, taps, map] : {std::tuple{"official/flash-mini", "taps.safetensors.zst", "dsv4"}, std::tuple{"transformers/seed0", "taps.safetensors.zst", "transformers"}}) {
+  for (const auto& [folder, taps, map] :
+       {std::tuple{"official/flash-mini", "taps.safetensors.zst", "dsv4"},
+        std::tuple{"transformers/seed0", "taps.safetensors.zst", "transformers"}}) {
     const auto from = ::golden(folder);
     if (!from || !std::filesystem::exists(*from / taps)) continue;
     INFO(folder);
@@ -246,7 +288,9 @@ TEST_CASE("convert: the goldens of the released code and of transformers become 
     const config c = io::read_config(*from);
     golden::dump source = golden::dump::open(*from / taps);
     const auto ids = golden::ids_of(source, c);
-    const auto m = golden::match(std::move(source), golden::name_map::find(map, {std::filesystem::path(DSV4_SOURCE_DIR) / "docs/maps"}), c);
+    const auto m =
+        golden::match(std::move(source),
+                      golden::name_map::find(map, {std::filesystem::path(DSV4_SOURCE_DIR) / "docs/maps"}), c);
     CHECK(m.unmapped.empty());
     golden::manifest about;
     about.name = "golden", about.created_by = {{"program", "unit test"}};

@@ -8,10 +8,10 @@
 #include <unistd.h>
 
 #include "catch.hpp"
-#include "dsv4/golden/check.hpp"
-#include "dsv4/golden/graft.hpp"
-#include "dsv4/golden/ladder.hpp"
-#include "dsv4/golden/record.hpp"
+#include "dsv4/golden/bundle/check.hpp"
+#include "dsv4/golden/make/graft.hpp"
+#include "dsv4/golden/make/ladder.hpp"
+#include "dsv4/golden/make/record.hpp"
 #include "random_model.hpp"
 
 namespace dsv4_test {
@@ -37,7 +37,9 @@ inline std::string read_text(const fs::path& p) {
   text << std::ifstream(p, std::ios::binary).rdbuf();
   return text.str();
 }
-inline void write_text(const fs::path& p, const std::string& text) { std::ofstream(p, std::ios::binary) << text; }
+inline void write_text(const fs::path& p, const std::string& text) {
+  std::ofstream(p, std::ios::binary) << text;
+}
 
 inline golden::manifest about_of(const config& c, bool official_policy = true) {
   golden::manifest m;
@@ -51,8 +53,8 @@ inline golden::manifest about_of(const config& c, bool official_policy = true) {
 
 /// One random model, recorded.
 template <numerics_policy P = official, execution E = exec::ref>
-fs::path record_random(const random_model& m, const fs::path& to, golden::run_plan plan = {}, golden::writer_options options = {},
-                       golden::record_options what = {}) {
+fs::path record_random(const random_model& m, const fs::path& to, golden::run_plan plan = {},
+                       golden::writer_options options = {}, golden::record_options what = {}) {
   if (plan.ids.empty()) plan = {{random_ids(40, m.c.vocab_size, 5)}, 6, {}, true};
   golden::bundle_writer w(to, about_of(m.c, std::is_same_v<P, official>), options);
   golden::record<P, E>(m.c, m.weights, plan, w, what);
@@ -63,7 +65,7 @@ fs::path record_random(const random_model& m, const fs::path& to, golden::run_pl
 /// The bundle's ids, one list per sequence.
 inline std::vector<std::vector<std::int32_t>> ids_of(const golden::bundle& b) {
   std::vector<std::vector<std::int32_t>> ids;
-  for (index s = 0; s < b.sequences(); ++s) ids.push_back(b.ids(s));
+  for (index_t s = 0; s < b.sequences(); ++s) ids.push_back(b.ids(s));
   return ids;
 }
 

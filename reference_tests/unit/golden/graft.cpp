@@ -23,7 +23,8 @@ struct keep {
 };
 
 template <class Sink, class E = exec::ref>
-void again(const random_model& m, const bundle& b, Sink& sink, std::function<void(const golden::call_info&)> begin, E e = {}) {
+void again(const random_model& m, const bundle& b, Sink& sink,
+           std::function<void(const golden::call_info&)> begin, E e = {}) {
   golden::run_calls<official, E>(m.c, m.weights, b.about().calls, ids_of(b), sink, begin, e);
 }
 
@@ -45,7 +46,9 @@ TEST_CASE("a graft of attn.topk_idxs is what the attention attends to", "[golden
   const auto b = bundle::open(record_random(m, dir / "b"));
   const auto run = [&](auto change, const std::string& name) {
     keep k;
-    golden::callback_sink graft{[&](const tap_event& e) { if (e.name() == name) change(e); }};
+    golden::callback_sink graft{[&](const tap_event& e) {
+      if (e.name() == name) change(e);
+    }};
     golden::fan_out both(graft, k);
     again(m, b, both, [](const golden::call_info&) {});
     return k.values;
@@ -54,35 +57,41 @@ TEST_CASE("a graft of attn.topk_idxs is what the attention attends to", "[golden
     const std::string name = std::string(layer) + "attn.topk_idxs", o = std::string(layer) + "attn.o";
     const auto plain = run([](const tap_event&) {}, name);
     // The last query of the prefill loses one of its entries.
-    const auto other = run([&](const tap_event& e) {
-      if (e.start != 0) return;
-      const index width = e.shape[1], last = (e.tokens - 1) * width;
-      for (index i = m.c.sliding_window; i < width; ++i)
-        if (auto& x = e.values<std::int32_t>()[static_cast<std::size_t>(last + i)]; x >= 0) {
-          x = -1;
-          return;
-        }
-    }, name);
+    const auto other = run(
+        [&](const tap_event& e) {
+          if (e.start != 0) return;
+          const index_t width = e.shape[1], last = (e.tokens - 1) * width;
+          for (index_t i = m.c.sliding_window; i < width; ++i)
+            if (auto& x = e.values<std::int32_t>()[static_cast<std::size_t>(last + i)]; x >= 0) {
+              x = -1;
+              return;
+            }
+        },
+        name);
     const auto &x = plain.at(o + "@0"), &y = other.at(o + "@0");
     const std::size_t row = x.size() / 34;
     CHECK(std::equal(x.begin(), x.end() - static_cast<std::ptrdiff_t>(row), y.begin()));  // earlier queries
-    CHECK(!std::equal(x.end() - static_cast<std::ptrdiff_t>(row), x.end(), y.end() - static_cast<std::ptrdiff_t>(row)));
+    CHECK(!std::equal(x.end() - static_cast<std::ptrdiff_t>(row), x.end(),
+                      y.end() - static_cast<std::ptrdiff_t>(row)));
     CHECK(plain.at("layers.0.out@0") == other.at("layers.0.out@0"));
     // Decode steps too: entries from W on.
-    const auto later = run([&](const tap_event& e) {
-      if (e.start == 38) e.values<std::int32_t>()[static_cast<std::size_t>(m.c.sliding_window)] = -1;
-    }, name);
+    const auto later = run(
+        [&](const tap_event& e) {
+          if (e.start == 38) e.values<std::int32_t>()[static_cast<std::size_t>(m.c.sliding_window)] = -1;
+        },
+        name);
     CHECK(plain.at(o + "@38") != later.at(o + "@38"));
     CHECK(plain.at(o + "@37") == later.at(o + "@37"));
     // What cannot be is refused, not read.
-    const auto wrong = [&](index column, std::int32_t value) {
+    const auto wrong = [&](index_t column, std::int32_t value) {
       return [=](const tap_event& e) {
-        if (e.start == 0) e.values<std::int32_t>()[static_cast<std::size_t>((e.tokens - 1) * e.shape[1] + column)] = value;
+        if (e.start == 0)
+          e.values<std::int32_t>()[static_cast<std::size_t>((e.tokens - 1) * e.shape[1] + column)] = value;
       };
     };
     CHECK_THROWS_AS(run(wrong(m.c.sliding_window, 1 << 20), name), contract_violation);
     CHECK_THROWS_AS(run(wrong(m.c.sliding_window, 3), name), contract_violation);  // a position, no entry
-    CHECK_THROWS_AS(run(wrong(0, 1), name), contract_violation);                   // the window is not a choice
+    CHECK_THROWS_AS(run(wrong(0, 1), name), contract_violation);  // the window is not a choice
   }
 }
 
@@ -135,7 +144,8 @@ TEST_CASE("forced top-k and teacher forcing", "[golden][taps]") {
   {
     // One faulty operator of the SAME model under teacher forcing: only what it computes differs.
     random_model bent(tiny_config());
-    for (index i = 0; i < bent.weights.layers[1].attn.kv_norm.extent(0); ++i) bent.weights.layers[1].attn.kv_norm[i] *= 2;
+    for (index_t i = 0; i < bent.weights.layers[1].attn.kv_norm.extent(0); ++i)
+      bent.weights.layers[1].attn.kv_norm[i] *= 2;
     std::set<std::string> differing;
     struct judge final : golden::comparison {
       std::set<std::string>& names;
@@ -160,9 +170,10 @@ TEST_CASE("the ladder crosses every boundary, and says what a cap leaves out", "
   CHECK(l.tokens > 2 * 16 + 1);
   CHECK(l.tokens > c.index_topk * 4 + 4);
   CHECK(l.tokens < 80);
-  const auto in_decode = [&](index p) { return p >= l.tokens - l.decode && p < l.tokens; };
+  const auto in_decode = [&](index_t p) { return p >= l.tokens - l.decode && p < l.tokens; };
   CHECK(in_decode((l.tokens - 1) / 16 * 16 - 1));  // the step that closes the last HCA block
-  for (const index p : {1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33}) CHECK(std::count(l.positions.begin(), l.positions.end(), p) == 1);
+  for (const index_t p : {1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33})
+    CHECK(std::count(l.positions.begin(), l.positions.end(), p) == 1);
 
   c.sliding_window = 128, c.compress_ratios = {0, 4, 128, 4, 0}, c.index_topk = 512;
   c.max_position_embeddings = 1 << 20;

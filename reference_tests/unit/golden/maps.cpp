@@ -4,7 +4,7 @@
 
 #include "../io/io_test.hpp"
 #include "catch.hpp"
-#include "dsv4/golden/name_map.hpp"
+#include "dsv4/golden/convert/name_map.hpp"
 
 namespace dsv4_test {
 
@@ -15,9 +15,10 @@ namespace {
 
 const std::filesystem::path maps = std::filesystem::path(DSV4_SOURCE_DIR) / "docs/maps";
 
-std::string target(const golden::name_map& m, const std::string& name, dsv4::index occurrence = 0) {
+std::string target(const golden::name_map& m, const std::string& name, dsv4::index_t occurrence = 0) {
   std::string out;
-  for (const auto& h : m.look_up(name, occurrence)) out += (out.empty() ? "" : " ") + h.target.scope.prefix() + std::string(info(h.target.id).name);
+  for (const auto& h : m.look_up(name, occurrence))
+    out += (out.empty() ? "" : " ") + h.target.scope.prefix() + std::string(info(h.target.id).name);
   return out;
 }
 golden::name_map with_rule(const std::string& rule) {
@@ -28,7 +29,9 @@ std::string refused(const std::string& text) {
   CHECK_THAT(what, ContainsSubstring("m.json"));
   return what;
 }
-std::string refused_rule(const std::string& rule) { return refused(R"({"schema":"v4map/1","engine":"x","rules":[)" + rule + "]}"); }
+std::string refused_rule(const std::string& rule) {
+  return refused(R"({"schema":"v4map/1","engine":"x","rules":[)" + rule + "]}");
+}
 
 }  // namespace
 
@@ -40,8 +43,10 @@ TEST_CASE("maps: all shipped ones are valid; names are found") {
     ++count;
   }
   CHECK(count >= 6);
-  CHECK_THAT(message<format_error>([] { golden::name_map::find("nothing", {maps}); }), ContainsSubstring("transformers"));
-  CHECK_THAT(message<format_error>([] { golden::name_map::find("../maps/ds4", {maps}); }), ContainsSubstring("neither a file nor"));
+  CHECK_THAT(message<format_error>([] { golden::name_map::find("nothing", {maps}); }),
+             ContainsSubstring("transformers"));
+  CHECK_THAT(message<format_error>([] { golden::name_map::find("../maps/ds4", {maps}); }),
+             ContainsSubstring("neither a file nor"));
 }
 
 TEST_CASE("maps: transformers") {
@@ -50,7 +55,8 @@ TEST_CASE("maps: transformers") {
   CHECK(target(m, "model.layers.12") == "layers.12.out");
   CHECK(target(m, "model.layers.0.attn_hc.1") == "layers.0.hc_attn.comb");
   CHECK(target(m, "model.layers.0.ffn_hc.in.0") == "layers.0.mid");
-  CHECK(target(m, "model.layers.2.self_attn.compressor.indexer.kv_norm") == "layers.2.attn.indexer.compressor.norm");
+  CHECK(target(m, "model.layers.2.self_attn.compressor.indexer.kv_norm") ==
+        "layers.2.attn.indexer.compressor.norm");
   CHECK(target(m, "lm_head") == "head.logits");
   CHECK(target(m, "model.layers.2.self_attn.q_b_proj").empty());
   CHECK(m.ignores("model.layers.2.self_attn.q_b_proj"));
@@ -87,22 +93,31 @@ TEST_CASE("maps: no pattern takes forever") {
   // By backtracking these are 2^500 steps.
   for (const std::string pattern : {"(a|a)*b", "(a*)*b", "(a+)+$b", "(a|aa)+b", "((a*)*)*b"}) {
     INFO(pattern);
-    const auto m = golden::name_map::parse("m.json", R"({"schema":"v4map/1","engine":"x","rules":[{"match":")" + pattern + R"(","to":"head.norm"}]})");
+    const auto m =
+        golden::name_map::parse("m.json", R"({"schema":"v4map/1","engine":"x","rules":[{"match":")" +
+                                              pattern + R"(","to":"head.norm"}]})");
     CHECK(target(m, std::string(500, 'a')).empty());
   }
   // Repetitions of repetitions are bounded by the library itself.
-  CHECK_THAT(refused_rule(R"({"match":"((a{1000}){1000}){1000}","to":"head.norm"})"), ContainsSubstring("not a regular expression"));
+  CHECK_THAT(refused_rule(R"({"match":"((a{1000}){1000}){1000}","to":"head.norm"})"),
+             ContainsSubstring("not a regular expression"));
 }
 
 TEST_CASE("maps: what a rule may say, and what not") {
-  const golden::map_rule r = with_rule(R"({"match":"a","to":"head.norm","axes":["batch","token","channel"],"slice":{"axis":"channel","from":0,"to":"hidden_size"},"occurrence":2,
-      "layout":"half","scale":{"head_dim":-0.5},"dtype":"F64","invert":"rope","also":true,"regroup":true,"take":"last","permute":[1,0],"note":"x"})").rules().at(0);
+  const golden::map_rule r =
+      with_rule(
+          R"({"match":"a","to":"head.norm","axes":["batch","token","channel"],"slice":{"axis":"channel","from":0,"to":"hidden_size"},"occurrence":2,
+      "layout":"half","scale":{"head_dim":-0.5},"dtype":"F64","invert":"rope","also":true,"regroup":true,"take":"last","permute":[1,0],"note":"x"})")
+          .rules()
+          .at(0);
   CHECK(r.half_layout);
   CHECK(r.occurrence == 2);
   CHECK(r.type == dtype::f64);
   CHECK(r.slice_to.field == "hidden_size");
   // "also": one array, two sites.
-  const auto two = golden::name_map::parse("m.json", R"({"schema":"v4map/1","engine":"x","rules":[{"match":"a","to":"head.norm","also":true},{"match":"a","to":"head.logits"},{"match":"a","to":"head.hc_head.y"}]})");
+  const auto two = golden::name_map::parse(
+      "m.json",
+      R"({"schema":"v4map/1","engine":"x","rules":[{"match":"a","to":"head.norm","also":true},{"match":"a","to":"head.logits"},{"match":"a","to":"head.hc_head.y"}]})");
   CHECK(target(two, "a") == "head.norm head.logits");
 
   CHECK_THAT(refused("["), ContainsSubstring("not valid JSON"));
@@ -111,15 +126,22 @@ TEST_CASE("maps: what a rule may say, and what not") {
   CHECK_THAT(refused(R"({"schema":"v4map/1","engine":3,"rules":[]})"), ContainsSubstring("v4map/1"));
   CHECK_THAT(refused(std::string(100, '[')), ContainsSubstring("levels deep"));
   CHECK_THAT(refused_rule(R"({"to":"head.norm"})"), ContainsSubstring("match"));
-  CHECK_THAT(refused_rule(R"-({"match":"(","to":"head.norm"})-"), ContainsSubstring("not a regular expression"));
-  CHECK_THAT(refused_rule(R"({"match":"a","to":"x","layout":"third"})"), ContainsSubstring("expected interleaved, half"));
+  CHECK_THAT(refused_rule(R"-({"match":"(","to":"head.norm"})-"),
+             ContainsSubstring("not a regular expression"));
+  CHECK_THAT(refused_rule(R"({"match":"a","to":"x","layout":"third"})"),
+             ContainsSubstring("expected interleaved, half"));
   CHECK_THAT(refused_rule(R"({"match":"a","to":"x","permute":[0,0]})"), ContainsSubstring("every axis once"));
-  CHECK_THAT(refused_rule(R"({"match":"a","to":"x","slice":{"axis":"a","from":-1,"to":2}})"), ContainsSubstring("slice"));
+  CHECK_THAT(refused_rule(R"({"match":"a","to":"x","slice":{"axis":"a","from":-1,"to":2}})"),
+             ContainsSubstring("slice"));
   CHECK_THAT(refused_rule(R"({"match":"a","to":"x","occurrence":-1})"), ContainsSubstring("a number from 0"));
-  CHECK_THAT(refused_rule(R"({"match":"a","to":"x","scale":{"nothing":1}})"), ContainsSubstring("sizes of the configuration"));
+  CHECK_THAT(refused_rule(R"({"match":"a","to":"x","scale":{"nothing":1}})"),
+             ContainsSubstring("sizes of the configuration"));
   CHECK_THAT(refused_rule(R"({"match":"a","to":"x","speling":1})"), ContainsSubstring("'speling'"));
-  CHECK_THAT(refused_rule("{\"match\":\"" + std::string(1000, 'a') + "\",\"to\":\"x\"}"), ContainsSubstring("1000 characters"));
-  CHECK_THAT(message<format_error>([] { with_rule(R"-({"match":"(.*)","to":"../$1"})-").look_up("../../etc/passwd"); }), ContainsSubstring("which is no site"));
+  CHECK_THAT(refused_rule("{\"match\":\"" + std::string(1000, 'a') + "\",\"to\":\"x\"}"),
+             ContainsSubstring("1000 characters"));
+  CHECK_THAT(message<format_error>(
+                 [] { with_rule(R"-({"match":"(.*)","to":"../$1"})-").look_up("../../etc/passwd"); }),
+             ContainsSubstring("which is no site"));
 }
 
 }  // namespace dsv4_test

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Measured noise: what correct executions with other sums differ by, operator by operator.
+#include "dsv4/golden/make/noise.hpp"
 #include "dsv4/cpu/cpu.hpp"
-#include "dsv4/golden/noise.hpp"
 #include "golden_test.hpp"
 
 namespace dsv4_test {
@@ -37,7 +37,7 @@ TEST_CASE("noise of float sums is small, and grows with neither depth nor length
   const auto b = bundle::open(record_random(m, dir / "b"));
   const auto one = golden::measure_noise<official, exec::cpu_fast>(b, m.weights, 1);
   const auto three = golden::measure_noise<official, exec::cpu_fast>(b, m.weights, 3);
-  index measured = 0, more = 0;
+  index_t measured = 0, more = 0;
   for (std::size_t i = 0; i < three.size(); ++i) {
     if (!three[i].noise) continue;
     INFO(three[i].name << " step " << three[i].step << ": " << three[i].noise->relL2);

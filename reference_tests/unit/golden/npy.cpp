@@ -21,7 +21,8 @@ std::string bytes_of(T v) {
 
 /// A version 1 file, right or wrong.
 std::string npy_bytes(const std::string& header, const std::string& data) {
-  return "\x93NUMPY" + std::string("\1\0", 2) + bytes_of(static_cast<std::uint16_t>(header.size())) + header + data;
+  return "\x93NUMPY" + std::string("\1\0", 2) + bytes_of(static_cast<std::uint16_t>(header.size())) + header +
+         data;
 }
 std::string header(const std::string& descr, const std::string& shape, const std::string& order = "False") {
   return "{'descr': '" + descr + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }          \n";
@@ -33,22 +34,29 @@ struct zip_member {
   bool zip64 = true;  ///< as numpy.savez: sizes of the local header in its extra field
 };
 /// A zip of stored members; `spoil` may change the directory's bytes.
-std::string zip_bytes(const std::vector<zip_member>& members, const std::function<void(std::string&)>& spoil = {}) {
+std::string zip_bytes(const std::vector<zip_member>& members,
+                      const std::function<void(std::string&)>& spoil = {}) {
   std::string out, directory;
   for (const auto& m : members) {
     const auto at = static_cast<std::uint32_t>(out.size()), size = static_cast<std::uint32_t>(m.data.size());
-    const std::uint32_t crc = io::detail::crc32(reinterpret_cast<const std::byte*>(m.data.data()), m.data.size());
-    const std::string extra = m.zip64 ? bytes_of<std::uint16_t>(1) + bytes_of<std::uint16_t>(16) + bytes_of<std::uint64_t>(size) + bytes_of<std::uint64_t>(size) : "";
+    const std::uint32_t crc =
+        io::detail::crc32(reinterpret_cast<const std::byte*>(m.data.data()), m.data.size());
+    const std::string extra = m.zip64 ? bytes_of<std::uint16_t>(1) + bytes_of<std::uint16_t>(16) +
+                                            bytes_of<std::uint64_t>(size) + bytes_of<std::uint64_t>(size)
+                                      : "";
     const auto half = [](unsigned v) { return bytes_of(static_cast<std::uint16_t>(v)); };
     const std::string names = half(static_cast<unsigned>(m.name.size()));
-    out += "PK\3\4" + half(45) + half(0) + half(m.method) + bytes_of<std::uint32_t>(0) + bytes_of(crc) + bytes_of(m.zip64 ? ~0u : size) + bytes_of(m.zip64 ? ~0u : size) + names +
+    out += "PK\3\4" + half(45) + half(0) + half(m.method) + bytes_of<std::uint32_t>(0) + bytes_of(crc) +
+           bytes_of(m.zip64 ? ~0u : size) + bytes_of(m.zip64 ? ~0u : size) + names +
            half(static_cast<unsigned>(extra.size())) + m.name + extra + m.data;
-    directory += "PK\1\2" + half(45) + half(45) + half(0) + half(m.method) + bytes_of<std::uint32_t>(0) + bytes_of(crc) + bytes_of(size) + bytes_of(size) + names + half(0) + half(0) + half(0) +
+    directory += "PK\1\2" + half(45) + half(45) + half(0) + half(m.method) + bytes_of<std::uint32_t>(0) +
+                 bytes_of(crc) + bytes_of(size) + bytes_of(size) + names + half(0) + half(0) + half(0) +
                  half(0) + bytes_of<std::uint32_t>(0) + bytes_of(at) + m.name;
   }
   if (spoil) spoil(directory);
   const auto count = static_cast<std::uint16_t>(members.size());
-  return out + directory + "PK\5\6" + std::string(4, '\0') + bytes_of(count) + bytes_of(count) + bytes_of(static_cast<std::uint32_t>(directory.size())) +
+  return out + directory + "PK\5\6" + std::string(4, '\0') + bytes_of(count) + bytes_of(count) +
+         bytes_of(static_cast<std::uint32_t>(directory.size())) +
          bytes_of(static_cast<std::uint32_t>(out.size())) + std::string(2, '\0');
 }
 
@@ -70,20 +78,29 @@ TEST_CASE("npy: types, shapes, order") {
   REQUIRE(f.arrays().size() == 1);
   const io::npy_array& a = f.arrays()[0];
   CHECK(a.type == dtype::f32);
-  CHECK(a.shape == std::vector<dsv4::index>{2, 3});
+  CHECK(a.shape == std::vector<dsv4::index_t>{2, 3});
   CHECK_FALSE(a.fortran_order);
   CHECK(std::memcmp(a.data, values, sizeof values) == 0);
-  CHECK(io::npy::open(write_file(dir / "f.npy", npy_bytes(header("<f4", "(2, 3)", "True"), data))).arrays()[0].fortran_order);
-  CHECK(io::npy::open(write_file(dir / "s.npy", npy_bytes(header("<f8", "()"), data.substr(0, 8)))).arrays()[0].elements == 1);
-  CHECK(io::npy::open(write_file(dir / "e.npy", npy_bytes(header("<i8", "(0, 5)"), ""))).arrays()[0].elements == 0);
-  CHECK(io::npy::open(write_file(dir / "v.npy", npy_bytes(header("<V2", "(3,)"), data.substr(0, 6)))).arrays()[0].type == dtype::bf16);
+  CHECK(io::npy::open(write_file(dir / "f.npy", npy_bytes(header("<f4", "(2, 3)", "True"), data)))
+            .arrays()[0]
+            .fortran_order);
+  CHECK(io::npy::open(write_file(dir / "s.npy", npy_bytes(header("<f8", "()"), data.substr(0, 8))))
+            .arrays()[0]
+            .elements == 1);
+  CHECK(
+      io::npy::open(write_file(dir / "e.npy", npy_bytes(header("<i8", "(0, 5)"), ""))).arrays()[0].elements ==
+      0);
+  CHECK(io::npy::open(write_file(dir / "v.npy", npy_bytes(header("<V2", "(3,)"), data.substr(0, 6))))
+            .arrays()[0]
+            .type == dtype::bf16);
 }
 
 TEST_CASE("npz: members as numpy.savez stores them") {
   const temporary_directory dir;
   const std::string one = npy_bytes(header("<i4", "(1,)"), std::string(4, '\7'));
   for (const bool zip64 : {true, false}) {
-    const auto f = io::npy::open(write_file(dir / "a.npz", zip_bytes({{"kv_norm-3.npy", one, 0, zip64}, {"../b", one, 0, zip64}})));
+    const auto f = io::npy::open(
+        write_file(dir / "a.npz", zip_bytes({{"kv_norm-3.npy", one, 0, zip64}, {"../b", one, 0, zip64}})));
     REQUIRE(f.arrays().size() == 2);
     CHECK(f.arrays()[0].name == "kv_norm-3");
     CHECK(f.arrays()[1].name == "../b");  // a key, never a path
@@ -96,22 +113,31 @@ TEST_CASE("npy: malformed files are refused") {
   CHECK_THAT(refused(""), ContainsSubstring("NUMPY"));
   CHECK_THAT(refused("\x93NUMPY"), ContainsSubstring("NUMPY"));
   CHECK_THAT(refused("\x93NUMPY\x09" + std::string(20, '\0')), ContainsSubstring("version 9"));
-  CHECK_THAT(refused("\x93NUMPY" + std::string("\2\0", 2) + "\xff\xff\xff\x7f{}"), ContainsSubstring("header length"));
-  CHECK_THAT(refused(npy_bytes(header("<f4", "(2, 3)"), data.substr(1))), ContainsSubstring("holds 23 bytes"));
+  CHECK_THAT(refused("\x93NUMPY" + std::string("\2\0", 2) + "\xff\xff\xff\x7f{}"),
+             ContainsSubstring("header length"));
+  CHECK_THAT(refused(npy_bytes(header("<f4", "(2, 3)"), data.substr(1))),
+             ContainsSubstring("holds 23 bytes"));
   CHECK_THAT(refused(npy_bytes(header("<f4", "(2, 3)"), data + "x")), ContainsSubstring("holds 25 bytes"));
-  CHECK_THAT(refused(npy_bytes(header("<f4", "(4611686018427387904, 4)"), data)), ContainsSubstring("digits"));
-  CHECK_THAT(refused(npy_bytes(header("<f4", "(999999999999999999, 999999999999999999)"), data)), ContainsSubstring("overflows"));
+  CHECK_THAT(refused(npy_bytes(header("<f4", "(4611686018427387904, 4)"), data)),
+             ContainsSubstring("digits"));
+  CHECK_THAT(refused(npy_bytes(header("<f4", "(999999999999999999, 999999999999999999)"), data)),
+             ContainsSubstring("overflows"));
   CHECK_THAT(refused(npy_bytes(header("<f4", "(-1,)"), data)), ContainsSubstring("expected a size"));
   CHECK_THAT(refused(npy_bytes(header("<f4", "(2, 3"), data)), ContainsSubstring("npy header"));
   CHECK_THAT(refused(npy_bytes(header("<f4", "(2, 3)", "Maybe"), data)), ContainsSubstring("True or False"));
-  CHECK_THAT(refused(npy_bytes("{'descr': '<f4', 'shape': (6,), }", data)), ContainsSubstring("without one of them"));
-  CHECK_THAT(refused(npy_bytes("{'descr': '<f4', 'descr': '<f4'}", data)), ContainsSubstring("the key 'descr'"));
-  CHECK_THAT(refused(npy_bytes("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,)}", data)), ContainsSubstring("structured"));
+  CHECK_THAT(refused(npy_bytes("{'descr': '<f4', 'shape': (6,), }", data)),
+             ContainsSubstring("without one of them"));
+  CHECK_THAT(refused(npy_bytes("{'descr': '<f4', 'descr': '<f4'}", data)),
+             ContainsSubstring("the key 'descr'"));
+  CHECK_THAT(refused(npy_bytes("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,)}", data)),
+             ContainsSubstring("structured"));
   CHECK_THAT(refused(npy_bytes("{'descr': '<f4", data)), ContainsSubstring("closing quote"));
   CHECK_THAT(refused(npy_bytes(header("<f4", "(6,)") + "x", data)), ContainsSubstring("end of the header"));
   const temporary_directory dir;
   for (const char* descr : {">f4", "<c8", "|O", "<U7"})
-    CHECK_THAT(message<unsupported>([&] { io::npy::open(write_file(dir / "t.npy", npy_bytes(header(descr, "(6,)"), data))); }), ContainsSubstring(descr));
+    CHECK_THAT(message<unsupported>(
+                   [&] { io::npy::open(write_file(dir / "t.npy", npy_bytes(header(descr, "(6,)"), data))); }),
+               ContainsSubstring(descr));
 }
 
 TEST_CASE("npz: malformed archives are refused") {
@@ -120,17 +146,27 @@ TEST_CASE("npz: malformed archives are refused") {
   const temporary_directory dir;
   CHECK_THAT(refused("PK", "x.npz"), ContainsSubstring("not a zip"));
   // Every truncation is refused, none is read beyond.
-  for (std::size_t n = 0; n < good.size(); ++n) CHECK_THAT(refused(good.substr(0, n), "x.npz"), ContainsSubstring("x.npz"));
-  const auto spoilt = [&](std::size_t at, std::uint32_t v) { return refused(zip_bytes({{"a.npy", one}}, [&](std::string& d) { std::memcpy(d.data() + at, &v, 4); }), "x.npz"); };
+  for (std::size_t n = 0; n < good.size(); ++n)
+    CHECK_THAT(refused(good.substr(0, n), "x.npz"), ContainsSubstring("x.npz"));
+  const auto spoilt = [&](std::size_t at, std::uint32_t v) {
+    return refused(zip_bytes({{"a.npy", one}}, [&](std::string& d) { std::memcpy(d.data() + at, &v, 4); }),
+                   "x.npz");
+  };
   CHECK_THAT(spoilt(42, 0x7fffffff), ContainsSubstring("where there is no member"));
   CHECK_THAT(spoilt(42, 1), ContainsSubstring("where there is no member"));
   CHECK_THAT(spoilt(16, 12345), ContainsSubstring("CRC-32"));
   CHECK_THAT(spoilt(20, 7), ContainsSubstring("two sizes differ"));
   CHECK_THAT(spoilt(28, 0xffff), ContainsSubstring("leaves it"));
   const std::uint32_t huge = 0x7ffffff0;
-  CHECK_THAT(refused(zip_bytes({{"a.npy", one}}, [&](std::string& d) { std::memcpy(d.data() + 20, &huge, 4), std::memcpy(d.data() + 24, &huge, 4); }), "x.npz"),
+  CHECK_THAT(refused(zip_bytes({{"a.npy", one}},
+                               [&](std::string& d) {
+                                 std::memcpy(d.data() + 20, &huge, 4), std::memcpy(d.data() + 24, &huge, 4);
+                               }),
+                     "x.npz"),
              ContainsSubstring("ends beyond the file"));
-  CHECK_THAT(message<unsupported>([&] { io::npy::open(write_file(dir / "c.npz", zip_bytes({{"a\n.npy", one, 8}}))); }), ContainsSubstring("member 'a?.npy': is compressed"));
+  CHECK_THAT(message<unsupported>(
+                 [&] { io::npy::open(write_file(dir / "c.npz", zip_bytes({{"a\n.npy", one, 8}}))); }),
+             ContainsSubstring("member 'a?.npy': is compressed"));
   // Any one byte wrong: refused, or read, but never beyond the file (the sanitizers watch).
   for (std::size_t i = 0; i < good.size(); ++i)
     for (const char flip : {'\x01', '\x80', '\xff'}) {

@@ -21,14 +21,14 @@ TEST_CASE("a recorded bundle reads back bit for bit", "[golden]") {
   for (const auto& p : report.problems) UNSCOPED_INFO(p.what);
   CHECK(report.ok());
   CHECK(report.exit_code() == 0);
-  CHECK(report.tensors == static_cast<index>(b.tensors().size()));
+  CHECK(report.tensors == static_cast<index_t>(b.tensors().size()));
   CHECK(b.about().files.size() > 3);
   CHECK(b.ids() == random_ids(40, m.c.vocab_size, 5));
   CHECK(b.about().calls.size() == 2 + 6);  // prefill, its MTP, decode steps
 
   // Run again and compare every event.
   struct same final : golden::comparison {
-    index equal = 0, other = 0;
+    index_t equal = 0, other = 0;
     void compare(const tap_event& e, const golden::tensor_data& g) override {
       const auto raw = g.bytes();
       (std::memcmp(raw.data(), e.data, raw.size()) == 0 && g.entry().carrier == e.type ? equal : other)++;
@@ -40,9 +40,9 @@ TEST_CASE("a recorded bundle reads back bit for bit", "[golden]") {
   golden::run_calls<official, exec::ref>(m.c, m.weights, b.about().calls, ids_of(b), sink,
                                          [&](const golden::call_info& c) { sink.begin_call(c.step); });
   CHECK(compare.other == 0);
-  index margins = 0;
+  index_t margins = 0;
   for (const tensor_entry& t : b.tensors()) margins += t.is_margin();
-  CHECK(compare.equal + margins == static_cast<index>(b.tensors().size()));
+  CHECK(compare.equal + margins == static_cast<index_t>(b.tensors().size()));
 }
 
 TEST_CASE("the same run gives the same files", "[golden]") {
@@ -60,7 +60,7 @@ TEST_CASE("every site is there, in order, with dependencies and margins", "[gold
   const auto b = bundle::open(record_random(m, dir / "b"));
 
   // The prefill has every site that its layers have, once.
-  for (index l = 0; l < m.c.num_hidden_layers; ++l)
+  for (index_t l = 0; l < m.c.num_hidden_layers; ++l)
     for (std::size_t i = 0; i < static_cast<std::size_t>(site::count); ++i) {
       const auto s = static_cast<site>(i);
       if (golden::is_head_site(s)) continue;
@@ -69,11 +69,12 @@ TEST_CASE("every site is there, in order, with dependencies and margins", "[gold
       CHECK((b.find(0, 0, name) != nullptr) == golden::exists(s, m.c.ratio(l)));
     }
   for (const char* name : {"head.logits", "head.norm"}) CHECK(b.find(0, 0, name));
-  for (const char* name : {"mtp.0.out", "mtp.0.head.logits", "mtp.0.ffn.gate.indices.margin"}) CHECK(b.find(1, 0, name));
+  for (const char* name : {"mtp.0.out", "mtp.0.head.logits", "mtp.0.ffn.gate.indices.margin"})
+    CHECK(b.find(1, 0, name));
 
   const tensor_entry& o = *b.find(0, 0, "layers.1.attn.o");
-  CHECK(o.deps == std::vector<std::string>{"layers.1.attn.q_rope", "layers.1.attn.kv", "layers.1.attn.compressor.entry",
-                                           "layers.1.attn.topk_idxs"});
+  CHECK(o.deps == std::vector<std::string>{"layers.1.attn.q_rope", "layers.1.attn.kv",
+                                           "layers.1.attn.compressor.entry", "layers.1.attn.topk_idxs"});
   CHECK(o.state == std::vector<std::string>{"layers.1.attn.kv", "layers.1.attn.compressor.entry"});
   CHECK(o.axes == std::vector<std::string>{"token", "head", "channel"});
   CHECK(o.cls == golden::tolerance_class::attention);
@@ -86,7 +87,8 @@ TEST_CASE("every site is there, in order, with dependencies and margins", "[gold
   // A decode step that closes no entry does not depend on one.
   const tensor_entry& later = *b.find(2, 0, "layers.1.attn.o");
   CHECK(later.from == 34);
-  CHECK(later.deps == std::vector<std::string>{"layers.1.attn.q_rope", "layers.1.attn.kv", "layers.1.attn.topk_idxs"});
+  CHECK(later.deps ==
+        std::vector<std::string>{"layers.1.attn.q_rope", "layers.1.attn.kv", "layers.1.attn.topk_idxs"});
   // One that does has it, with its number.
   const tensor_entry& entry = *b.find(3, 0, "layers.1.attn.compressor.entry");  // position 35 closes entry 8
   CHECK((*entry.first_entry == 8 && *entry.end_entry == 9));
@@ -103,27 +105,28 @@ TEST_CASE("margins are the gaps at the cut", "[golden]") {
   const scratch_folder dir;
   const random_model m(tiny_config());
   const auto b = bundle::open(record_random(m, dir / "b"));
-  index checked = 0;
+  index_t checked = 0;
   for (const tensor_entry& t : b.tensors()) {
     if (t.margin.empty()) continue;
     const auto margin = b.read(*b.find(t.step, t.sequence, t.margin));
     const bool gate = t.site == "ffn.gate.indices";
-    const auto scores = b.read(*b.find(t.step, t.sequence, t.scope + (gate ? ".ffn.gate.biased" : ".attn.indexer.scores")));
+    const auto scores =
+        b.read(*b.find(t.step, t.sequence, t.scope + (gate ? ".ffn.gate.biased" : ".attn.indexer.scores")));
     const auto chosen = b.read(t);
-    const index width = scores.entry().row_elements(), w = m.c.sliding_window, columns = t.row_elements();
-    for (index row = 0; row < t.rows(); ++row) {
+    const index_t width = scores.entry().row_elements(), w = m.c.sliding_window, columns = t.row_elements();
+    for (index_t row = 0; row < t.rows(); ++row) {
       std::vector<bool> is_chosen(static_cast<std::size_t>(width), false);
       double last = inf, rejected = -inf;
-      const index offset = t.from == 0 ? t.rows() : w;
-      for (index i = gate ? 0 : w; i < columns; ++i) {
-        const auto x = static_cast<index>(chosen[row * columns + i]);
+      const index_t offset = t.from == 0 ? t.rows() : w;
+      for (index_t i = gate ? 0 : w; i < columns; ++i) {
+        const auto x = static_cast<index_t>(chosen[row * columns + i]);
         if (x < 0) continue;
-        const index e = gate ? x : x - offset;
+        const index_t e = gate ? x : x - offset;
         is_chosen[static_cast<std::size_t>(e)] = true;
         last = std::min(last, scores[row * width + e]);
       }
-      const index visible = gate ? width : (t.from + row + 1) / 4;
-      for (index e = 0; e < visible; ++e)
+      const index_t visible = gate ? width : (t.from + row + 1) / 4;
+      for (index_t e = 0; e < visible; ++e)
         if (!is_chosen[static_cast<std::size_t>(e)]) rejected = std::max(rejected, scores[row * width + e]);
       CHECK(margin[row * 3] == (rejected == -inf ? inf : last - rejected));
       ++checked;
@@ -136,7 +139,9 @@ TEST_CASE("what is filtered out is seen through", "[golden]") {
   const scratch_folder dir;
   const random_model m(tiny_config());
   golden::record_options what;
-  what.wanted = [](const std::string& n) { return n.ends_with(".attn.o") || n.ends_with("attn_norm") || n.ends_with(".attn.out"); };
+  what.wanted = [](const std::string& n) {
+    return n.ends_with(".attn.o") || n.ends_with("attn_norm") || n.ends_with(".attn.out");
+  };
   const auto b = bundle::open(record_random(m, dir / "b", {}, {}, what));
   CHECK(b.find(0, 0, "layers.1.attn.o")->deps == std::vector<std::string>{"layers.1.attn_norm"});
   CHECK(b.find(0, 0, "layers.1.attn.o")->state.empty());
@@ -147,7 +152,8 @@ TEST_CASE("what is filtered out is seen through", "[golden]") {
 TEST_CASE("a batch of two, in chunks, equals its runs in other chunks", "[golden]") {
   const scratch_folder dir;
   const random_model m(tiny_config());
-  golden::run_plan plan{{random_ids(25, m.c.vocab_size, 1), random_ids(40, m.c.vocab_size, 2)}, 3, {7, 1, 9}, true};
+  golden::run_plan plan{
+      {random_ids(25, m.c.vocab_size, 1), random_ids(40, m.c.vocab_size, 2)}, 3, {7, 1, 9}, true};
   golden::record_options what;
   what.equal_chunks = {5, 2};
   const auto b = bundle::open(record_random(m, dir / "b", plan, {}, what));
@@ -159,11 +165,12 @@ TEST_CASE("a batch of two, in chunks, equals its runs in other chunks", "[golden
   CHECK(b.find(0, 1, "layers.0.out")->to == 7);
   // Forced choices by absolute position.
   const auto& forced = b.inputs().at("forced.1.layers.1.ffn.gate.indices");
-  CHECK(forced.shape == std::vector<index>{40, m.c.num_experts_per_tok});
+  CHECK(forced.shape == std::vector<index_t>{40, m.c.num_experts_per_tok});
   const auto& entries = b.inputs().at("forced.0.layers.1.attn.entries");
-  CHECK(entries.shape == std::vector<index>{25, m.c.index_topk});
-  for (index t = 0; t < 25; ++t)
-    for (index i = 0; i < m.c.index_topk; ++i) CHECK(golden::element(dtype::i32, entries.data, t * m.c.index_topk + i) < (t + 1) / 4);
+  CHECK(entries.shape == std::vector<index_t>{25, m.c.index_topk});
+  for (index_t t = 0; t < 25; ++t)
+    for (index_t i = 0; i < m.c.index_topk; ++i)
+      CHECK(golden::element(dtype::i32, entries.data, t * m.c.index_topk + i) < (t + 1) / 4);
 }
 
 TEST_CASE("float32 and other executors' types", "[golden]") {
@@ -180,7 +187,8 @@ TEST_CASE("statistics_sink", "[golden]") {
   golden::statistics_sink stats;
   golden::run_plan plan{{random_ids(12, m.c.vocab_size, 1)}, 2, {}, false};
   const auto calls = golden::calls_of(plan);
-  golden::run_calls<official, exec::ref>(m.c, m.weights, calls, plan.ids, stats, [](const golden::call_info&) {});
+  golden::run_calls<official, exec::ref>(m.c, m.weights, calls, plan.ids, stats,
+                                         [](const golden::call_info&) {});
   const auto& r = stats.names().at("head.logits");
   CHECK(r.events == 3);
   CHECK(r.elements == 12 * m.c.vocab_size);

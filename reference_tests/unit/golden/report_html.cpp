@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The page: everything is there, it is well-formed and self-contained, and nothing in a result can run.
-#include "dsv4/golden/report_html.hpp"
+#include "dsv4/golden/report/report_html.hpp"
 
 #include "catch.hpp"
 #include "synthetic_result.hpp"
@@ -28,7 +28,8 @@ std::string malformed(const std::string& page) {
       if (page[end] == '<') return "'<' inside a tag: " + page.substr(at, 80);
     }
     if (end == page.size()) return "a tag without end: " + page.substr(at, 80);
-    const std::string tag = page.substr(at + 1, end - at - 1), name = tag.substr(tag[0] == '/', tag.find(' ') - (tag[0] == '/'));
+    const std::string tag = page.substr(at + 1, end - at - 1),
+                      name = tag.substr(tag[0] == '/', tag.find(' ') - (tag[0] == '/'));
     at = end;
     if (tag[0] == '!' || tag.back() == '/' || name == "meta") continue;
     if (tag[0] != '/') {
@@ -55,13 +56,15 @@ TEST_CASE("html: the page tells everything") {
   const std::string page = golden::html_report(r);
   CHECK(malformed(page).empty());
   CHECK(page == golden::html_report(r));  // deterministic
-  CHECK_THAT(page, ContainsSubstring("<span class=\"badge bad\">FAIL</span> layers.2.attn.q_rope is wrong first"));
+  CHECK_THAT(page,
+             ContainsSubstring("<span class=\"badge bad\">FAIL</span> layers.2.attn.q_rope is wrong first"));
   CHECK_THAT(page, ContainsSubstring(golden::html::escape(r.statement)));
   CHECK_THAT(page, ContainsSubstring("First wrong tensor: <code>layers.2.attn.q_rope</code>"));
   CHECK_THAT(page, ContainsSubstring("token 133, head 5, channel 17"));
   CHECK_THAT(page, ContainsSubstring("rope_other_theta"));
   CHECK_THAT(page, ContainsSubstring("all errors in channels 16-31"));
-  for (const char* title : {"error against position", "error by head", "error by channel", "error by expert", "scaled ulps", "layer by site", "routing", "KL by position"})
+  for (const char* title : {"error against position", "error by head", "error by channel", "error by expert",
+                            "scaled ulps", "layer by site", "routing", "KL by position"})
     CHECK_THAT(page, ContainsSubstring("<title>" + std::string(title) + "</title>"));
   // Every recording has its row, every cell of the map leads to one.
   CHECK(count(page, "<tr id=\"t") == r.tensors.size());
@@ -75,10 +78,13 @@ TEST_CASE("html: the page tells everything") {
 
 TEST_CASE("html: hostile names are shown, not run") {
   auto r = synthetic_result(3, 20);
-  const std::string hostile = "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'\x01\xE2\x80\xAE" "evil";
+  const std::string hostile =
+      "\"><script>alert(1)</script><img src=x onerror=alert(1)>&'\x01\xE2\x80\xAE"
+      "evil";
   r.golden = r.test = r.summary = r.statement = r.numerics = hostile;
   r.notes = {hostile}, r.structure = {{2, hostile}};
-  for (auto& t : r.tensors) t.name += hostile, t.site += hostile, t.scope = "layers.0" + hostile, t.why = hostile;
+  for (auto& t : r.tensors)
+    t.name += hostile, t.site += hostile, t.scope = "layers.0" + hostile, t.why = hostile;
   auto& c = r.culprit;
   c.axes = {hostile}, c.patterns = c.passing_deps = c.missing_deps = {hostile};
   for (auto& a : c.by_axis) a.axis = hostile;
@@ -106,7 +112,8 @@ TEST_CASE("html: empty, passing and extreme results") {
   r = synthetic_result(1, 1);
   r.culprit = {}, r.exit_code = 0, r.summary = "PASS: 30 tensors";
   CHECK_THAT(golden::html_report(r), ContainsSubstring("badge good\">PASS</span> 30 tensors"));
-  constexpr double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double inf = std::numeric_limits<double>::infinity(),
+                   nan = std::numeric_limits<double>::quiet_NaN();
   r = synthetic_result(4, 30);
   r.culprit.at = 1 << 30;  // not one of the tensors: no panel, no crash
   CHECK(malformed(golden::html_report(r)).empty());
@@ -120,7 +127,8 @@ TEST_CASE("html: empty, passing and extreme results") {
     for (auto& p : r.logits) p.kl = x;
     const std::string page = golden::html_report(r);
     CHECK(malformed(page).empty());
-    CHECK(count(page, "=\"nan") + count(page, "=\"-nan") + count(page, "=\"inf") + count(page, "=\"-inf") == 0);
+    CHECK(count(page, "=\"nan") + count(page, "=\"-nan") + count(page, "=\"inf") + count(page, "=\"-inf") ==
+          0);
   }
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Verification end to end on small random models: clean dumps pass in every mode, and one planted fault is
 // named, with its cause; what cannot be compared is told as such.
-#include "dsv4/golden/report_html.hpp"
-#include "dsv4/golden/report_json.hpp"
-#include "dsv4/golden/report_text.hpp"
+#include "dsv4/golden/report/report_html.hpp"
+#include "dsv4/golden/report/report_json.hpp"
+#include "dsv4/golden/report/report_text.hpp"
 #include "golden_test.hpp"
 
 namespace dsv4_test {
@@ -21,7 +21,8 @@ struct fixture {
   random_model m{tiny_config(), published, 3};
   bundle golden_bundle = bundle::open(record_random(m, dir / "golden.v4gold"));
 
-  verify_result judge(const bundle& test, std::optional<verify_mode> mode = {}, tolerance_policy policy = tolerance_policy::faithful) {
+  verify_result judge(const bundle& test, std::optional<verify_mode> mode = {},
+                      tolerance_policy policy = tolerance_policy::faithful) {
     verify_options o;
     o.mode = mode, o.policy = policy, o.weights = &m.weights;
     return golden::verify(golden_bundle, test, o);
@@ -35,14 +36,15 @@ struct fixture {
     golden::callback_sink first{change};
     golden::bundle_sink second(w, std::move(wanted));
     golden::fan_out all(first, second);
-    golden::run_calls<official>(m.c, m.weights, golden_bundle.about().calls, ids, all,
-                                [&](const golden::call_info& c) { second.begin_call(c.kind, c.parts); }, exec::ref{});
+    golden::run_calls<official>(
+        m.c, m.weights, golden_bundle.about().calls, ids, all,
+        [&](const golden::call_info& c) { second.begin_call(c.kind, c.parts); }, exec::ref{});
     w.finish();
     return bundle::open(dir / name);
   }
 };
 
-index lines_of(const std::string& s) { return std::count(s.begin(), s.end(), '\n'); }
+index_t lines_of(const std::string& s) { return std::count(s.begin(), s.end(), '\n'); }
 
 }  // namespace
 
@@ -50,7 +52,8 @@ TEST_CASE("a clean dump passes in both modes and all policies") {
   fixture f;
   const bundle same = f.again("same.v4gold", [](const tap_event&) {});
   for (const auto mode : {verify_mode::forced, verify_mode::free_running})
-    for (const auto policy : {tolerance_policy::strict, tolerance_policy::faithful, tolerance_policy::quant}) {
+    for (const auto policy :
+         {tolerance_policy::strict, tolerance_policy::faithful, tolerance_policy::quant}) {
       const verify_result r = f.judge(same, mode, policy);
       INFO(golden::report_text(r));
       CHECK(r.exit_code == 0);
@@ -93,15 +96,16 @@ TEST_CASE("one wrong element is found, in its operator alone when forced") {
 TEST_CASE("a mistake in one call alone is explained") {
   fixture f;
   std::vector<double> o;
-  const auto r = f.judge(f.again("decode.v4gold", [&](const tap_event& e) {  // one decode step forgets the inverse rotation
-    if (e.scope.where != tap_scope::part::layer || e.scope.number != 1 || e.start != 36) return;
-    if (e.where == site::attn_o) {
-      o.clear();
-      for (index i = 0; i < e.size(); ++i) o.push_back(golden::element(e, i));
-    }
-    if (e.where == site::attn_o_derot)
-      for (index i = 0; i < e.size(); ++i) golden::assign(e, i, o[static_cast<std::size_t>(i)]);
-  }));
+  const auto r = f.judge(
+      f.again("decode.v4gold", [&](const tap_event& e) {  // one decode step forgets the inverse rotation
+        if (e.scope.where != tap_scope::part::layer || e.scope.number != 1 || e.start != 36) return;
+        if (e.where == site::attn_o) {
+          o.clear();
+          for (index_t i = 0; i < e.size(); ++i) o.push_back(golden::element(e, i));
+        }
+        if (e.where == site::attn_o_derot)
+          for (index_t i = 0; i < e.size(); ++i) golden::assign(e, i, o[static_cast<std::size_t>(i)]);
+      }));
   INFO(golden::report_text(r));
   REQUIRE(r.culprit.found);
   CHECK(r.tensors[r.culprit.at].name == "layers.1.attn.o_derot");
@@ -113,28 +117,33 @@ TEST_CASE("a mistake in one call alone is explained") {
 TEST_CASE("one damaged expert is named") {
   fixture f;
   // Which tokens use which expert of layer 3: one that is neither rare nor everywhere is damaged.
-  std::map<index, std::set<index>> used;
-  index rows = 0;
+  std::map<index_t, std::set<index_t>> used;
+  index_t rows = 0;
   for (const auto* t : f.golden_bundle.find_all("layers.3.ffn.gate.indices")) {
     const auto d = f.golden_bundle.read(*t);
     rows += t->rows();
-    for (index i = 0; i < d.size(); ++i) used[static_cast<index>(d[i])].insert(t->from + i / t->row_elements());
+    for (index_t i = 0; i < d.size(); ++i)
+      used[static_cast<index_t>(d[i])].insert(t->from + i / t->row_elements());
   }
-  const auto chosen = std::find_if(used.begin(), used.end(), [&](const auto& e) { return index(e.second.size()) >= 3 && 2 * index(e.second.size()) < rows; });
+  const auto chosen = std::find_if(used.begin(), used.end(), [&](const auto& e) {
+    return index_t(e.second.size()) >= 3 && 2 * index_t(e.second.size()) < rows;
+  });
   REQUIRE(chosen != used.end());
-  const index guilty = chosen->first, uses = static_cast<index>(chosen->second.size());
+  const index_t guilty = chosen->first, uses = static_cast<index_t>(chosen->second.size());
   random_model damaged{tiny_config(), published, 3};
   auto& expert = damaged.weights.layers[3].ffn.experts[static_cast<std::size_t>(guilty)];
   std::swap(expert.w1, expert.w3);
   const bundle test = bundle::open(record_random(damaged, f.dir / "expert.v4gold"));
   for (const auto mode : {verify_mode::forced, verify_mode::free_running}) {
-    const auto r = f.judge(test, mode, mode == verify_mode::forced ? tolerance_policy::faithful : tolerance_policy::strict);
+    const auto r = f.judge(
+        test, mode, mode == verify_mode::forced ? tolerance_policy::faithful : tolerance_policy::strict);
     const std::string text = golden::report_text(r), e = std::to_string(guilty), n = std::to_string(uses);
     INFO(text);
     REQUIRE(r.culprit.found);
     CHECK(r.tensors[r.culprit.at].name == "layers.3.ffn.routed");
     CHECK(r.culprit.guilty_expert == guilty);
-    const std::string says = "only rows whose expert " + e + " is used: " + n + " of these " + n + " are wrong, the other " + std::to_string(rows - uses) + " are right";
+    const std::string says = "only rows whose expert " + e + " is used: " + n + " of these " + n +
+                             " are wrong, the other " + std::to_string(rows - uses) + " are right";
     CHECK(text.find("pattern: " + says) != std::string::npos);
     CHECK(lines_of(text) <= 25);
     const auto j = golden::report_json(r);
@@ -142,15 +151,16 @@ TEST_CASE("one damaged expert is named") {
     CHECK(j["culprit"]["patterns"][0] == says);
     REQUIRE(j["culprit"]["error_by_expert"].size() == used.size());
     for (const auto& x : j["culprit"]["error_by_expert"]) {
-      CHECK(x["rows"] == used[x["expert"].get<index>()].size());
+      CHECK(x["rows"] == used[x["expert"].get<index_t>()].size());
       if (x["expert"] == guilty) CHECK((x["share"].get<double>() > 0.999 && x["wrong_rows"] == uses));
     }
-    CHECK(golden::html_report(r).find("<title>expert " + e + ": 1 of the error, " + n + " of its " + n + " tokens wrong</title>") != std::string::npos);
+    CHECK(golden::html_report(r).find("<title>expert " + e + ": 1 of the error, " + n + " of its " + n +
+                                      " tokens wrong</title>") != std::string::npos);
   }
   // An error on every row is no expert's.
   const auto all = f.judge(f.again("scaled.v4gold", [](const tap_event& e) {
     if (e.where != site::ffn_routed || e.scope.where != tap_scope::part::layer || e.scope.number != 3) return;
-    for (index i = 0; i < e.size(); ++i) golden::assign(e, i, 1.5 * golden::element(e, i));
+    for (index_t i = 0; i < e.size(); ++i) golden::assign(e, i, 1.5 * golden::element(e, i));
   }));
   REQUIRE(all.culprit.found);
   CHECK(all.tensors[all.culprit.at].name == "layers.3.ffn.routed");
@@ -173,7 +183,8 @@ TEST_CASE("a wrong hash stops the comparison; it is checked where tensors are re
   }
   const bundle spoilt = bundle::open(f.dir / "good.v4gold");
   CHECK_THROWS_AS(spoilt.read(spoilt.tensors().back()), golden::damaged);
-  CHECK_THROWS_AS(spoilt.read(spoilt.tensors().back()), golden::damaged);  // a hash that failed is not taken as confirmed
+  CHECK_THROWS_AS(spoilt.read(spoilt.tensors().back()),
+                  golden::damaged);  // a hash that failed is not taken as confirmed
   CHECK_NOTHROW(spoilt.read(spoilt.tensors().front()));
 }
 
@@ -201,19 +212,22 @@ TEST_CASE("a NaN has its own exit code, another choice too") {
 
 TEST_CASE("missing tensors are structure unless allowed; operators are judged from farther ancestors") {
   fixture f;
-  const bundle part = f.again("part.v4gold", [](const tap_event&) {},
-                              [](const std::string& n) { return n.find("attn.q_norm") == std::string::npos; });
+  const bundle part = f.again(
+      "part.v4gold", [](const tap_event&) {},
+      [](const std::string& n) { return n.find("attn.q_norm") == std::string::npos; });
   const auto r = f.judge(part);
   CHECK(r.exit_code == golden::verify_exit::structure);
   CHECK(r.count(golden::verdict::missing) > 0);
-  CHECK(std::any_of(r.tensors.begin(), r.tensors.end(),
-                    [](const auto& t) { return t.site == "attn.q_rope" && t.from_ancestors && t.v == golden::verdict::pass; }));
+  CHECK(std::any_of(r.tensors.begin(), r.tensors.end(), [](const auto& t) {
+    return t.site == "attn.q_rope" && t.from_ancestors && t.v == golden::verdict::pass;
+  }));
   verify_options o;
   o.weights = &f.m.weights;
   o.allow_skip = "attn\\.q_norm$";
   CHECK(golden::verify(f.golden_bundle, part, o).exit_code == 0);
   o.only = "no such tensor";
-  CHECK(golden::verify(f.golden_bundle, part, o).exit_code == golden::verify_exit::structure);  // nothing compared is no pass
+  CHECK(golden::verify(f.golden_bundle, part, o).exit_code ==
+        golden::verify_exit::structure);  // nothing compared is no pass
 }
 
 TEST_CASE("other ids, another configuration: not comparable, with the cause") {
@@ -225,10 +239,11 @@ TEST_CASE("other ids, another configuration: not comparable, with the cause") {
   CHECK(shifted.exit_code == golden::verify_exit::not_comparable);
   CHECK(shifted.structure[0].what.find("one token less") != std::string::npos);
   random_model other{[] {
-    config c = tiny_config();
-    c.rope_theta = 5000;
-    return c;
-  }(), published, 3};
+                       config c = tiny_config();
+                       c.rope_theta = 5000;
+                       return c;
+                     }(),
+                     published, 3};
   const auto theta = f.judge(bundle::open(record_random(other, f.dir / "theta.v4gold")));
   CHECK(theta.exit_code == golden::verify_exit::not_comparable);
   CHECK(theta.structure[0].what.find("rope_theta") != std::string::npos);
@@ -255,7 +270,8 @@ TEST_CASE("planted bugs are caught, named and explained") {
   INFO(golden::report_text(p));
   CHECK(p.missed().empty());
   for (const auto& m : p.rows) {
-    INFO(m.bug << " " << m.name << " expected " << m.expected << " forced " << m.forced.culprit << " hint " << m.hint);
+    INFO(m.bug << " " << m.name << " expected " << m.expected << " forced " << m.forced.culprit << " hint "
+               << m.hint);
     CHECK(m.exercised);
     CHECK(m.forced.named);
     CHECK(m.free.named);

@@ -5,7 +5,7 @@
 
 #include <dsv4/cpu/cpu.hpp>
 
-#include "dsv4/golden/report_text.hpp"
+#include "dsv4/golden/report/report_text.hpp"
 #include "golden_test.hpp"
 
 namespace dsv4_test {
@@ -33,7 +33,8 @@ TEST_CASE("clean dumps of cpu never alarm") {
   // oneTBB starts no more threads than there are processors unless it is told to.
   const tbb::global_control real(tbb::global_control::max_allowed_parallelism, 8);
   for (const int threads : {1, 2, 3, 4, 8}) {
-    const bundle test = recorded<official>(m, dir / ("cpu" + std::to_string(threads) + ".v4gold"), exec::cpu{threads});
+    const bundle test =
+        recorded<official>(m, dir / ("cpu" + std::to_string(threads) + ".v4gold"), exec::cpu{threads});
     for (const auto mode : {verify_mode::free_running, verify_mode::forced})
       for (const auto policy : {tolerance_policy::strict, tolerance_policy::faithful}) {
         o.mode = mode, o.policy = policy;

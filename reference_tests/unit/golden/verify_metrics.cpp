@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Every metric on numbers that can be computed by hand, and the judgement at the edges of its bounds.
 #include "catch.hpp"
-#include "dsv4/golden/walk.hpp"
+#include "dsv4/golden/judge/walk.hpp"
 
 namespace dsv4 {
 
@@ -18,12 +18,12 @@ TEST_CASE("norms, cosine, ratio, worst coordinate") {
   CHECK(e.rows == 2);
   CHECK(e.different == 2);
   CHECK(e.max_abs == 1);
-  CHECK(e.worst == std::vector<index>{10, 1, 1});  // the first of two equal ones
+  CHECK(e.worst == std::vector<index_t>{10, 1, 1});  // the first of two equal ones
   CHECK(e.worst_test == 5);
   CHECK(e.worst_expected == 4);
   CHECK(e.mean_abs == Approx(2.0 / 8));
-  CHECK(e.rel_l2 == Approx(std::sqrt(2.0 / 29)));        // dd = 2, bb = 25 + 4
-  CHECK(e.calc_diff == Approx(2.0 / (37 + 29)));         // aa = 34 + 3
+  CHECK(e.rel_l2 == Approx(std::sqrt(2.0 / 29)));  // dd = 2, bb = 25 + 4
+  CHECK(e.calc_diff == Approx(2.0 / (37 + 29)));   // aa = 34 + 3
   CHECK(e.norm_ratio == Approx(std::sqrt(37.0 / 29)));
   CHECK(e.one_minus_cos == Approx(1 - 32 / std::sqrt(37.0 * 29)));  // ab = 29 + 3
   CHECK(e.nmse_energy == Approx(2.0 / 29));
@@ -82,7 +82,7 @@ TEST_CASE("NaN and infinity must be where they are expected") {
   CHECK(m.result().different == 0);
   m.add(1, std::vector<double>{1, inf, 1, nan}, std::vector<double>{1, -inf, nan, 1});
   CHECK(m.result().masks_differ == 3);
-  CHECK(m.result().worst == std::vector<index>{1, 1});
+  CHECK(m.result().worst == std::vector<index_t>{1, 1});
   CHECK(m.result().nan_test == 2);
   CHECK(m.result().nan_expected == 2);
 }
@@ -109,13 +109,13 @@ TEST_CASE("logits: KL both ways, top-1, the change of the next token's loss") {
 }
 
 TEST_CASE("choices: sets, order, recall") {
-  const std::vector<index> a{3, 1, 7}, order{1, 3, 7}, other{3, 1, 8};
+  const std::vector<index_t> a{3, 1, 7}, order{1, 3, 7}, other{3, 1, 8};
   CHECK(compare_choices(a, a).equal);
   CHECK(compare_choices(a, order).same_set);
   CHECK_FALSE(compare_choices(a, order).equal);
   const choice_difference d = compare_choices(other, a);
-  CHECK(d.only_test == std::vector<index>{8});
-  CHECK(d.only_expected == std::vector<index>{7});
+  CHECK(d.only_test == std::vector<index_t>{8});
+  CHECK(d.only_expected == std::vector<index_t>{7});
   CHECK(d.jaccard == Approx(0.5));
   CHECK(d.recall == Approx(2.0 / 3));
 }
@@ -124,7 +124,7 @@ TEST_CASE("slots are the same whatever the call that numbered them") {
   // Query 5 of window 4: positions 2..5 and entry 0.  In a prefill of 8 tokens, and alone as a decode step.
   const std::vector<double> prefill{2, 3, 4, 5, 8, -1}, decode{2, 3, 0, 1, 4, -1};
   const auto a = canonical_slots(prefill, 0, 8, 5, 4), b = canonical_slots(decode, 5, 1, 5, 4);
-  CHECK(a == std::vector<index>{2, 3, 4, 5, first_entry_slot});
+  CHECK(a == std::vector<index_t>{2, 3, 4, 5, first_entry_slot});
   CHECK(b == a);
 }
 
@@ -154,14 +154,15 @@ TEST_CASE("policies: strict wants bits, faithful a few, noise forgives under fai
 TEST_CASE("patterns say where the errors are") {
   culprit_report c;
   c.axes = {"token", "channel"};
-  c.by_axis = {{"token", 0, std::vector<double>(32, 1.0 / 32)}, {"channel", 0, std::vector<double>(128, 0.0)}};
+  c.by_axis = {{"token", 0, std::vector<double>(32, 1.0 / 32)},
+               {"channel", 0, std::vector<double>(128, 0.0)}};
   for (std::size_t i = 64; i < 128; ++i) c.by_axis[1].share[i] = 1.0 / 64;
-  for (index p = 0; p < 32; ++p) c.by_position.push_back({0, p, p % 4 == 3 ? 0.1 : 0.0, 0});
+  for (index_t p = 0; p < 32; ++p) c.by_position.push_back({0, p, p % 4 == 3 ? 0.1 : 0.0, 0});
   const auto found = patterns_of(c, {4, 16});
   REQUIRE(found.size() >= 2);
   CHECK(found[0] == "all errors in channels 64-127 of 128");
   CHECK(found[1] == "only at positions with position % 4 == 3");
-  for (index p = 0; p < 32; ++p) c.by_position[std::size_t(p)].rel_l2 = p < 8 ? 0.0 : 0.01 * double(p);
+  for (index_t p = 0; p < 32; ++p) c.by_position[std::size_t(p)].rel_l2 = p < 8 ? 0.0 : 0.01 * double(p);
   c.by_axis.clear();
   const auto grows = patterns_of(c, {4});
   CHECK(grows == std::vector<std::string>{"position 8 and all later ones are wrong, those before are right"});

@@ -22,12 +22,12 @@ template <class V>
 void numbers(const weight_matrix& w, V& visit) {
   visit(static_cast<double>(w.rows));
   visit(static_cast<double>(w.cols));
-  for (dsv4::index o = 0; o < w.rows; ++o)
-    for (dsv4::index i = 0; i < w.cols; ++i) visit(w.at(o, i));
+  for (dsv4::index_t o = 0; o < w.rows; ++o)
+    for (dsv4::index_t i = 0; i < w.cols; ++i) visit(w.at(o, i));
 }
 template <int R, class V>
 void numbers(const tensor<float, R>& t, V& visit) {
-  for (dsv4::index i = 0; i < t.size(); ++i) visit(t.data()[i]);
+  for (dsv4::index_t i = 0; i < t.size(); ++i) visit(t.data()[i]);
 }
 template <class H, class V>
 void stream_numbers(const H& h, V& visit) {
@@ -65,8 +65,8 @@ void numbers(const block_weights& b, V& visit) {
     numbers(b.attn.indexer->compressor, visit);
   }
   const expert_table& t = b.ffn.gate.tid2eid;
-  for (dsv4::index v = 0; v < t.rows; ++v)
-    for (dsv4::index j = 0; j < t.k; ++j) visit(static_cast<double>(t.at(v, j)));
+  for (dsv4::index_t v = 0; v < t.rows; ++v)
+    for (dsv4::index_t j = 0; j < t.k; ++j) visit(static_cast<double>(t.at(v, j)));
   for (const expert_weights& e : b.ffn.experts) numbers(e, visit);
   numbers(b.ffn.shared, visit);
 }
@@ -150,13 +150,13 @@ void stack_experts(mini::tensors& t, const std::string& block) {
   const auto stack = [&](const std::string& into, const std::vector<std::string>& parts,
                          const std::string& what) {
     stored out{};
-    for (dsv4::index e = 0; e < mini::experts; ++e)
+    for (dsv4::index_t e = 0; e < mini::experts; ++e)
       for (const std::string& part : parts) {
         const auto node = t.extract(p + std::to_string(e) + "." + part + what);
         if (!node) return;
         const stored& s = node.mapped();
         out.type = s.type;
-        out.shape = {mini::experts, s.shape[0] * static_cast<dsv4::index>(parts.size()), s.shape[1]};
+        out.shape = {mini::experts, s.shape[0] * static_cast<dsv4::index_t>(parts.size()), s.shape[1]};
         out.bytes.insert(out.bytes.end(), s.bytes.begin(), s.bytes.end());
       }
     t[p + into] = out;
@@ -211,7 +211,7 @@ TEST_CASE("checkpoint: golden bundles open completely", "[io][golden]") {
     const checkpoint c = checkpoint::open(*dir);
     CHECK(c.unused().empty());
     CHECK(c.weights().mtp.size() == 1);
-    CHECK(static_cast<dsv4::index>(c.weights().layers.size()) == c.configuration().num_hidden_layers);
+    CHECK(static_cast<dsv4::index_t>(c.weights().layers.size()) == c.configuration().num_hidden_layers);
     const weight_matrix& expert = c.weights().layers[0].ffn.experts[0].w1;
     const bool base = std::string_view(name) == "base-mini";
     CHECK(expert.type == (base ? dtype::f8_e4m3 : dtype::f4_e2m1));
@@ -367,9 +367,7 @@ TEST_CASE("checkpoint: where its files are", "[io]") {
   std::filesystem::remove(dir / "model.safetensors");
   CHECK(numbers_of(dir) == expected);
   CHECK(numbers_of(dir / "model.safetensors.zst") == expected);
-  CHECK_THAT(message<format_error>([&] {
-               checkpoint::open(dir, {scan_rule::automatic, 1000});
-             }),
+  CHECK_THAT(message<format_error>([&] { checkpoint::open(dir, {scan_rule::automatic, 1000}); }),
              ContainsSubstring("limit of 1000"));
   CHECK_THAT(message<format_error>([&] { checkpoint::open(dir / "none"); }),
              ContainsSubstring("does not exist"));
@@ -452,7 +450,7 @@ TEST_CASE("checkpoint: a tensor is missing, or has another shape or type", "[io]
     mini::write(dir, t);
     CHECK_THAT(message<format_error>([&] { checkpoint::open(dir); }), ContainsSubstring("'" + name + "'"));
   }
-  const auto put = [](const char* name, dtype type, std::vector<dsv4::index> shape) {
+  const auto put = [](const char* name, dtype type, std::vector<dsv4::index_t> shape) {
     return [=](mini::tensors& t) { mini::maker(t, form::official).put(name, type, shape); };
   };
   CHECK_THAT(refused(put("layers.0.attn.wkv.weight", dtype::f8_e4m3, {160, 64})),

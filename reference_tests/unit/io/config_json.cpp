@@ -234,6 +234,6 @@ TEST_CASE("config: golden bundles", "[io][golden]") {
   if (!seed0) SKIP("golden/transformers/seed0 is not present");
   const config c = read_config(*seed0);
   CHECK(c.num_nextn_predict_layers == 0);
-  CHECK(c.compress_ratios == std::vector<dsv4::index>{0, 0, 4, 128, 4, 128});
+  CHECK(c.compress_ratios == std::vector<dsv4::index_t>{0, 0, 4, 128, 4, 128});
   CHECK(c.yarn.original_max_position_embeddings == 256);
 }

@@ -28,26 +28,26 @@ constexpr bool measured = true;
 struct line {
   std::string name;
   dtype type;
-  std::vector<dsv4::index> shape;
-  dsv4::index elements() const {
-    dsv4::index n = 1;
-    for (dsv4::index s : shape) n *= s;
+  std::vector<dsv4::index_t> shape;
+  dsv4::index_t elements() const {
+    dsv4::index_t n = 1;
+    for (dsv4::index_t s : shape) n *= s;
     return n;
   }
-  dsv4::index bytes() const { return elements() * bits_of(type) / 8; }
+  dsv4::index_t bytes() const { return elements() * bits_of(type) / 8; }
 };
 
 /// The published listing; of routed experts it names number 0 alone.
-std::vector<line> layout(const std::string& model, dsv4::index experts) {
+std::vector<line> layout(const std::string& model, dsv4::index_t experts) {
   std::istringstream file(read_file(test_data("checkpoint_layout/" + model + ".tsv")));
   std::vector<line> out;
   for (std::string text; std::getline(file, text);) {
     const auto tab = text.find('\t'), second = text.find('\t', tab + 1);
     line l{text.substr(0, tab), safetensors_type(text.substr(tab + 1, second - tab - 1)).value(), {}};
-    l.shape = nlohmann::json::parse(text.substr(second + 1)).get<std::vector<dsv4::index>>();
+    l.shape = nlohmann::json::parse(text.substr(second + 1)).get<std::vector<dsv4::index_t>>();
     const std::string first = ".ffn.experts.0.";
     const auto at = l.name.find(first);
-    for (dsv4::index e = 0; e < (at == std::string::npos ? 1 : experts); ++e) {
+    for (dsv4::index_t e = 0; e < (at == std::string::npos ? 1 : experts); ++e) {
       line copy = l;
       if (e)
         copy.name = l.name.substr(0, at) + ".ffn.experts." + std::to_string(e) + "." +
@@ -60,16 +60,16 @@ std::vector<line> layout(const std::string& model, dsv4::index experts) {
 
 /// Headers and an index; the data are holes.  False where the file system has no sparse files.
 bool write_sparse(const std::filesystem::path& dir, const std::vector<line>& tensors, std::size_t shards) {
-  dsv4::index total = 0;
+  dsv4::index_t total = 0;
   for (const line& l : tensors) total += l.bytes();
-  const dsv4::index share = total / static_cast<dsv4::index>(shards) + 1;
+  const dsv4::index_t share = total / static_cast<dsv4::index_t>(shards) + 1;
   std::string index = "{\"metadata\":{\"total_size\":" + std::to_string(total) + "},\"weight_map\":{";
   std::size_t next = 0;
   for (std::size_t s = 0; s < shards; ++s) {
     char name[64];
     std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", s + 1, shards);
     std::string json = "{";
-    dsv4::index at = 0;
+    dsv4::index_t at = 0;
     // Cut where the running sum passes the share; every shard holds something.
     while (next < tensors.size() && (at < share || s + 1 == shards)) {
       const line& l = tensors[next];

@@ -17,11 +17,11 @@
 namespace mini {
 
 using dsv4::dtype;
-using dsv4::index;
+using dsv4::index_t;
 
 struct stored {
   dtype type;
-  std::vector<index> shape;
+  std::vector<index_t> shape;
   std::vector<std::byte> bytes;
 };
 using tensors = std::map<std::string, stored>;
@@ -29,9 +29,9 @@ using tensors = std::map<std::string, stored>;
 /// How matrices are stored; `official`: FP8 with E8M0 scales, experts FP4; `base`: all FP8, scales F32.
 enum class form { official, base, bf16, f16, f32 };
 
-inline constexpr index vocab = 24, hidden = 160, inner = 128, heads = 4, head_dim = 64, q_rank = 96,
-                       groups = 2, o_rank = 32, experts = 3, per_token = 2, streams = 2, index_heads = 2,
-                       index_dim = 32;
+inline constexpr index_t vocab = 24, hidden = 160, inner = 128, heads = 4, head_dim = 64, q_rank = 96,
+                         groups = 2, o_rank = 32, experts = 3, per_token = 2, streams = 2, index_heads = 2,
+                         index_dim = 32;
 
 inline nlohmann::json config_json() {
   return {{"model_type", "deepseek_v4"},
@@ -79,11 +79,11 @@ class maker {
  public:
   maker(tensors& out, form f) : out_(out), form_(f) {}
 
-  void put(const std::string& name, dtype type, std::vector<index> shape) {
-    index n = 1;
-    for (index s : shape) n *= s;
+  void put(const std::string& name, dtype type, std::vector<index_t> shape) {
+    index_t n = 1;
+    for (index_t s : shape) n *= s;
     std::vector<std::byte> bytes(static_cast<std::size_t>(n * dsv4::bits_of(type) / 8));
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       const std::uint32_t r = next();
       const double x = (static_cast<double>(r % 2001) - 1000) / 1024;  // exact in float, rounded below
       std::byte* p = bytes.data() + i * dsv4::bits_of(type) / 8;
@@ -105,8 +105,8 @@ class maker {
     out_[name] = {type, std::move(shape), std::move(bytes)};
   }
   /// A projection that the official checkpoint quantises.
-  void quantised(const std::string& stem, index rows, index cols, bool expert = false) {
-    const auto tiles = [](index n) { return (n + 127) / 128; };
+  void quantised(const std::string& stem, index_t rows, index_t cols, bool expert = false) {
+    const auto tiles = [](index_t n) { return (n + 127) / 128; };
     if (form_ == form::official && expert) {
       put(stem + ".weight", dtype::i8, {rows, cols / 2});
       put(stem + ".scale", dtype::f8_e8m0, {rows, cols / 32});
@@ -117,10 +117,10 @@ class maker {
       plain(stem, rows, cols);
     }
   }
-  void plain(const std::string& stem, index rows, index cols) {
+  void plain(const std::string& stem, index_t rows, index_t cols) {
     put(stem + ".weight", narrow(), {rows, cols});
   }
-  void norm(const std::string& stem, index n) { put(stem + ".weight", narrow(), {n}); }
+  void norm(const std::string& stem, index_t n) { put(stem + ".weight", narrow(), {n}); }
 
  private:
   dtype narrow() const {
@@ -136,13 +136,13 @@ class maker {
   std::uint32_t state_ = 2463534242u;
 };
 
-inline void put_streams(maker& m, const std::string& p, index mixes, index scales) {
+inline void put_streams(maker& m, const std::string& p, index_t mixes, index_t scales) {
   m.put(p + "_fn", dtype::f32, {mixes, streams * hidden});
   m.put(p + "_base", dtype::f32, {mixes});
   m.put(p + "_scale", dtype::f32, {scales});
 }
-inline void put_compressor(maker& m, const std::string& p, index ratio, index width) {
-  const index out = (ratio == 4 ? 2 : 1) * width;
+inline void put_compressor(maker& m, const std::string& p, index_t ratio, index_t width) {
+  const index_t out = (ratio == 4 ? 2 : 1) * width;
   m.put(p + "ape", dtype::f32, {ratio, out});
   m.plain(p + "wkv", out, hidden);
   m.plain(p + "wgate", out, hidden);
@@ -153,8 +153,8 @@ inline void put_expert(maker& m, const std::string& p, bool routed) {
   m.quantised(p + "w2", hidden, inner, routed);
   m.quantised(p + "w3", inner, hidden, routed);
 }
-inline void put_block(maker& m, const std::string& p, index ratio, bool hash) {
-  const index mixes = (2 + streams) * streams;
+inline void put_block(maker& m, const std::string& p, index_t ratio, bool hash) {
+  const index_t mixes = (2 + streams) * streams;
   put_streams(m, p + "hc_attn", mixes, 3);
   put_streams(m, p + "hc_ffn", mixes, 3);
   m.norm(p + "attn_norm", hidden);
@@ -179,7 +179,7 @@ inline void put_block(maker& m, const std::string& p, index ratio, bool hash) {
   } else {
     m.put(p + "ffn.gate.bias", dtype::f32, {experts});
   }
-  for (index e = 0; e < experts; ++e) put_expert(m, p + "ffn.experts." + std::to_string(e) + ".", true);
+  for (index_t e = 0; e < experts; ++e) put_expert(m, p + "ffn.experts." + std::to_string(e) + ".", true);
   put_expert(m, p + "ffn.shared_experts.", false);
 }
 

@@ -33,7 +33,7 @@ void check_round_trip(const safetensors& f) {
   CHECK(f.metadata().at("format") == "pt \"quoted\"");
   const tensor_info& a = f.at("a.weight");
   CHECK(a.type == dtype::bf16);
-  CHECK(a.shape == std::vector<dsv4::index>{2, 3});
+  CHECK(a.shape == std::vector<dsv4::index_t>{2, 3});
   CHECK(a.elements == 6);
   CHECK(a.bytes == 12);
   CHECK(std::memcmp(a.data, "abcdefghijkl", 12) == 0);

@@ -10,21 +10,21 @@
 
 namespace dsv4_test {
 namespace {
-double sum_over_i(view<const double, 2> m, index j) {
+double sum_over_i(view<const double, 2> m, index_t j) {
   double s = 0;
-  for (index i = 0; i < m.extent(0); ++i) s += m(i, j);
+  for (index_t i = 0; i < m.extent(0); ++i) s += m(i, j);
   return s;
 }
-double sum_over_j(view<const double, 2> m, index i) {
+double sum_over_j(view<const double, 2> m, index_t i) {
   double s = 0;
-  for (index j = 0; j < m.extent(1); ++j) s += m(i, j);
+  for (index_t j = 0; j < m.extent(1); ++j) s += m(i, j);
   return s;
 }
 constexpr double eps = 1e-6;  // hc_eps of every published model
 }  // namespace
 
 TEST_CASE("sinkhorn of equal logits is 1/n everywhere", "[mhc]") {
-  for (const index n : {1, 2, 4}) {
+  for (const index_t n : {1, 2, 4}) {
     tensor<double, 2> m(n, n);
     for (double& v : m.all()) v = 3.25;
     sinkhorn(m.all(), 20, 0.0);
@@ -42,31 +42,33 @@ TEST_CASE("sinkhorn by hand: softmax over j first, then the division by sums ove
   auto m = logits();
   sinkhorn(m.all(), 1, 0.0);
   const double once[] = {1.0 / 3, 3.0 / 5, 2.0 / 3, 2.0 / 5};
-  for (index i = 0; i < 4; ++i) CHECK(m.data()[i] == Catch::Approx(once[i]).epsilon(1e-14));
+  for (index_t i = 0; i < 4; ++i) CHECK(m.data()[i] == Catch::Approx(once[i]).epsilon(1e-14));
   // One more round: rows / (14/15, 16/15), then columns.
   m = logits();
   sinkhorn(m.all(), 2, 0.0);
-  const double a = (1.0 / 3) / (14.0 / 15), b = (3.0 / 5) / (14.0 / 15), c = (2.0 / 3) / (16.0 / 15), d = (2.0 / 5) / (16.0 / 15);
+  const double a = (1.0 / 3) / (14.0 / 15), b = (3.0 / 5) / (14.0 / 15), c = (2.0 / 3) / (16.0 / 15),
+               d = (2.0 / 5) / (16.0 / 15);
   const double twice[] = {a / (a + c), b / (b + d), c / (a + c), d / (b + d)};
-  for (index i = 0; i < 4; ++i) CHECK(m.data()[i] == Catch::Approx(twice[i]).epsilon(1e-14));
+  for (index_t i = 0; i < 4; ++i) CHECK(m.data()[i] == Catch::Approx(twice[i]).epsilon(1e-14));
   // eps: after the softmax and in every divisor.
   m = logits();
   sinkhorn(m.all(), 1, 0.5);
   const double with_eps[] = {0.75 / 2.25, 1.25 / 2.75, 1.0 / 2.25, 1.0 / 2.75};
-  for (index i = 0; i < 4; ++i) CHECK(m.data()[i] == Catch::Approx(with_eps[i]).epsilon(1e-14));
+  for (index_t i = 0; i < 4; ++i) CHECK(m.data()[i] == Catch::Approx(with_eps[i]).epsilon(1e-14));
 }
 
-TEST_CASE("sinkhorn: sums over i are 1, sums over j only nearly, no symmetry; large logits stay finite", "[mhc]") {
+TEST_CASE("sinkhorn: sums over i are 1, sums over j only nearly, no symmetry; large logits stay finite",
+          "[mhc]") {
   integers r{1};
   double worst_row = 0, asymmetry = 0;
   for (int round = 0; round < 200; ++round) {
     tensor<double, 2> m(4, 4);
     for (double& v : m.all()) v = 8 * r.unit();
     sinkhorn(m.all(), 20, eps);
-    for (index j = 0; j < 4; ++j) {
+    for (index_t j = 0; j < 4; ++j) {
       CHECK(std::fabs(sum_over_i(m, j) - 1) < 1e-5);  // (3)
       worst_row = std::max(worst_row, std::fabs(sum_over_j(m, j) - 1));
-      for (index i = 0; i < 4; ++i) {
+      for (index_t i = 0; i < 4; ++i) {
         CHECK(m(i, j) >= 0);
         asymmetry = std::max(asymmetry, std::fabs(m(i, j) - m(j, i)));
       }
@@ -85,26 +87,30 @@ TEMPLATE_TEST_CASE("hc_split: pre, post and comb of the packed mixes", "[mhc]", 
   TestType e;
   using W = wide_t<TestType>;
   integers r{2};
-  for (const index tokens : {1, 2, 3, 8, 19}) {
-    const auto mixes = random_tensor<W>(r, 3, tokens, index{24});
-    const auto base = random_tensor<float>(r, 2, index{24});
+  for (const index_t tokens : {1, 2, 3, 8, 19}) {
+    const auto mixes = random_tensor<W>(r, 3, tokens, index_t{24});
+    const auto base = random_tensor<float>(r, 2, index_t{24});
     tensor<float, 1> scale(3);
     scale[0] = 0.5f, scale[1] = 1.5f, scale[2] = 0.75f;
     tensor<W, 2> pre(tokens, 4), post(tokens, 4);
     tensor<W, 3> comb(tokens, 4, 4);
-    kernel::hc_split<TestType>::run(e, mixes.all(), scale.all(), base.all(), 20, eps, pre.all(), post.all(), comb.all());
+    kernel::hc_split<TestType>::run(e, mixes.all(), scale.all(), base.all(), 20, eps, pre.all(), post.all(),
+                                    comb.all());
     bool right = true;
     const auto near = [](double a, double b) { return close(a, b, 100 * wide_sum<TestType>); };
-    for (index t = 0; t < tokens; ++t) {
+    for (index_t t = 0; t < tokens; ++t) {
       tensor<double, 2> m(4, 4);
-      for (index j = 0; j < 4; ++j) {
-        right = right && near(pre(t, j), 1 / (1 + std::exp(-(double(mixes(t, j)) * 0.5 + base[j]))) + eps);        // (1)
-        right = right && near(post(t, j), 2 / (1 + std::exp(-(double(mixes(t, 4 + j)) * 1.5 + base[4 + j]))));     // (2)
+      for (index_t j = 0; j < 4; ++j) {
+        right = right &&
+                near(pre(t, j), 1 / (1 + std::exp(-(double(mixes(t, j)) * 0.5 + base[j]))) + eps);  // (1)
+        right = right &&
+                near(post(t, j), 2 / (1 + std::exp(-(double(mixes(t, 4 + j)) * 1.5 + base[4 + j]))));  // (2)
         right = right && pre(t, j) > 0 && post(t, j) >= 0 && post(t, j) <= 2;
-        for (index i = 0; i < 4; ++i) m(i, j) = double(mixes(t, 8 + 4 * i + j)) * 0.75 + base[8 + 4 * i + j];
+        for (index_t i = 0; i < 4; ++i)
+          m(i, j) = double(mixes(t, 8 + 4 * i + j)) * 0.75 + base[8 + 4 * i + j];
       }
       sinkhorn(m.all(), 20, eps);
-      for (index i = 0; i < 16; ++i) right = right && near(comb[t].data()[i], m.data()[i]);
+      for (index_t i = 0; i < 16; ++i) right = right && near(comb[t].data()[i], m.data()[i]);
     }
     INFO(tokens << " tokens");
     CHECK(right);
@@ -116,19 +122,20 @@ TEMPLATE_TEST_CASE("hc_mixes: the norm's factor multiplies the product", "[mhc]"
   using W = wide_t<TestType>;
   random_model model(tiny_config({0}));
   integers r{3};
-  for (const index cols : {4, 128, 200}) {
+  for (const index_t cols : {4, 128, 200}) {
     const auto fn = model.matrix(24, cols, stored_as::f32);
-    auto x = random_tensor<bf16>(r, 2, index{3}, cols);
-    for (index c = 0; c < cols; ++c) x(2, c) = {};
+    auto x = random_tensor<bf16>(r, 2, index_t{3}, cols);
+    for (index_t c = 0; c < cols; ++c) x(2, c) = {};
     tensor<W, 2> mixes(3, 24);
     kernel::hc_mixes<TestType>::run(e, view<const bf16, 2>(x.all()), fn, eps, mixes.all());
-    for (index t = 0; t < 3; ++t) {
+    for (index_t t = 0; t < 3; ++t) {
       double squares = 0;
-      for (index c = 0; c < cols; ++c) squares += value(x(t, c)) * value(x(t, c));
+      for (index_t c = 0; c < cols; ++c) squares += value(x(t, c)) * value(x(t, c));
       const double factor = 1 / std::sqrt(squares / double(cols) + eps);
-      for (index m = 0; m < 24; ++m) {
+      for (index_t m = 0; m < 24; ++m) {
         double sum = 0, size = 0;
-        for (index c = 0; c < cols; ++c) sum += fn.at(m, c) * value(x(t, c)), size += std::fabs(fn.at(m, c) * value(x(t, c)));
+        for (index_t c = 0; c < cols; ++c)
+          sum += fn.at(m, c) * value(x(t, c)), size += std::fabs(fn.at(m, c) * value(x(t, c)));
         CHECK(close(mixes(t, m), sum * factor, wide_sum<TestType>, size * factor));
         if (t == 2) CHECK(mixes(t, m) == 0);
       }
@@ -161,27 +168,29 @@ TEMPLATE_TEST_CASE("hc_collapse and hc_post: one store, any size", "[mhc]", DSV4
   TestType e;
   using W = wide_t<TestType>;
   integers r{4};
-  for (const index d : {1, 7, 32, 65})
-    for (const index tokens : {1, 5}) {
-      const auto h = random_tensor<bf16>(r, 2, tokens, index{4}, d);
+  for (const index_t d : {1, 7, 32, 65})
+    for (const index_t tokens : {1, 5}) {
+      const auto h = random_tensor<bf16>(r, 2, tokens, index_t{4}, d);
       const auto out = random_tensor<bf16>(r, 2, tokens, d);
-      auto pre = random_tensor<W>(r, 1, tokens, index{4}), post = random_tensor<W>(r, 2, tokens, index{4});
-      auto comb = random_tensor<W>(r, 1, tokens, index{4}, index{4});
+      auto pre = random_tensor<W>(r, 1, tokens, index_t{4}),
+           post = random_tensor<W>(r, 2, tokens, index_t{4});
+      auto comb = random_tensor<W>(r, 1, tokens, index_t{4}, index_t{4});
       for (W& v : pre.all()) v /= 3;  // not exact in bf16
       for (W& v : comb.all()) v /= 3;
       tensor<bf16, 2> y(tokens, d);
-      kernel::hc_collapse<TestType>::run(e, view<const W, 2>(pre.all()), view<const bf16, 3>(h.all()), y.all());
+      kernel::hc_collapse<TestType>::run(e, view<const W, 2>(pre.all()), view<const bf16, 3>(h.all()),
+                                         y.all());
       auto next = h;
       hc_post(e, tensor<bf16, 2>(out).all(), hyper_mix<W>{post, comb}, next.all());
       bool right = true;
-      for (index t = 0; t < tokens; ++t)
-        for (index c = 0; c < d; ++c) {
+      for (index_t t = 0; t < tokens; ++t)
+        for (index_t c = 0; c < d; ++c) {
           double sum = 0;
-          for (index j = 0; j < 4; ++j) sum += double(pre(t, j)) * value(h(t, j, c));
+          for (index_t j = 0; j < 4; ++j) sum += double(pre(t, j)) * value(h(t, j, c));
           right = right && stored_as_near(y(t, c), sum, wide_sum<TestType>, 4);
-          for (index j = 0; j < 4; ++j) {
+          for (index_t j = 0; j < 4; ++j) {
             double carried = double(post(t, j)) * value(out(t, c));
-            for (index i = 0; i < 4; ++i) carried += double(comb(t, i, j)) * value(h(t, i, c));
+            for (index_t i = 0; i < 4; ++i) carried += double(comb(t, i, j)) * value(h(t, i, c));
             right = right && stored_as_near(next(t, j, c), carried, wide_sum<TestType>, 8);
           }
         }
@@ -189,14 +198,15 @@ TEMPLATE_TEST_CASE("hc_collapse and hc_post: one store, any size", "[mhc]", DSV4
     }
 }
 
-TEMPLATE_TEST_CASE("head: sigmoid plus eps without Sinkhorn, norm, wide logits", "[mhc]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("head: sigmoid plus eps without Sinkhorn, norm, wide logits", "[mhc]",
+                   DSV4_TEST_EXECUTORS) {
   TestType e;
   using W = wide_t<TestType>;
   random_model model(tiny_config({0}));
   const config& c = model.c;
   integers r{5};
-  const index tokens = 3, d = c.hidden_size;
-  auto h = random_tensor<bf16>(r, 2, tokens, index{4}, d);
+  const index_t tokens = 3, d = c.hidden_size;
+  auto h = random_tensor<bf16>(r, 2, tokens, index_t{4}, d);
   workspace scratch;
   tensor<W, 2> logits(tokens, c.vocab_size);
   no_tap none;
@@ -204,23 +214,26 @@ TEMPLATE_TEST_CASE("head: sigmoid plus eps without Sinkhorn, norm, wide logits",
   const tapper<no_tap> tap{none, std::span(&one, 1), {}};
   const hyper_head_weights& w = model.weights.hc_head;
   head(e, scratch, tap, c, h.all(), {&w, model.weights.norm.all(), &model.weights.head}, logits.all());
-  for (index t = 0; t < tokens; ++t) {
+  for (index_t t = 0; t < tokens; ++t) {
     double squares = 0;
-    for (index i = 0; i < 4 * d; ++i) squares += value(h[t].data()[i]) * value(h[t].data()[i]);
+    for (index_t i = 0; i < 4 * d; ++i) squares += value(h[t].data()[i]) * value(h[t].data()[i]);
     const double factor = 1 / std::sqrt(squares / double(4 * d) + c.rms_norm_eps);
     std::vector<double> y(static_cast<std::size_t>(d));
-    for (index j = 0; j < 4; ++j) {
+    for (index_t j = 0; j < 4; ++j) {
       double mix = 0;
-      for (index i = 0; i < 4 * d; ++i) mix += w.fn.at(j, i) * value(h[t].data()[i]);
-      const double pre = 1 / (1 + std::exp(-(mix * factor * double(w.scale[0]) + double(w.base[j])))) + c.hc_eps;
-      for (index i = 0; i < d; ++i) y[std::size_t(i)] += pre * value(h(t, j, i));
+      for (index_t i = 0; i < 4 * d; ++i) mix += w.fn.at(j, i) * value(h[t].data()[i]);
+      const double pre =
+          1 / (1 + std::exp(-(mix * factor * double(w.scale[0]) + double(w.base[j])))) + c.hc_eps;
+      for (index_t i = 0; i < d; ++i) y[std::size_t(i)] += pre * value(h(t, j, i));
     }
     double mean = 0;
     for (double& v : y) v = rounded<bf16>(v), mean += v * v / double(d);
-    for (index i = 0; i < d; ++i) y[std::size_t(i)] = rounded<bf16>(y[std::size_t(i)] / std::sqrt(mean + c.rms_norm_eps) * double(model.weights.norm[i]));
-    for (index v = 0; v < c.vocab_size; ++v) {
+    for (index_t i = 0; i < d; ++i)
+      y[std::size_t(i)] =
+          rounded<bf16>(y[std::size_t(i)] / std::sqrt(mean + c.rms_norm_eps) * double(model.weights.norm[i]));
+    for (index_t v = 0; v < c.vocab_size; ++v) {
       double sum = 0;
-      for (index i = 0; i < d; ++i) sum += model.weights.head.at(v, i) * y[std::size_t(i)];
+      for (index_t i = 0; i < d; ++i) sum += model.weights.head.at(v, i) * y[std::size_t(i)];
       // With float in between, y may round to a neighbour.
       CHECK(close(logits(t, v), sum, std::is_same_v<W, double> ? 1e-12 : 0x1p-7, 4));
     }

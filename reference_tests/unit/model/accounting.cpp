@@ -50,7 +50,7 @@ TEST_CASE("parameters are those of the stored tensors", "[accounting]") {
     const auto dir = golden(std::string("official/") + name);
     if (!dir) continue;
     const auto c = dsv4::io::checkpoint::open(*dir);
-    dsv4::index stored = 0;
+    dsv4::index_t stored = 0;
     for (const auto& t : c.tensors()) {
       const std::string_view n = t.name;
       if (!t.used || n.ends_with(".scale") || n.ends_with(".tid2eid")) continue;

@@ -19,7 +19,8 @@ struct owned_matrix {
   std::vector<std::byte> data, scale;
   weight_matrix w;
 
-  owned_matrix(dtype type, index rows, index cols, index tile_rows, index tile_cols, dtype scale_type) {
+  owned_matrix(dtype type, index_t rows, index_t cols, index_t tile_rows, index_t tile_cols,
+               dtype scale_type) {
     w = {.type = type,
          .rows = rows,
          .cols = cols,
@@ -28,7 +29,7 @@ struct owned_matrix {
          .tile_cols = tile_cols};
     data.resize(static_cast<std::size_t>(1 + rows * w.row_bytes()));
     w.data = data.data() + 1;
-    const index scales = (rows + tile_rows - 1) / tile_rows * w.scale_cols();
+    const index_t scales = (rows + tile_rows - 1) / tile_rows * w.scale_cols();
     scale.resize(static_cast<std::size_t>(1 + scales * bits_of(scale_type) / 8));
     w.scale = scale.data() + 1;
   }
@@ -39,18 +40,18 @@ struct owned_matrix {
       if (w.type == dtype::f8_e4m3 && (v & 127) == 127) v = 0;  // no NaN in a weight
       b = byte(v);
     }
-    for (index i = 0; i < scales(); ++i)
+    for (index_t i = 0; i < scales(); ++i)
       if (w.scale_type == dtype::f32)
         set_scale(i, std::ldexp(1.0f + float(random() % 1024) / 1024, int(random() % 20) - 10));
       else
         scale[static_cast<std::size_t>(1 + i)] = byte(117 + random() % 20);
   }
-  index scales() const { return index(scale.size() - 1) * 8 / bits_of(w.scale_type); }
-  void set_scale(index i, float s) { std::memcpy(scale.data() + 1 + 4 * i, &s, 4); }
-  unsigned data_byte(index i) const {
+  index_t scales() const { return index_t(scale.size() - 1) * 8 / bits_of(w.scale_type); }
+  void set_scale(index_t i, float s) { std::memcpy(scale.data() + 1 + 4 * i, &s, 4); }
+  unsigned data_byte(index_t i) const {
     return std::to_integer<unsigned>(data[static_cast<std::size_t>(1 + i)]);
   }
-  double scale_value(index i) const {
+  double scale_value(index_t i) const {
     if (w.scale_type == dtype::f8_e8m0)
       return std::ldexp(1.0, int(std::to_integer<unsigned>(scale[static_cast<std::size_t>(1 + i)])) - 127);
     float s;
@@ -64,14 +65,14 @@ struct owned_matrix {
 TEST_CASE("FP8 matrices, whole and partial tiles, both scale types", "[num]") {
   for (const dtype scale_type : {dtype::f8_e8m0, dtype::f32})
     for (const auto& [rows, cols] :
-         {std::pair<index, index>{128, 128}, {130, 257}, {1, 1}, {127, 300}, {256, 129}}) {
+         {std::pair<index_t, index_t>{128, 128}, {130, 257}, {1, 1}, {127, 300}, {256, 129}}) {
       owned_matrix m(dtype::f8_e4m3, rows, cols, fp8_tile, fp8_tile, scale_type);
       m.fill(7);
-      const index scale_cols = cols / 128 + (cols % 128 != 0);
+      const index_t scale_cols = cols / 128 + (cols % 128 != 0);
       REQUIRE(m.w.scale_cols() == scale_cols);
       unsigned wrong = 0;
-      for (index o = 0; o < rows; ++o)
-        for (index i = 0; i < cols; ++i) {
+      for (index_t o = 0; o < rows; ++o)
+        for (index_t i = 0; i < cols; ++i) {
           const double code = e4m3::from_bits(m.data_byte(o * cols + i)).decode();
           wrong += m.w.at(o, i) != code * m.scale_value(o / 128 * scale_cols + i / 128);
         }
@@ -92,13 +93,13 @@ TEST_CASE("FP4 matrices: low nibble first, one scale per row and 32 columns", "[
     CHECK(m.w.row_bytes() == 2);
   }
   for (const dtype scale_type : {dtype::f8_e8m0, dtype::f32})
-    for (const auto& [rows, cols] : {std::pair<index, index>{3, 64}, {5, 48}, {2, 2}, {1, 98}}) {
+    for (const auto& [rows, cols] : {std::pair<index_t, index_t>{3, 64}, {5, 48}, {2, 2}, {1, 98}}) {
       owned_matrix m(dtype::f4_e2m1, rows, cols, 1, fp4_tile_cols, scale_type);
       m.fill(11);
-      const index scale_cols = cols / 32 + (cols % 32 != 0);
+      const index_t scale_cols = cols / 32 + (cols % 32 != 0);
       unsigned wrong = 0;
-      for (index o = 0; o < rows; ++o)
-        for (index i = 0; i < cols; ++i) {
+      for (index_t o = 0; o < rows; ++o)
+        for (index_t i = 0; i < cols; ++i) {
           const unsigned pair = m.data_byte((o * cols + i) / 2), code = i % 2 ? pair / 16 : pair % 16;
           wrong += m.w.at(o, i) != e2m1::from_bits(code).decode() * m.scale_value(o * scale_cols + i / 32);
         }
@@ -111,7 +112,7 @@ TEST_CASE("plain matrices have no scale", "[num]") {
   for (const dtype type : {dtype::f32, dtype::bf16, dtype::f16}) {
     owned_matrix m(type, 2, 1, 1, 1, dtype::f8_e8m0);
     m.w.scale = nullptr;
-    for (index o = 0; o < 2; ++o) {
+    for (index_t o = 0; o < 2; ++o) {
       const std::uint16_t half = type == dtype::bf16 ? bf16::encode(v[o]).bits : f16::encode(v[o]).bits;
       std::memcpy(m.data.data() + 1 + o * m.w.row_bytes(),
                   type == dtype::f32 ? static_cast<const void*>(&v[o]) : &half,
@@ -160,30 +161,31 @@ TEST_CASE("FP4 weights become FP8 weights without loss, spans up to 2^14", "[num
   CHECK(e4m3::encode(1.5 * 0x1p-9).decode() != 1.5 * 0x1p-9);
 
   // The same as matrices: 2 x 256 in FP4 with scales of every span, then in FP8, element by element.
-  const index cols = 256;
+  const index_t cols = 256;
   owned_matrix fp4(dtype::f4_e2m1, 2, cols, 1, fp4_tile_cols, dtype::f8_e8m0);
   fp4.fill(3);
-  for (index i = 0; i < fp4.scales(); ++i)
+  for (index_t i = 0; i < fp4.scales(); ++i)
     fp4.scale[static_cast<std::size_t>(1 + i)] = byte(unsigned(120 - i % 15));
   owned_matrix fp8(dtype::f8_e4m3, 2, cols, fp8_tile, fp8_tile, dtype::f8_e8m0);
-  for (index tile = 0; tile < 2; ++tile) {
+  for (index_t tile = 0; tile < 2; ++tile) {
     double largest = 0;
-    for (index o = 0; o < 2; ++o)
-      for (index i = tile * 128; i < tile * 128 + 128; ++i) largest = std::max(largest, fp4.w.scale_at(o, i));
+    for (index_t o = 0; o < 2; ++o)
+      for (index_t i = tile * 128; i < tile * 128 + 128; ++i)
+        largest = std::max(largest, fp4.w.scale_at(o, i));
     const double s8 = std::ldexp(largest, -6);
     fp8.scale[static_cast<std::size_t>(1 + tile)] = byte(e8m0::encode_up(s8).bits);
-    for (index o = 0; o < 2; ++o)
-      for (index i = tile * 128; i < tile * 128 + 128; ++i)
+    for (index_t o = 0; o < 2; ++o)
+      for (index_t i = tile * 128; i < tile * 128 + 128; ++i)
         fp8.data[static_cast<std::size_t>(1 + o * cols + i)] = byte(e4m3::encode(fp4.w.at(o, i) / s8).bits);
   }
   unsigned wrong = 0;
-  for (index o = 0; o < 2; ++o)
-    for (index i = 0; i < cols; ++i) wrong += fp8.w.at(o, i) != fp4.w.at(o, i);
+  for (index_t o = 0; o < 2; ++o)
+    for (index_t i = 0; i < cols; ++i) wrong += fp8.w.at(o, i) != fp4.w.at(o, i);
   CHECK(wrong == 0);
 }
 
 TEST_CASE("quantised activations take the scale of their 128 columns", "[num]") {
-  const index cols = 200;
+  const index_t cols = 200;
   std::vector<e4m3> code(2 * cols, e4m3::encode(3));
   std::vector<float> scale = {1, 2, 4, 0.5f};
   const quantised_activations x{{code.data(), 2, cols}, {scale.data(), 2, 2}};

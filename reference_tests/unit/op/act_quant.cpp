@@ -20,24 +20,24 @@ struct quantised {
   std::vector<float> scale;
 };
 template <class A>
-quantised<A> quantise(std::vector<A> x, index rows) {
+quantised<A> quantise(std::vector<A> x, index_t rows) {
   exec::ref e;
-  const index cols = index(x.size()) / rows, blocks = (cols + 127) / 128;
+  const index_t cols = index_t(x.size()) / rows, blocks = (cols + 127) / 128;
   quantised<A> q{std::vector<e4m3>(x.size()), std::vector<float>(static_cast<std::size_t>(rows * blocks))};
   act_quant(e, view<A, 2>(x.data(), rows, cols), view<e4m3, 2>(q.code.data(), rows, cols),
             view<float, 2>(q.scale.data(), rows, blocks));
   return q;
 }
 template <class A>
-std::vector<A> in_place(std::vector<A> x, index channels, index block) {
+std::vector<A> in_place(std::vector<A> x, index_t channels, index_t block) {
   exec::ref e;
-  act_quant_in_place(e, view<A, 2>(x.data(), 1, index(x.size())), channels, block);
+  act_quant_in_place(e, view<A, 2>(x.data(), 1, index_t(x.size())), channels, block);
   return x;
 }
 template <class A>
 std::vector<A> fp4(std::vector<A> x) {
   exec::ref e;
-  fp4_act_quant(e, view<A, 2>(x.data(), 1, index(x.size())));
+  fp4_act_quant(e, view<A, 2>(x.data(), 1, index_t(x.size())));
   return x;
 }
 bool is_power_of_two(double s) {
@@ -104,19 +104,20 @@ TEST_CASE("act_quant: ties go to the even mantissa", "[op]") {
 }
 
 TEST_CASE("act_quant: blocks of 128 per row, a partial last one", "[op]") {
-  const index rows = 3, cols = 300;
+  const index_t rows = 3, cols = 300;
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
   std::vector<bf16> x;
-  for (index i = 0; i < rows * cols; ++i) x.push_back(bf16::encode(std::ldexp(normal(random), int(i / 100))));
+  for (index_t i = 0; i < rows * cols; ++i)
+    x.push_back(bf16::encode(std::ldexp(normal(random), int(i / 100))));
   const auto q = quantise(x, rows);
-  for (index t = 0; t < rows; ++t)
-    for (index b = 0; b < 3; ++b) {
+  for (index_t t = 0; t < rows; ++t)
+    for (index_t b = 0; b < 3; ++b) {
       const double s = q.scale[std::size_t(t * 3 + b)];
       CHECK(is_power_of_two(s));  // (2)
       double amax = 0;
       unsigned wrong = 0;
-      for (index k = b * 128; k < std::min(cols, b * 128 + 128); ++k) {
+      for (index_t k = b * 128; k < std::min(cols, b * 128 + 128); ++k) {
         const double v = x[std::size_t(t * cols + k)].decode();
         amax = std::max(amax, std::fabs(v));
         wrong += std::fabs(v / s) > 448;  // (1)

@@ -18,16 +18,16 @@ namespace dsv4_test {
 TEMPLATE_TEST_CASE("adamw: the first step is lr, however small the gradient", "[optim]", float, double) {
   const double sizes[] = {1, 1e-3, 1e-8, 1e-12, 1e-15};
   tensor<TestType, 1> g(10), m(10), v(10), w(10);
-  for (index n = 0; n < 10; ++n) g[n] = TestType(sizes[n / 2] * (n % 2 ? -1 : 1));
+  for (index_t n = 0; n < 10; ++n) g[n] = TestType(sizes[n / 2] * (n % 2 ? -1 : 1));
   adamw_step<TestType>(g, m, v, w, 1, 0.25);
-  for (index n = 0; n < 10; ++n) CHECK(close(w[n], n % 2 ? 0.25 : -0.25, 1e-4));  // (1)
+  for (index_t n = 0; n < 10; ++n) CHECK(close(w[n], n % 2 ? 0.25 : -0.25, 1e-4));  // (1)
 }
 
 TEST_CASE("adamw: a constant gradient moves lr a step; decay is decoupled; zero is zero", "[optim]") {
   tensor<double, 1> g(3), m(3), v(3), w(3);
   g[0] = 2, g[1] = -1e-5, g[2] = 0;
   w[2] = 8;
-  for (index t = 1; t <= 400; ++t) {
+  for (index_t t = 1; t <= 400; ++t) {
     const double w0 = w[0], w1 = w[1], w2 = w[2];
     adamw_step<double>(g, m, v, w, t, 0.01, {.decay = 0.5});
     CHECK(close(w[0], w0 * (1 - 0.005) - 0.01, 1e-12, 1));
@@ -46,12 +46,12 @@ TEST_CASE("adamw: a constant gradient moves lr a step; decay is decoupled; zero 
 
 TEST_CASE("adamw: pieces of a buffer give the bits of the whole", "[optim]") {
   integers r{41};
-  const auto g = random_tensor<float>(r, 1e-3, index{1001});
-  tensor<float, 1> m(1001), v(1001), w = random_tensor<float>(r, 1, index{1001});
+  const auto g = random_tensor<float>(r, 1e-3, index_t{1001});
+  tensor<float, 1> m(1001), v(1001), w = random_tensor<float>(r, 1, index_t{1001});
   auto m2 = m, v2 = v, w2 = w;
-  for (index t = 1; t <= 3; ++t) {
+  for (index_t t = 1; t <= 3; ++t) {
     adamw_step<float>(g, m, v, w, t, 1e-3);
-    for (const auto& [from, to] : {std::pair<index, index>{500, 1001}, {0, 3}, {3, 500}})
+    for (const auto& [from, to] : {std::pair<index_t, index_t>{500, 1001}, {0, 3}, {3, 500}})
       adamw_step<float>(g.all().rows(from, to), m2.all().rows(from, to), v2.all().rows(from, to),
                         w2.all().rows(from, to), t, 1e-3);
   }
@@ -70,12 +70,12 @@ TEST_CASE("learning rate: up, constant, down", "[optim]") {
   const learning_rate_schedule s{.peak = 1, .final = 0.1, .warmup = 10, .decay_begin = 50, .decay_end = 150};
   CHECK(s.at(1) == 0.1);
   CHECK(s.at(5) == 0.5);
-  for (index t = 10; t <= 50; ++t) CHECK(s.at(t) == 1);  // (1)
+  for (index_t t = 10; t <= 50; ++t) CHECK(s.at(t) == 1);  // (1)
   CHECK(close(s.at(75), 0.1 + 0.9 * (1 + std::sqrt(0.5)) / 2, 1e-15));
   CHECK(close(s.at(100), 0.55, 1e-15));
   CHECK(s.at(150) == 0.1);
   CHECK(s.at(1'000'000) == 0.1);
-  for (index t = 11; t <= 160; ++t) CHECK(s.at(t) <= s.at(t - 1));  // (2)
+  for (index_t t = 11; t <= 160; ++t) CHECK(s.at(t) <= s.at(t - 1));  // (2)
   // Parts left out.
   const learning_rate_schedule flat{.peak = 3, .warmup = 0};
   CHECK(flat.at(1) == 3);
@@ -121,8 +121,8 @@ TEMPLATE_TEST_CASE("clipping by the norm of many buffers", "[optim]", float, dou
 TEST_CASE("the norm has the same bits whoever adds up which buffer", "[optim]") {
   integers r{42};
   std::vector<tensor<float, 1>> owners;
-  for (index n = 0; n < 60; ++n)
-    owners.push_back(random_tensor<float>(r, 0.1 * double(n), index{n * 37 % 101}));
+  for (index_t n = 0; n < 60; ++n)
+    owners.push_back(random_tensor<float>(r, 0.1 * double(n), index_t{n * 37 % 101}));
   const std::vector<view<float, 1>> buffers(owners.begin(), owners.end());
   const double alone = global_norm<float>(std::span<const view<float, 1>>(buffers));
   double plain = 0;
@@ -133,7 +133,7 @@ TEST_CASE("the norm has the same bits whoever adds up which buffer", "[optim]") 
   for (const int threads : {1, 2, 3}) {
     std::vector<double> squares(buffers.size());
     cpu::arena_of(threads).execute([&] {
-      cpu::parallel_tasks(static_cast<index>(buffers.size()), [&](index i) {
+      cpu::parallel_tasks(static_cast<index_t>(buffers.size()), [&](index_t i) {
         squares[static_cast<std::size_t>(i)] = squared_norm(buffers[static_cast<std::size_t>(i)]);
       });
     });

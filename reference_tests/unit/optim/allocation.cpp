@@ -40,9 +40,9 @@ TEMPLATE_TEST_CASE("an optimiser step allocates nothing the second time", "[opti
   TestType e;
   workspace scratch;
   const auto check = [&]<class T>(T) {
-    const auto g = random_tensor<T>(r, 1, index{300}, index{150});
+    const auto g = random_tensor<T>(r, 1, index_t{300}, index_t{150});
     auto m = g, v = g, w = g;
-    for (index n = 0; n < v.size(); ++n) v.data()[n] = v.data()[n] * v.data()[n];
+    for (index_t n = 0; n < v.size(); ++n) v.data()[n] = v.data()[n] * v.data()[n];
     const auto flat = [](auto& x) { return x.all().reshape(x.size()); };
     const auto step = [&] {
       const view<T, 1> gradients[] = {flat(m), flat(v)};

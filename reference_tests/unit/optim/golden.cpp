@@ -31,11 +31,11 @@ struct steps {
   tensor<T, 2> at(const std::string& name) const {
     const auto& t = file.at(name);
     REQUIRE(t.type == dtype::f64);
-    const index rows = t.shape.size() == 2 ? t.shape[0] : 1;
+    const index_t rows = t.shape.size() == 2 ? t.shape[0] : 1;
     tensor<T, 2> x(rows, t.elements / rows);
-    for (index n = 0; n < x.size(); ++n) {
+    for (index_t n = 0; n < x.size(); ++n) {
       double v;
-      std::memcpy(&v, t.data + n * index{sizeof v}, sizeof v);
+      std::memcpy(&v, t.data + n * index_t{sizeof v}, sizeof v);
       x.data()[n] = T(v);
     }
     return x;
@@ -50,7 +50,7 @@ struct steps {
 template <class A, class B>
 double error(const tensor<A, 2>& found, const tensor<B, 2>& expected) {
   double worst = 0;
-  for (index n = 0; n < found.size(); ++n) {
+  for (index_t n = 0; n < found.size(); ++n) {
     const double d = std::fabs(double(found.data()[n]) - double(expected.data()[n]));
     worst = std::isnan(d) ? d : std::max(worst, d);
   }
@@ -75,7 +75,7 @@ void follow_muon(E e, const steps<double>& exact, const steps<T>& given, const s
     muon_step<T>(e, scratch, g, m, w, learning_rate);
     // The direction by itself, of the momentum just stored.
     tensor<T, 2> ahead = m;
-    for (index n = 0; n < g.size(); ++n)
+    for (index_t n = 0; n < g.size(); ++n)
       ahead.data()[n] = T(0.95 * double(m.data()[n]) + double(g.data()[n]));
     newton_schulz(e, scratch, ahead.all(), ns.all());
     const std::string before = std::to_string(t), after = std::to_string(t + 1);
@@ -90,7 +90,7 @@ void follow_muon(E e, const steps<double>& exact, const steps<T>& given, const s
     } else {
       // The float inputs' own result, exactly, where the executor does not round in between …
       tensor<double, 2> same(g.extent(0), g.extent(1)), of_same = same;
-      for (index n = 0; n < g.size(); ++n) same.data()[n] = double(ahead.data()[n]);
+      for (index_t n = 0; n < g.size(); ++n) same.data()[n] = double(ahead.data()[n]);
       exec::ref ref;
       newton_schulz(ref, scratch, same.all(), of_same.all());
       if (std::is_same_v<wide_t<E>, double>) CHECK(error(ns, of_same) <= 0x1p-23);

@@ -25,7 +25,7 @@ template <class T>
 std::vector<parameter<T>> parameters(std::uint64_t seed) {
   integers r{seed};
   std::vector<parameter<T>> all;
-  for (const auto& [o, i] : {std::pair<index, index>{1, 7},
+  for (const auto& [o, i] : {std::pair<index_t, index_t>{1, 7},
                              {24, 16},
                              {130, 200},
                              {5, 5},
@@ -47,7 +47,7 @@ TEMPLATE_TEST_CASE("the update of a matrix of full rank has root mean square gam
   integers r{21};
   TestType e;
   workspace scratch;
-  for (const auto& [o, i] : {std::pair<index, index>{1, 7}, {12, 60}, {60, 12}}) {
+  for (const auto& [o, i] : {std::pair<index_t, index_t>{1, 7}, {12, 60}, {60, 12}}) {
     const auto g = random_tensor<double>(r, 1, o, i);
     tensor<double, 2> m(o, i), w(o, i);
     muon_step<double>(e, scratch, g, m, w, 1, {.decay = 0});
@@ -63,28 +63,28 @@ TEMPLATE_TEST_CASE("momentum, Nesterov and decay, each by its definition", "[opt
   integers r{22};
   TestType e;
   workspace scratch;
-  const auto g = random_tensor<double>(r, 1, index{6}, index{9}),
-             m0 = random_tensor<double>(r, 1, index{6}, index{9}),
-             w0 = random_tensor<double>(r, 1, index{6}, index{9});
+  const auto g = random_tensor<double>(r, 1, index_t{6}, index_t{9}),
+             m0 = random_tensor<double>(r, 1, index_t{6}, index_t{9}),
+             w0 = random_tensor<double>(r, 1, index_t{6}, index_t{9});
   for (const bool nesterov : {false, true}) {
     const muon_options options{.momentum = 0.7, .decay = 0.3, .gamma = 0.5, .nesterov = nesterov};
     auto m = m0, w = w0;
     muon_step<double>(e, scratch, g, m, w, 0.01, options);
     tensor<double, 2> o(6, 9);
-    for (index n = 0; n < o.size(); ++n) {
+    for (index_t n = 0; n < o.size(); ++n) {
       const double moved = 0.7 * m0.data()[n] + g.data()[n];
       CHECK(m.data()[n] == moved);
       o.data()[n] = nesterov ? 0.7 * moved + g.data()[n] : moved;
     }
     newton_schulz(e, scratch, o.all(), o.all());
-    for (index n = 0; n < o.size(); ++n)
+    for (index_t n = 0; n < o.size(); ++n)
       CHECK(close(w.data()[n], w0.data()[n] * (1 - 0.01 * 0.3) - 0.01 * 0.5 * 3 * o.data()[n], 1e-15, 1));
   }
   // (2)
   tensor<float, 2> zero(4, 4), m(4, 4), w(4, 4);
-  for (index n = 0; n < w.size(); ++n) w.data()[n] = float(n) - 7;
+  for (index_t n = 0; n < w.size(); ++n) w.data()[n] = float(n) - 7;
   muon_step<float>(e, scratch, zero, m, w, 0.5);
-  for (index n = 0; n < w.size(); ++n) {
+  for (index_t n = 0; n < w.size(); ++n) {
     CHECK(w.data()[n] == float((double(n) - 7) * (1 - 0.5 * 0.1)));
     CHECK(m.data()[n] == 0);
   }
@@ -102,7 +102,7 @@ TEMPLATE_TEST_CASE("cpu takes ref's steps", "[optim]", exec::cpu, exec::cpu_fast
       CAPTURE(p, step);
       bool m_equal = true;
       double worst = 0;
-      for (index n = 0; n < found[p].w.size(); ++n) {
+      for (index_t n = 0; n < found[p].w.size(); ++n) {
         m_equal = m_equal && found[p].m.data()[n] == expected[p].m.data()[n];
         worst = std::max(worst, std::fabs(double(found[p].w.data()[n]) - double(expected[p].w.data()[n])));
       }
@@ -118,7 +118,7 @@ TEMPLATE_TEST_CASE("threads do not change a bit", "[optim]", exec::cpu, exec::cp
     TestType e{threads};
     kernel::scope<TestType>::run(e, [&] {
       for (int step = 0; step < 2; ++step)
-        cpu::parallel_tasks(static_cast<index>(all.size()), [&](index p) {
+        cpu::parallel_tasks(static_cast<index_t>(all.size()), [&](index_t p) {
           auto& x = all[static_cast<std::size_t>(p)];
           muon_step<T>(e, cpu::local_scratch(), x.g, x.m, x.w, 2.7e-4);
         });

@@ -17,18 +17,18 @@ namespace {
 
 using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
-matrix random_matrix(integers& r, index rows, index columns) {
+matrix random_matrix(integers& r, index_t rows, index_t columns) {
   matrix x(rows, columns);
-  for (index n = 0; n < x.size(); ++n) x.data()[n] = r.unit();
+  for (index_t n = 0; n < x.size(); ++n) x.data()[n] = r.unit();
   return x;
 }
 /// rows x columns with these singular values, the larger side having orthonormal vectors.
-matrix with_singular_values(integers& r, index rows, index columns, const std::vector<double>& values) {
-  const auto k = static_cast<index>(values.size());
+matrix with_singular_values(integers& r, index_t rows, index_t columns, const std::vector<double>& values) {
+  const auto k = static_cast<index_t>(values.size());
   const matrix u = Eigen::HouseholderQR<matrix>(random_matrix(r, rows, rows)).householderQ();
   const matrix v = Eigen::HouseholderQR<matrix>(random_matrix(r, columns, columns)).householderQ();
   matrix x = matrix::Zero(rows, columns);
-  for (index i = 0; i < k; ++i) x += values[std::size_t(i)] * u.col(i) * v.col(i).transpose();
+  for (index_t i = 0; i < k; ++i) x += values[std::size_t(i)] * u.col(i) * v.col(i).transpose();
   return x;
 }
 std::vector<double> singular_values(const matrix& x) {
@@ -38,11 +38,11 @@ std::vector<double> singular_values(const matrix& x) {
 template <class T, class E>
 matrix orthogonalised(E e, const matrix& x) {
   tensor<T, 2> in(x.rows(), x.cols()), out(x.rows(), x.cols());
-  for (index n = 0; n < x.size(); ++n) in.data()[n] = T(x.data()[n]);
+  for (index_t n = 0; n < x.size(); ++n) in.data()[n] = T(x.data()[n]);
   workspace scratch;
   newton_schulz(e, scratch, in.all(), out.all());
   matrix y(x.rows(), x.cols());
-  for (index n = 0; n < y.size(); ++n) y.data()[n] = out.data()[n];
+  for (index_t n = 0; n < y.size(); ++n) y.data()[n] = out.data()[n];
   return y;
 }
 /// What becomes of a singular value that is s0 of the norm: the fast steps alone, or all.
@@ -78,7 +78,7 @@ TEST_CASE("the scalar polynomial keeps the report's promises", "[optim]") {
 
 TEMPLATE_TEST_CASE("singular values go to one, singular vectors stay", "[optim]", DSV4_TEST_EXECUTORS) {
   integers r{11};
-  const auto check = [&]<class T>(T, index rows, index columns) {
+  const auto check = [&]<class T>(T, index_t rows, index_t columns) {
     CAPTURE(rows, columns, sizeof(T));
     const matrix x = random_matrix(r, rows, columns);
     const matrix y = orthogonalised<T>(TestType{}, x);
@@ -102,7 +102,7 @@ TEMPLATE_TEST_CASE("singular values go to one, singular vectors stay", "[optim]"
     CHECK(largest_difference(orthogonalised<T>(TestType{}, matrix(x * 0x1p-20)), y) == 0);
   };
   for (const auto& [rows, columns] :
-       {std::pair<index, index>{1, 1}, {1, 7}, {7, 1}, {2, 3}, {16, 40}, {40, 16}, {33, 65}}) {
+       {std::pair<index_t, index_t>{1, 1}, {1, 7}, {7, 1}, {2, 3}, {16, 40}, {40, 16}, {33, 65}}) {
     check(double{}, rows, columns);
     check(float{}, rows, columns);
   }
@@ -111,7 +111,7 @@ TEMPLATE_TEST_CASE("singular values go to one, singular vectors stay", "[optim]"
 TEMPLATE_TEST_CASE("sizes around the tiles of the fast path", "[optim]", DSV4_TEST_EXECUTORS) {
   integers r{12};
   for (const auto& [rows, columns] :
-       {std::pair<index, index>{127, 130}, {128, 128}, {300, 131}, {140, 520}}) {
+       {std::pair<index_t, index_t>{127, 130}, {128, 128}, {300, 131}, {140, 520}}) {
     CAPTURE(rows, columns);
     const matrix x = random_matrix(r, rows, columns);
     const matrix y = orthogonalised<double>(exec::ref{}, x);
@@ -170,7 +170,7 @@ TEMPLATE_TEST_CASE("a NaN or an infinity is not hidden; empty and unequal shapes
                    DSV4_TEST_EXECUTORS) {
   // (6)
   for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()})
-    for (const index at : {0, 5, 11})
+    for (const index_t at : {0, 5, 11})
       for (const double rest : {0., 1.}) {
         matrix x = matrix::Constant(3, 4, rest);
         x.data()[at] = bad;

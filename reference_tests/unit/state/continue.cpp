@@ -11,8 +11,9 @@ namespace {
 
 /// Both go on with the same calls: every logit of model and MTP, and in the end every byte of the state.
 template <class Run>
-void check_same_future(Run& a, typename Run::sequence_type s, typename Run::extras_type x, Run& b, typename Run::sequence_type t,
-                       typename Run::extras_type y, std::span<const std::int32_t> future) {
+void check_same_future(Run& a, typename Run::sequence_type s, typename Run::extras_type x, Run& b,
+                       typename Run::sequence_type t, typename Run::extras_type y,
+                       std::span<const std::int32_t> future) {
   std::size_t at = 0;
   for (const std::size_t chunk : {1, 1, 3, 1, 24}) {
     const std::size_t n = std::min(chunk, future.size() - at);
@@ -26,10 +27,11 @@ void check_same_future(Run& a, typename Run::sequence_type s, typename Run::extr
 
 /// Every prefix of `ids` as one chunk of tokens after another, saved and loaded into another model object.
 template <numerics_policy P, execution E>
-void check_every_length(const random_model& r, index longest, const std::vector<index>& chunks, E first = {}, E second = {}) {
+void check_every_length(const random_model& r, index_t longest, const std::vector<index_t>& chunks,
+                        E first = {}, E second = {}) {
   state_run<P, E> a(r, first), b(r, second);
   const auto ids = random_ids(longest + 30, r.c.vocab_size, 5);
-  constexpr index back = 3;
+  constexpr index_t back = 3;
   auto s = a.model.new_sequence(longest + 30, back);
   state_extras<P, E> x;
   x.seed = 7;
@@ -54,7 +56,8 @@ void check_every_length(const random_model& r, index longest, const std::vector<
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("load and continue has the bits of never having stopped, at every length", "[state]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("load and continue has the bits of never having stopped, at every length", "[state]",
+                   DSV4_TEST_EXECUTORS) {
   // Window 8, HCA blocks of 16, top-k 4 entries of 4: all crossed more than once.
   const random_model r(tiny_config());
   SECTION("official") { check_every_length<official, TestType>(r, 96, {1}); }
@@ -70,8 +73,10 @@ TEST_CASE("float32<double> states are F64 throughout", "[state]") {
 }
 
 TEST_CASE("saved on one thread, continued on three", "[state]") {
-  check_every_length<official, exec::cpu>(random_model(tiny_config()), 40, {1, 7}, exec::cpu{1}, exec::cpu{3});
-  check_every_length<float32<float>, exec::cpu_fast>(random_model(tiny_config()), 40, {1, 7}, exec::cpu_fast{3}, exec::cpu_fast{1});
+  check_every_length<official, exec::cpu>(random_model(tiny_config()), 40, {1, 7}, exec::cpu{1},
+                                          exec::cpu{3});
+  check_every_length<float32<float>, exec::cpu_fast>(random_model(tiny_config()), 40, {1, 7},
+                                                     exec::cpu_fast{3}, exec::cpu_fast{1});
 }
 
 TEMPLATE_TEST_CASE("states of the mini checkpoint, through files", "[state]", DSV4_TEST_EXECUTORS) {
@@ -88,43 +93,48 @@ TEMPLATE_TEST_CASE("states of the mini checkpoint, through files", "[state]", DS
   auto s = a.model.new_sequence(limits.max_tokens, limits.max_rewind);
   typename run_type::extras_type x;
   // Far beyond its window (8), its HCA blocks (16) and the entries that it chooses.
-  for (const index p : {1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 131, 132, 200, 255, 256, 257, 300}) {
+  for (const index_t p : {1, 2, 3, 4, 5, 63, 64, 65, 127, 128, 129, 131, 132, 200, 255, 256, 257, 300}) {
     INFO("saved at " << p);
-    a.feed(s, x, std::span(ids).subspan(static_cast<std::size_t>(s.length()), static_cast<std::size_t>(p - s.length())));
+    a.feed(s, x,
+           std::span(ids).subspan(static_cast<std::size_t>(s.length()),
+                                  static_cast<std::size_t>(p - s.length())));
     save_state(path, a.identity, a.model, s, x);
     const auto loaded = load_state(path, b.identity, b.model, limits);
     CHECK((b.encoded(loaded.sequence, loaded.extras) == a.encoded(s, x)));
-    check_same_future(a, s, x, b, loaded.sequence, loaded.extras, std::span(ids).subspan(static_cast<std::size_t>(p), 10));
+    check_same_future(a, s, x, b, loaded.sequence, loaded.extras,
+                      std::span(ids).subspan(static_cast<std::size_t>(p), 10));
   }
   CHECK(folder.files() == 1);
 }
 
-TEMPLATE_TEST_CASE("a loaded sequence goes back as far as the saved one could, and no further", "[state]", DSV4_TEST_EXECUTORS) {
+TEMPLATE_TEST_CASE("a loaded sequence goes back as far as the saved one could, and no further", "[state]",
+                   DSV4_TEST_EXECUTORS) {
   const random_model r(tiny_config());
   using run_type = state_run<official, TestType>;
   run_type a(r);
   const auto ids = random_ids(80, r.c.vocab_size, 8), other = random_ids(30, r.c.vocab_size, 9);
-  const auto part = [&](index from, index to) {
+  const auto part = [&](index_t from, index_t to) {
     return std::span(ids).subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(to - from));
   };
-  constexpr index back = 5;
-  const auto go_back = [](auto& s, auto& x, index to) {  // extras as they were; MTP has pairs below `to` - 1
+  constexpr index_t back = 5;
+  const auto go_back = [](auto& s, auto& x,
+                          index_t to) {  // extras as they were; MTP has pairs below `to` - 1
     s.rewind(to);
     x.ids.resize(static_cast<std::size_t>(to));
     x.streams = {};
     x.logits.clear();
   };
-  for (const index length : {3, 8, 9, 16, 17, 19, 20, 33, 48})
-    for (const index taken : {0, 2}) {  // taken back before it was saved
+  for (const index_t length : {3, 8, 9, 16, 17, 19, 20, 33, 48})
+    for (const index_t taken : {0, 2}) {  // taken back before it was saved
       auto s = a.model.new_sequence(80, back);
       typename run_type::extras_type x;
       a.feed(s, x, part(0, length + taken));
       if (taken) go_back(s, x, length);
-      for (const index room : {0, 3, 5, 9}) {
+      for (const index_t room : {0, 3, 5, 9}) {
         auto loaded = a.decoded(a.encoded(s, x), {80, room});
-        const index limit = std::max(index{0}, std::max(length + taken - back, length - room));
-        CHECK(std::max(index{0}, loaded.sequence.rewind_limit()) == limit);
-        for (index to = 1; to < length; ++to) {
+        const index_t limit = std::max(index_t{0}, std::max(length + taken - back, length - room));
+        CHECK(std::max(index_t{0}, loaded.sequence.rewind_limit()) == limit);
+        for (index_t to = 1; to < length; ++to) {
           INFO("length " << length << " + " << taken << ", loaded with room " << room << ", back to " << to);
           auto t = loaded.sequence;
           auto y = loaded.extras;

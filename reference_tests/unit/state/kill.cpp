@@ -4,11 +4,11 @@
 #include "catch.hpp"
 #include "state_run.hpp"
 
-#include <chrono>
-#include <csignal>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <chrono>
+#include <csignal>
 
 namespace dsv4_test {
 namespace {
@@ -65,7 +65,7 @@ void limit_files_to(std::size_t bytes) {
 TEST_CASE("a kill at any moment of saving leaves one whole state", "[state][kill]") {
   two_states t;
   integers random{1};
-  index old = 0, replaced = 0;
+  index_t old = 0, replaced = 0;
   const auto begin = std::chrono::steady_clock::now();
   for (int i = 0; i < 8; ++i) t.save(0);
   const auto save_us = (std::chrono::steady_clock::now() - begin) / std::chrono::microseconds(8);

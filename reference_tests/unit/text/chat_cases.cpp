@@ -29,7 +29,8 @@ TEST_CASE("304 cases of the released encoder, byte for byte, refusals by kind", 
   for (const json& c : released_cases()) {
     INFO(text_at(c, "name"));
     const json* expected = c.find("expected");
-    const json want = expected ? json::object{{"expected", *expected}} : json::object{{"error", *c.find("error")}};
+    const json want =
+        expected ? json::object{{"expected", *expected}} : json::object{{"error", *c.find("error")}};
     CHECK(python::dumps(answer(c), true) == python::dumps(want, true));
     ++(!expected ? errors : text_at(c, "kind") == "encode" ? encoded : parsed);
   }
@@ -41,16 +42,21 @@ TEST_CASE("304 cases of the released encoder, byte for byte, refusals by kind", 
 TEST_CASE("the official conversations: what follows an opening think parses to the message", "[chat]") {
   int turns = 0;
   for (const json& c : released_cases()) {
-    if (!text_at(c, "name").starts_with("official") || text_at(*c.find("input"), "thinking_mode") != "thinking") continue;
+    if (!text_at(c, "name").starts_with("official") ||
+        text_at(*c.find("input"), "thinking_mode") != "thinking")
+      continue;
     std::vector<chat_message> assistants;
     for (const chat_message& m : read_request(*c.find("input")).messages)
       if (m.role == "assistant") assistants.push_back(m);
-    const std::string text = text_at(c, "expected"), opening = std::string(assistant_token) + std::string(think_token);
+    const std::string text = text_at(c, "expected"),
+                      opening = std::string(assistant_token) + std::string(think_token);
     std::size_t message = 0;
-    for (std::size_t at = text.find(assistant_token); at != text.npos; at = text.find(assistant_token, at + 1), ++message) {
+    for (std::size_t at = text.find(assistant_token); at != text.npos;
+         at = text.find(assistant_token, at + 1), ++message) {
       if (!std::string_view(text).substr(at).starts_with(opening)) continue;  // without its reasoning
       const std::size_t from = at + opening.size(), to = text.find(eos_token, from) + eos_token.size();
-      const chat_message m = parse_completion(std::string_view(text).substr(from, to - from), thinking_mode::thinking);
+      const chat_message m =
+          parse_completion(std::string_view(text).substr(from, to - from), thinking_mode::thinking);
       const chat_message& want = assistants.at(message);
       CHECK(m.content == want.content);
       CHECK(m.reasoning_content == want.reasoning_content);
@@ -68,7 +74,9 @@ TEST_CASE("the official conversations: what follows an opening think parses to t
 /// Messages that say every special token in every place where a message has words.
 void say_special_tokens(std::vector<chat_message>& messages) {
   std::string all;
-  for (const std::string_view t : {bos_token, eos_token, user_token, assistant_token, reminder_token, think_token, end_think_token, dsml_token}) all += t;
+  for (const std::string_view t : {bos_token, eos_token, user_token, assistant_token, reminder_token,
+                                   think_token, end_think_token, dsml_token})
+    all += t;
   for (const quick_task& q : quick_tasks) all += q.token;
   for (chat_message& m : messages) {
     if (m.role != "developer" || !m.content.empty()) m.content += all;
@@ -76,7 +84,8 @@ void say_special_tokens(std::vector<chat_message>& messages) {
     for (tool_call& c : m.tool_calls) {
       c.name += all;
       json::object arguments = dsml::arguments_of(c);
-      for (auto& [key, value] : arguments) key += all, value = value.text() ? json(*value.text() + all) : value;
+      for (auto& [key, value] : arguments)
+        key += all, value = value.text() ? json(*value.text() + all) : value;
       c.arguments = python::dumps(arguments);
     }
     for (json& tool : m.tools) tool = json::object{{"name", all}, {"was", tool}};
@@ -125,7 +134,9 @@ TEST_CASE("a prompt in two pieces is the whole prompt", "[chat]") {
     for (std::size_t cut = 1; cut < all.size(); ++cut) {
       // What asks for an answer depends on the next role, as it does at the end.
       if (all[cut].role != "assistant") continue;
-      CHECK(encode_messages(all.first(cut), options).text + encode_messages(all.subspan(cut), options, all.first(cut)).text == text);
+      CHECK(encode_messages(all.first(cut), options).text +
+                encode_messages(all.subspan(cut), options, all.first(cut)).text ==
+            text);
       ++cuts;
     }
   }

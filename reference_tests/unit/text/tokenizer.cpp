@@ -14,7 +14,8 @@ using nlohmann::json;
 
 std::string from_hex(const std::string& hex) {
   std::string out;
-  for (std::size_t i = 0; i + 1 < hex.size(); i += 2) out += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+    out += static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16));
   return out;
 }
 
@@ -101,7 +102,8 @@ TEST_CASE("tokens, ids, names", "[tokenizer]") {
   CHECK(t.bytes_of(the) == " the");
   CHECK_FALSE(t.is_special(the));
   CHECK(t.is_special(0));
-  CHECK_FALSE(t.is_special(t.token_to_id("<think>").value()));  // an added token, but not special: as in DeepSeek's file
+  CHECK_FALSE(t.is_special(
+      t.token_to_id("<think>").value()));  // an added token, but not special: as in DeepSeek's file
   CHECK_FALSE(t.token_to_id("no such token").has_value());
   for (const token_id none : {-1, 4096, 1 << 30}) {
     CHECK_FALSE(t.id_to_token(none).has_value());
@@ -130,7 +132,8 @@ TEST_CASE("a streamed character appears when it is whole", "[tokenizer]") {
 TEST_CASE("a run without a boundary takes n log n", "[tokenizer]") {
   // A quadratic algorithm would need 10^12 steps for each.
   const std::size_t n = 1000000;
-  for (const std::string& unit : {std::string("a"), std::string(" "), std::string("the"), std::string("\xE9\x81\x93"), std::string(".a")}) {
+  for (const std::string& unit : {std::string("a"), std::string(" "), std::string("the"),
+                                  std::string("\xE9\x81\x93"), std::string(".a")}) {
     std::string text;
     while (text.size() < n) text += unit;
     text += 'x';

@@ -28,11 +28,11 @@ TEST_CASE("DeepSeek's three stages", "[tokenizer][pre_tokenizer]") {
   CHECK(one_word("4567", "1234567") == 0);
   CHECK(one_word("道可道", "abc道可道xyz") == 1);
   CHECK(one_word(" world", "hello world") == 1);
-  CHECK(one_word(".cpp", "main.cpp") == 1);   // punctuation before letters joins them
+  CHECK(one_word(".cpp", "main.cpp") == 1);  // punctuation before letters joins them
   CHECK(one_word("don", "don't") == 1);
   CHECK(one_word("'t", "don't") == 1);
   CHECK(one_word("!!\n\n", "hi!!\n\nyou") == 1);
-  CHECK(one_word("   ", "x    y") == 1);      // \s+(?!\S) leaves the last space to the word
+  CHECK(one_word("   ", "x    y") == 1);  // \s+(?!\S) leaves the last space to the word
   CHECK(one_word(" y", "x    y") == 1);
   CHECK(one_word("  \n", "x  \n  y") == 1);
   CHECK(pieces_of(trained(), "the LORD") == pieces{"the", " LORD"});
@@ -65,18 +65,24 @@ TEST_CASE("a stage sees one piece alone", "[tokenizer][pre_tokenizer]") {
 
 TEST_CASE("patterns outside the common dialect are refused by name", "[tokenizer][regex]") {
   using Catch::Matchers::ContainsSubstring;
-  for (const char* pattern : {"\\w", "\\b", "\\h", "\\v", "\\R", "\\X", "\\1", "\\k<a>", "(?m)a", "(?<name>a)", "(*COMMIT)", "[[a]b]", "[[:alpha:]]",
-                              "[a&&b]", "[]a]", "a{,3}", "a{2}+", "a{2}?", "a{x", "\\p{Han}", "\\pL", "\\p{^L}", "(?i:\\p{Lu})", "(?i:ss)", "(?i:a", "(?i:", "(?i:é)", "(?i:[a-z])", "\\xFF", "\\x{1234567}", "[a"}) {
+  for (const char* pattern :
+       {"\\w",     "\\b",          "\\h",        "\\v",       "\\R",    "\\X",         "\\1",
+        "\\k<a>",  "(?m)a",        "(?<name>a)", "(*COMMIT)", "[[a]b]", "[[:alpha:]]", "[a&&b]",
+        "[]a]",    "a{,3}",        "a{2}+",      "a{2}?",     "a{x",    "\\p{Han}",    "\\pL",
+        "\\p{^L}", "(?i:\\p{Lu})", "(?i:ss)",    "(?i:a",     "(?i:",   "(?i:é)",      "(?i:[a-z])",
+        "\\xFF",   "\\x{1234567}", "[a"}) {
     INFO(pattern);
     CHECK_THROWS_AS(regex::compile(pattern), unsupported);
   }
-  CHECK_THROWS_WITH(regex::compile("ab\\w"), ContainsSubstring("byte 2") && ContainsSubstring("'\\w' is not implemented"));
+  CHECK_THROWS_WITH(regex::compile("ab\\w"),
+                    ContainsSubstring("byte 2") && ContainsSubstring("'\\w' is not implemented"));
   for (const char* pattern : {"(", ")", "*", "(?<=a+)b", "[z-a]", "\xFF", "\\x{D800}"}) {
     INFO(pattern);
     CHECK_THROWS_AS(regex::compile(pattern), format_error);
   }
   CHECK(cut("(?i:'s|'LL)|a", split_behavior::isolated, "x'Sa'll") == pieces{"x", "'S", "a", "'ll"});
-  CHECK(cut("\\u9053|[\\x{4E00}-\\x{4E01}]|\\x41", split_behavior::isolated, "道A一b") == pieces{"道", "A", "一", "b"});
+  CHECK(cut("\\u9053|[\\x{4E00}-\\x{4E01}]|\\x41", split_behavior::isolated, "道A一b") ==
+        pieces{"道", "A", "一", "b"});
 }
 
 TEST_CASE("a pattern that backtracks without end stops", "[tokenizer][regex]") {
@@ -87,7 +93,8 @@ TEST_CASE("a pattern that backtracks without end stops", "[tokenizer][regex]") {
 
 TEST_CASE("the earliest rule first, then the leftmost pair", "[tokenizer][bpe]") {
   json file = bytes_only();
-  for (const auto& [left, right] : std::vector<std::pair<std::string, std::string>>{{"b", "c"}, {"a", "b"}, {"a", "a"}, {"aa", "a"}, {"ab", "c"}})
+  for (const auto& [left, right] : std::vector<std::pair<std::string, std::string>>{
+           {"b", "c"}, {"a", "b"}, {"a", "a"}, {"aa", "a"}, {"ab", "c"}})
     add_merge(file, left, right);
   const tokenizer t = parse(file);
   CHECK(pieces_of(t, "abc") == pieces{"a", "bc"});
@@ -127,7 +134,9 @@ TEST_CASE("a word is the same with and without the cache", "[tokenizer][bpe]") {
 }
 
 TEST_CASE("added tokens: the longest, in two searches", "[tokenizer][added]") {
-  const auto find = [](const json& file, std::string_view text) { return pieces_of(parse(file), text, special_tokens::allowed); };
+  const auto find = [](const json& file, std::string_view text) {
+    return pieces_of(parse(file), text, special_tokens::allowed);
+  };
   json file = bytes_only();
   add_token(file, 300, "<a>");
   add_token(file, 301, "<a>b");
@@ -148,7 +157,8 @@ TEST_CASE("added tokens: the longest, in two searches", "[tokenizer][added]") {
   CHECK(find(strip, "a \u3000<l> b") == pieces{"a", "<l>", " ", "b"});
   CHECK(find(strip, "a <r>\n b") == pieces{"a", " ", "<r>", "b"});
   CHECK(find(strip, "<r> <l>x") == pieces{"<r>", "<l>", "x"});
-  CHECK(find(strip, "a<w> <w>b .<w>.") == pieces{"a", "<", "w", ">", " ", "<", "w", ">", "b", " ", ".", "<w>", "."});
+  CHECK(find(strip, "a<w> <w>b .<w>.") ==
+        pieces{"a", "<", "w", ">", " ", "<", "w", ">", "b", " ", ".", "<w>", "."});
   CHECK(find(strip, "é<w>").size() == 5);
 }
 
@@ -156,14 +166,19 @@ TEST_CASE("TemplateProcessing surrounds a text on request", "[tokenizer][added]"
   json file = bytes_only();
   add_token(file, 300, "<s>", {{"special", true}});
   add_token(file, 301, "</s>", {{"special", true}});
-  const auto special = [](const char* name) { return json{{"SpecialToken", {{"id", name}, {"type_id", 0}}}}; };
-  const auto entry = [](const char* name, token_id id) { return json{{"id", name}, {"ids", {id}}, {"tokens", {name}}}; };
-  file["post_processor"] = {{"type", "Sequence"},
-                            {"processors",
-                             {{{"type", "ByteLevel"}},
-                              {{"type", "TemplateProcessing"},
-                               {"single", {special("<s>"), {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, special("</s>")}},
-                               {"special_tokens", {{"<s>", entry("<s>", 300)}, {"</s>", entry("</s>", 301)}}}}}}};
+  const auto special = [](const char* name) {
+    return json{{"SpecialToken", {{"id", name}, {"type_id", 0}}}};
+  };
+  const auto entry = [](const char* name, token_id id) {
+    return json{{"id", name}, {"ids", {id}}, {"tokens", {name}}};
+  };
+  file["post_processor"] = {
+      {"type", "Sequence"},
+      {"processors",
+       {{{"type", "ByteLevel"}},
+        {{"type", "TemplateProcessing"},
+         {"single", {special("<s>"), {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}, special("</s>")}},
+         {"special_tokens", {{"<s>", entry("<s>", 300)}, {"</s>", entry("</s>", 301)}}}}}}};
   const tokenizer t = parse(file);
   CHECK(t.encode("a") == ids{'a'});
   CHECK(t.with_template(t.encode("a")) == ids{300, 'a', 301});

@@ -31,7 +31,8 @@ inline nlohmann::json bytes_only(const std::vector<std::string>& patterns = {}) 
   }
   json& stages = file["pre_tokenizer"]["pretokenizers"];
   for (const std::string& p : patterns)
-    stages.push_back({{"type", "Split"}, {"pattern", {{"Regex", p}}}, {"behavior", "Isolated"}, {"invert", false}});
+    stages.push_back(
+        {{"type", "Split"}, {"pattern", {{"Regex", p}}}, {"behavior", "Isolated"}, {"invert", false}});
   stages.push_back({{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}});
   return file;
 }
@@ -43,7 +44,8 @@ inline void add_merge(nlohmann::json& file, const std::string& left, const std::
   model["merges"].push_back(left + " " + right);
 }
 
-inline void add_token(nlohmann::json& file, token_id id, const std::string& content, const nlohmann::json& flags = nlohmann::json::object()) {
+inline void add_token(nlohmann::json& file, token_id id, const std::string& content,
+                      const nlohmann::json& flags = nlohmann::json::object()) {
   nlohmann::json token{{"id", id}, {"content", content}, {"special", false}, {"normalized", false}};
   token.update(flags);
   file["added_tokens"].push_back(token);
@@ -52,7 +54,8 @@ inline void add_token(nlohmann::json& file, token_id id, const std::string& cont
 inline tokenizer parse(const nlohmann::json& file) { return tokenizer::parse(file.dump(), "t.json"); }
 
 /// The texts of the tokens.
-inline pieces pieces_of(const tokenizer& t, std::string_view text, special_tokens how = special_tokens::as_text) {
+inline pieces pieces_of(const tokenizer& t, std::string_view text,
+                        special_tokens how = special_tokens::as_text) {
   pieces out;
   for (const token_id id : t.encode(text, how)) out.emplace_back(t.bytes_of(id));
   return out;
@@ -63,7 +66,8 @@ inline pieces cut(const pre_tokenizer& p, std::string_view text) {
   regex_workspace w;
   std::string shadow;
   pieces out;
-  p.split(text, w, shadow, [&](std::size_t begin, std::size_t end) { out.emplace_back(text.substr(begin, end - begin)); });
+  p.split(text, w, shadow,
+          [&](std::size_t begin, std::size_t end) { out.emplace_back(text.substr(begin, end - begin)); });
   return out;
 }
 inline pieces cut(const std::string& pattern, split_behavior b, std::string_view text, bool invert = false) {

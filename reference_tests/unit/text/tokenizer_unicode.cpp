@@ -13,8 +13,9 @@ TEST_CASE("every code point is written and read back", "[tokenizer][unicode]") {
     append_utf8(s, c);
     const utf8_step step = step_at(s, 0);
     const bool surrogate = c >= 0xD800 && c < 0xE000;
-    if (surrogate ? step.valid : !step.valid || static_cast<std::size_t>(step.length) != s.size() || code_point_at(s, 0) != c ||
-                                     character_before("x" + s, 1 + s.size()) != 1)
+    if (surrogate ? step.valid
+                  : !step.valid || static_cast<std::size_t>(step.length) != s.size() ||
+                        code_point_at(s, 0) != c || character_before("x" + s, 1 + s.size()) != 1)
       ++wrong;
   }
   CHECK(wrong == 0);
@@ -27,11 +28,11 @@ TEST_CASE("repair replaces maximal subparts, in one piece or byte by byte", "[to
       {"abc", "abc"},
       {"\xFF", R},
       {"a\x80z", "a" + R + "z"},
-      {"\xC0\x80", R + R},                          // overlong
-      {"\xE0\x80\x80", R + R + R},                  // overlong
-      {"\xED\xA0\x80", R + R + R},                  // a surrogate
-      {"\xF4\x90\x80\x80", R + R + R + R},          // above U+10FFFF
-      {"\xE2\x82", R},                              // cut off
+      {"\xC0\x80", R + R},                           // overlong
+      {"\xE0\x80\x80", R + R + R},                   // overlong
+      {"\xED\xA0\x80", R + R + R},                   // a surrogate
+      {"\xF4\x90\x80\x80", R + R + R + R},           // above U+10FFFF
+      {"\xE2\x82", R},                               // cut off
       {"\xE2\x82\xE2\x82\xAC", R + "\xE2\x82\xAC"},  // cut off by another
       {"\xF0\x9F\x98", R},
       {"\xF0\x9F\x98z", R + "z"},
@@ -62,18 +63,12 @@ struct class_of_characters {
 
 TEST_CASE("classes of characters are Oniguruma's, in all planes", "[tokenizer][unicode]") {
   const class_of_characters classes[] = {
-      {"\\p{L}+", 141028, 0x9ABBEC5090CDD78D},
-      {"\\p{M}+", 2501, 0x9B555C284B44A194},
-      {"\\p{N}+", 1911, 0x88882B4D56227662},
-      {"\\p{P}+", 855, 0xFF1C1FA0EE0C80AE},
-      {"\\p{S}+", 8514, 0xEF33214FFA8A60DA},
-      {"\\p{Z}+", 19, 0x836CE65E972DE2B9},
-      {"\\p{C}+", 957236, 0xF586A4B0373FBCF9},
-      {"\\s+", 25, 0x231591AD12FFE059},
-      {"\\d+", 760, 0x8AB68431D58920AD},
-      {"\\p{Lu}+", 1858, 0xE0E481F9B9AC6D08},
-      {"\\p{Ll}+", 2258, 0xF2719655913AEB3A},
-      {"\\p{Lo}+", 136477, 0xED65AFC3DB5D15EB},
+      {"\\p{L}+", 141028, 0x9ABBEC5090CDD78D}, {"\\p{M}+", 2501, 0x9B555C284B44A194},
+      {"\\p{N}+", 1911, 0x88882B4D56227662},   {"\\p{P}+", 855, 0xFF1C1FA0EE0C80AE},
+      {"\\p{S}+", 8514, 0xEF33214FFA8A60DA},   {"\\p{Z}+", 19, 0x836CE65E972DE2B9},
+      {"\\p{C}+", 957236, 0xF586A4B0373FBCF9}, {"\\s+", 25, 0x231591AD12FFE059},
+      {"\\d+", 760, 0x8AB68431D58920AD},       {"\\p{Lu}+", 1858, 0xE0E481F9B9AC6D08},
+      {"\\p{Ll}+", 2258, 0xF2719655913AEB3A},  {"\\p{Lo}+", 136477, 0xED65AFC3DB5D15EB},
       {"\\p{Mn}+", 2020, 0xA7DE5E1E35F2F7DA},
   };
   std::string all;

@@ -11,16 +11,16 @@ using bytes = std::vector<std::uint8_t>;
 exec::ref e;
 
 /// Lengths around a block and around the window of 8, and one whose entries are more than the indexer may choose.
-const std::vector<index> lengths{1, 3, 4, 5, 7, 8, 9, 17};
+const std::vector<index_t> lengths{1, 3, 4, 5, 7, 8, 9, 17};
 
 TEST_CASE("compressor: overlap, blocks left open, several samples", "[train]") {
   const config c = smallest_config();
-  for (const index layer : {1, 2}) {  // CSA, HCA
+  for (const index_t layer : {1, 2}) {  // CSA, HCA
     trained_model<> m(c, 1);
     const train::batch b = packed(lengths, c.vocab_size, 2);
     const train::rotary_table rotary(c, c.ratio(layer), 17);
     const train::layer_context l(c, b, c.ratio(layer), rotary);
-    const index tokens = b.tokens(), entries = l.entries.size(), width = (layer == 1 ? 2 : 1) * c.head_dim;
+    const index_t tokens = b.tokens(), entries = l.entries.size(), width = (layer == 1 ? 2 : 1) * c.head_dim;
     CHECK(entries == (layer == 1 ? 0 + 0 + 1 + 1 + 1 + 2 + 2 + 4 : 3 + 2));
     integers r{3};
     variable<2> x(r, 1, tokens, c.hidden_size);
@@ -36,13 +36,14 @@ TEST_CASE("compressor: overlap, blocks left open, several samples", "[train]") {
     };
     loss();
     auto used = dy;
-    train::compress_backward<exec::ref, T>(e, scratch, l.entries, l.position, used, x, w, l.rotary, s, x.gradient, g);
+    train::compress_backward<exec::ref, T>(e, scratch, l.entries, l.position, used, x, w, l.rotary, s,
+                                           x.gradient, g);
     x.check("x", loss);
     m.check(name, loss);
     // Tokens of samples shorter than a block are in no entry; so is the end of a block left open.
-    for (index t = 0; t < 4; ++t)
-      for (index d = 0; d < c.hidden_size; ++d) CHECK(x.gradient(t, d) == before);
-    for (index d = 0; d < c.hidden_size; ++d) CHECK(x.gradient(tokens - 1, d) == before);
+    for (index_t t = 0; t < 4; ++t)
+      for (index_t d = 0; d < c.hidden_size; ++d) CHECK(x.gradient(t, d) == before);
+    for (index_t d = 0; d < c.hidden_size; ++d) CHECK(x.gradient(tokens - 1, d) == before);
 
     // Without dx: the same for the weights.
     const tensor<T, 1> expected = m.gradients;
@@ -55,17 +56,19 @@ TEST_CASE("compressor: overlap, blocks left open, several samples", "[train]") {
 }
 
 TEST_CASE("core attention: window, entries, sink near and far", "[train]") {
-  const index heads = 3, d = 4;
+  const index_t heads = 3, d = 4;
   for (const double sink_size : {1.0, 30.0}) {
-    const index tokens = 7, entries = 3, window = 4;
+    const index_t tokens = 7, entries = 3, window = 4;
     integers r{4};
     variable<3> q(r, 2, tokens, heads, d);
     variable<2> kv(r, 1.5, tokens, d), es(r, 1.5, entries, d);
     variable<1> sink(r, 1, heads);
-    if (sink_size > 1) sink.value[0] = sink_size, sink.value[1] = -sink_size;  // takes nearly all, nearly nothing
+    if (sink_size > 1)
+      sink.value[0] = sink_size, sink.value[1] = -sink_size;  // takes nearly all, nearly nothing
     bytes chosen(std::size_t(tokens * entries), 0);
-    for (index t = 0; t < tokens; ++t)
-      for (index s = 0; s < entries; ++s) chosen[std::size_t(t * entries + s)] = s < t / 2 && (t + s) % 3 != 0;
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t s = 0; s < entries; ++s)
+        chosen[std::size_t(t * entries + s)] = s < t / 2 && (t + s) % 3 != 0;
     const view<const std::uint8_t, 2> mask(chosen.data(), tokens, entries);
     const train::attention_keys<T> keys{window, kv, es, mask}, dkeys{window, kv.gradient, es.gradient, {}};
     auto dout = numbers(r, 1, tokens, heads, d);
@@ -77,11 +80,12 @@ TEST_CASE("core attention: window, entries, sink near and far", "[train]") {
       return inner(dout, o);
     };
     loss();
-    for (index t = 0; t < tokens; ++t)
-      for (index h = 0; h < heads; ++h)
-        for (index i = 0; i < d; ++i) delta(t, h) += dout(t, h, i) * o(t, h, i);
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t h = 0; h < heads; ++h)
+        for (index_t i = 0; i < d; ++i) delta(t, h) += dout(t, h, i) * o(t, h, i);
     q.forget(not_a_number);
-    kernel::backward<T>(q.constant(), keys, sink.constant(), lse.all(), dout.all(), delta.all(), q.gradient, dkeys, sink.gradient);
+    kernel::backward<T>(q.constant(), keys, sink.constant(), lse.all(), dout.all(), delta.all(), q.gradient,
+                        dkeys, sink.gradient);
     q.check("q", loss, 0);
     kv.check("window keys", loss);
     es.check("entries", loss);
@@ -90,15 +94,16 @@ TEST_CASE("core attention: window, entries, sink near and far", "[train]") {
     // Its mass: with the sum over the window and the sink it is the number of heads.
     loss();
     kernel::mass<T>(q.constant(), es.constant(), mask, lse.all(), mass);
-    for (index t = 0; t < tokens; ++t) {
+    for (index_t t = 0; t < tokens; ++t) {
       double sum = 0;
-      for (index s = 0; s < entries; ++s) {
+      for (index_t s = 0; s < entries; ++s) {
         CHECK((mass(t, s) > 0) == bool(mask(t, s)));
         sum += mass(t, s);
       }
-      for (index h = 0; h < heads; ++h) {
+      for (index_t h = 0; h < heads; ++h) {
         sum += std::exp(sink.value[h] - lse(t, h));
-        for (index p = std::max(index{0}, t - window + 1); p <= t; ++p) sum += std::exp(inner(q.value[t][h], kv.value[p]) / 2 - lse(t, h));
+        for (index_t p = std::max(index_t{0}, t - window + 1); p <= t; ++p)
+          sum += std::exp(inner(q.value[t][h], kv.value[p]) / 2 - lse(t, h));
       }
       CHECK(sum == Catch::Approx(double(heads)).epsilon(1e-13));
     }
@@ -106,51 +111,54 @@ TEST_CASE("core attention: window, entries, sink near and far", "[train]") {
 }
 
 TEST_CASE("indexer's objective: q, head weights and keys, over a set", "[train]") {
-  const index heads = 3, d = 4;
+  const index_t heads = 3, d = 4;
   // One tile of queries; and two, the second not full.
-  for (const auto& [tokens, dense] : {std::pair<index, bool>{14, true}, {14, false}, {41, false}}) {
-    const index entries = tokens / csa_ratio;
+  for (const auto& [tokens, dense] : {std::pair<index_t, bool>{14, true}, {14, false}, {41, false}}) {
+    const index_t entries = tokens / csa_ratio;
     integers r{5};
     variable<3> q(r, 1.5, tokens, heads, d);
     variable<2> weights(r, 1, tokens, heads), keys(r, 1.5, entries, d);
     bytes set(std::size_t(tokens * entries), 0);
     tensor<T, 2> teacher(tokens, entries);
-    for (index t = 0; t < tokens; ++t)
-      for (index s = 0; s < train::visible_entries(t, csa_ratio); ++s) {
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t s = 0; s < train::visible_entries(t, csa_ratio); ++s) {
         set[std::size_t(t * entries + s)] = dense || (t + s) % 3 != 0;
         teacher(t, s) = set[std::size_t(t * entries + s)] ? 0.1 + double(r.below(100)) / 50 : 0;
       }
-    if (dense) teacher(9, 0) = teacher(9, 1) = 0;   // nothing on any entry: no loss
-    if (dense) teacher(12, 1) = 0;                  // no share: 0 log 0 is 0
+    if (dense) teacher(9, 0) = teacher(9, 1) = 0;  // nothing on any entry: no loss
+    if (dense) teacher(12, 1) = 0;                 // no share: 0 log 0 is 0
     const view<const std::uint8_t, 2> mask(set.data(), tokens, entries);
     const auto loss = [&] {
-      return 0.7 * train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(), mask, teacher.all(), 1, {}, {}, {});
+      return 0.7 * train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(),
+                                                        mask, teacher.all(), 1, {}, {}, {});
     };
-    train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(), mask, teacher.all(), 0.7, q.gradient, weights.gradient,
-                              keys.gradient);
+    train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(), mask,
+                                         teacher.all(), 0.7, q.gradient, weights.gradient, keys.gradient);
     q.check("q", loss);
     weights.check("head weights", loss);
     keys.check("keys", loss);
-    for (index t : {0, 2})
-      for (index h = 0; h < heads; ++h) CHECK(weights.gradient(t, h) == before);
+    for (index_t t : {0, 2})
+      for (index_t h = 0; h < heads; ++h) CHECK(weights.gradient(t, h) == before);
     if (dense)
-      for (index h = 0; h < heads; ++h) CHECK(weights.gradient(9, h) == before);
+      for (index_t h = 0; h < heads; ++h) CHECK(weights.gradient(9, h) == before);
     CHECK(loss() > 0);
 
     // A pupil that knows everything has nothing to learn: the scores' own softmax as teacher.
     tensor<T, 2> own(tokens, entries);
-    for (index t = 0; t < tokens; ++t) {
-      const index n = train::visible_entries(t, csa_ratio);
-      for (index s = 0; s < n; ++s) {
+    for (index_t t = 0; t < tokens; ++t) {
+      const index_t n = train::visible_entries(t, csa_ratio);
+      for (index_t s = 0; s < n; ++s) {
         T score = 0;
-        for (index h = 0; h < heads; ++h) score += weights.value(t, h) * std::max(inner(q.value[t][h], keys.value[s]), T(0));
+        for (index_t h = 0; h < heads; ++h)
+          score += weights.value(t, h) * std::max(inner(q.value[t][h], keys.value[s]), T(0));
         own(t, s) = mask(t, s) ? 3 * std::exp(score) : 0;
       }
     }
     q.forget(0);
-    CHECK(std::fabs(train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(), mask, own.all(), 1, q.gradient,
-                                              weights.gradient, keys.gradient)) < 1e-14);
-    for (index i = 0; i < q.gradient.size(); ++i) CHECK(std::fabs(q.gradient.data()[i]) < 1e-14);
+    CHECK(std::fabs(train::index_objective<exec::ref, T>(e, q.constant(), weights.constant(), keys.constant(),
+                                                         mask, own.all(), 1, q.gradient, weights.gradient,
+                                                         keys.gradient)) < 1e-14);
+    for (index_t i = 0; i < q.gradient.size(); ++i) CHECK(std::fabs(q.gradient.data()[i]) < 1e-14);
   }
 }
 
@@ -166,7 +174,7 @@ TEST_CASE("indexer: through its projections; quantised, straight through the rou
   const indexer_case at;
   const config& c = at.c;
   const train::layer_context& l = at.l;
-  const index tokens = at.b.tokens();
+  const index_t tokens = at.b.tokens();
   for (const bool quantise : {false, true}) {
     trained_model<> m(c, 7);
     const auto w = *m.w().layers[1].attn.indexer;
@@ -187,8 +195,8 @@ TEST_CASE("indexer: through its projections; quantised, straight through the rou
     loss();
     auto used_q = dq;
     auto used_w = dw, used_k = dk;
-    train::index_backward<exec::ref, T>(e, scratch, c, l.entries, l.position, x, qr, w, l.rotary, quantise, s, used_q, used_w, used_k,
-                                        *m.g().layers[1].attn.indexer);
+    train::index_backward<exec::ref, T>(e, scratch, c, l.entries, l.position, x, qr, w, l.rotary, quantise, s,
+                                        used_q, used_w, used_k, *m.g().layers[1].attn.indexer);
     m.check("layers.1.attn.indexer.", loss);
   }
 }
@@ -197,22 +205,27 @@ TEST_CASE("indexer: quantised, queries and keys are turned and rounded to FP4", 
   const indexer_case at;
   const config& c = at.c;
   const train::layer_context& l = at.l;
-  const index tokens = at.b.tokens();
+  const index_t tokens = at.b.tokens();
   trained_model<> m(c, 7);
   integers r{8};
   auto x = numbers(r, 1, tokens, c.hidden_size), qr = numbers(r, 1, tokens, c.q_lora_rank);
   workspace scratch;
   const auto run = [&](bool quantise) {
     const auto s = train::indexer_state<T>::take(scratch, c, tokens, l.entries.size());
-    train::index_forward<exec::ref, T>(e, c, l.entries, l.position, x, qr, *m.w().layers[1].attn.indexer, l.rotary, quantise, s);
+    train::index_forward<exec::ref, T>(e, c, l.entries, l.position, x, qr, *m.w().layers[1].attn.indexer,
+                                       l.rotary, quantise, s);
     return s;
   };
   const auto plain = run(false), rounded = run(true);
-  const auto same = [](const auto& a, const auto& b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); };
+  const auto same = [](const auto& a, const auto& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end());
+  };
   CHECK(same(rounded.weights, plain.weights));
-  struct { view<T, 2> from, to; } const both[] = {{plain.q.reshape(tokens * c.index_n_heads, c.index_head_dim),
-                                                  rounded.q.reshape(tokens * c.index_n_heads, c.index_head_dim)},
-                                                 {plain.keys.entries, rounded.keys.entries}};
+  struct {
+    view<T, 2> from, to;
+  } const both[] = {{plain.q.reshape(tokens * c.index_n_heads, c.index_head_dim),
+                     rounded.q.reshape(tokens * c.index_n_heads, c.index_head_dim)},
+                    {plain.keys.entries, rounded.keys.entries}};
   for (const auto& [from, to] : both) {
     CHECK(from.extent(0) > 0);
     hadamard(e, from);
@@ -225,7 +238,7 @@ TEST_CASE("indexer: quantised, queries and keys are turned and rounded to FP4", 
 /// One layer's attention over the samples.
 struct attention_case {
   config c = smallest_config();
-  index layer;
+  index_t layer;
   trained_model<> m{c, 9};
   train::batch b = packed(lengths, c.vocab_size, 10);
   train::rotary_table rotary{c, c.ratio(layer), 17};
@@ -238,7 +251,7 @@ struct attention_case {
   train::objective want;
   bytes chosen;
 
-  explicit attention_case(index layer) : layer(layer) {}
+  explicit attention_case(index_t layer) : layer(layer) {}
   std::string name() const { return "layers." + std::to_string(layer) + ".attn."; }
   double forward() {
     train::attention<exec::ref, T>(e, scratch, l, want, x, m.w().layers[std::size_t(layer)].attn, s, out);
@@ -251,21 +264,25 @@ struct attention_case {
     x.forget(before);
     m.forget();
     auto d = dout;
-    return train::attention_backward<exec::ref, T>(e, scratch, l, want, d, x, m.w().layers[std::size_t(layer)].attn, s, index_scale,
+    return train::attention_backward<exec::ref, T>(e, scratch, l, want, d, x,
+                                                   m.w().layers[std::size_t(layer)].attn, s, index_scale,
                                                    x.gradient, m.g().layers[std::size_t(layer)].attn);
   }
 };
 
 TEST_CASE("attention: window, CSA and HCA over packed samples", "[train]") {
-  struct { index layer; bool dense; } const cases[] = {{0, false}, {1, false}, {1, true}, {2, false}};
+  struct {
+    index_t layer;
+    bool dense;
+  } const cases[] = {{0, false}, {1, false}, {1, true}, {2, false}};
   for (const auto& [layer, dense] : cases) {
     attention_case a(layer);
     a.want.dense_attention = dense;
     a.want.index = train::index_stage::off;
     a.forward();
     if (layer == 1) {  // the last query of the longest sample sees 4 entries, and may choose 2
-      index n = 0;
-      for (index j = 0; j < 4; ++j) n += a.s.chosen_of(a.l, 7)(16, j);
+      index_t n = 0;
+      for (index_t j = 0; j < 4; ++j) n += a.s.chosen_of(a.l, 7)(16, j);
       CHECK(n == (dense ? 4 : 2));
     }
     CHECK(a.backward(1) == 0);
@@ -296,7 +313,8 @@ TEST_CASE("attention: the indexer learns from its own objective, and nothing els
     for (const train::parameter_info& p : a.m.layout.all)
       if (p.name.find("indexer") == p.name.npos) {
         INFO(p.name);
-        CHECK(std::equal(without.data() + p.offset, without.data() + p.offset + p.size(), a.m.gradients.data() + p.offset));
+        CHECK(std::equal(without.data() + p.offset, without.data() + p.offset + p.size(),
+                         a.m.gradients.data() + p.offset));
       }
     // Differences of the KL need a backward pass each: it is found there.
     tensor<T, 1> found = a.m.gradients;

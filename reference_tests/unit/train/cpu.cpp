@@ -19,7 +19,7 @@ void same_up_to_rounding(const char* name, const A& found, const B& expected) {
   REQUIRE(found.size() == expected.size());
   double worst = 0, largest = 1e-3;
   bool finite = true;
-  for (index i = 0; i < found.size(); ++i) {
+  for (index_t i = 0; i < found.size(); ++i) {
     finite &= std::isfinite(found.data()[i]);
     largest = std::max(largest, std::fabs(expected.data()[i]));
     worst = std::max(worst, std::fabs(found.data()[i] - expected.data()[i]));
@@ -30,21 +30,23 @@ void same_up_to_rounding(const char* name, const A& found, const B& expected) {
 
 TEST_CASE("cpu: the loop covers every piece once", "[train]") {
   for (const int threads : {1, 2, 3})
-    for (const index n : {0, 1, 15, 16, 17, 300})
-      for (const index grain : {1, 16}) {
+    for (const index_t n : {0, 1, 15, 16, 17, 300})
+      for (const index_t grain : {1, 16}) {
         exec::cpu e{threads};
         std::vector<std::atomic<int>> seen(std::size_t(n) + 1);
         kernel::scope<exec::cpu>::run(e, [&] {
-          kernel::rows<exec::cpu>::run(e, n, grain, [&](index begin, index end) {
-            for (index i = begin; i < end; ++i) ++seen[std::size_t(i)];
+          kernel::rows<exec::cpu>::run(e, n, grain, [&](index_t begin, index_t end) {
+            for (index_t i = begin; i < end; ++i) ++seen[std::size_t(i)];
           });
         });
-        for (index i = 0; i < n; ++i) CHECK(seen[std::size_t(i)] == 1);
+        for (index_t i = 0; i < n; ++i) CHECK(seen[std::size_t(i)] == 1);
       }
 }
 
 TEST_CASE("cpu: products, tiles whole and partial", "[train]") {
-  struct { index t, k, o; } const sizes[] = {{1, 1, 1}, {3, 5, 7}, {130, 17, 150}, {257, 40, 129}, {600, 300, 130}, {2, 300, 128}};
+  struct {
+    index_t t, k, o;
+  } const sizes[] = {{1, 1, 1}, {3, 5, 7}, {130, 17, 150}, {257, 40, 129}, {600, 300, 130}, {2, 300, 128}};
   for (const auto& [t, k, o] : sizes)
     for (const int threads : {1, 3}) {
       integers r{std::uint64_t(t)};
@@ -71,9 +73,9 @@ TEST_CASE("cpu: products, tiles whole and partial", "[train]") {
 TEST_CASE("cpu: exponentials, the same wherever a number stands", "[train]") {
   exec::cpu e;
   integers r{4};
-  constexpr index most = 70;
+  constexpr index_t most = 70;
   const auto x = numbers(r, 40, most);
-  for (index n = 0; n <= most; ++n) {
+  for (index_t n = 0; n <= most; ++n) {
     std::vector<float> single(std::size_t(n) + 1, 7);
     std::vector<double> twice(std::size_t(n) + 1, 7);
     std::copy_n(x.data(), n, twice.data());
@@ -81,7 +83,7 @@ TEST_CASE("cpu: exponentials, the same wherever a number stands", "[train]") {
     kernel::exponential<exec::cpu>::run(e, single.data(), n);
     kernel::exponential<exec::cpu>::run(e, twice.data(), n);
     CHECK((single[std::size_t(n)] == 7 && twice[std::size_t(n)] == 7));
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       CHECK(twice[std::size_t(i)] == Catch::Approx(std::exp(x[i])).epsilon(1e-14));
       float alone = float(x[i]);
       CHECK(single[std::size_t(i)] == Catch::Approx(std::exp(double(alone))).epsilon(3e-7));
@@ -97,16 +99,17 @@ TEST_CASE("cpu: exponentials, the same wherever a number stands", "[train]") {
 /// Operands and results of core attention.
 template <class T>
 struct attend_case {
-  index tokens, entries, heads = 3, d = 8, window;
+  index_t tokens, entries, heads = 3, d = 8, window;
   tensor<T, 3> q, dout, o, dq;
   tensor<T, 2> kv, es, lse, delta, dkv, des, mass;
   tensor<T, 1> sink, dsink;
   bytes chosen;
 
-  attend_case(index tokens, index entries, index window) : tokens(tokens), entries(entries), window(window) {
+  attend_case(index_t tokens, index_t entries, index_t window)
+      : tokens(tokens), entries(entries), window(window) {
     integers r{std::uint64_t(tokens * 100 + window)};
     const auto fill = [&](auto& x, double size) {
-      for (index i = 0; i < x.size(); ++i) x.data()[i] = T(size * double(r.unit()));
+      for (index_t i = 0; i < x.size(); ++i) x.data()[i] = T(size * double(r.unit()));
     };
     q = dout = o = dq = tensor<T, 3>(tokens, heads, d);
     kv = dkv = tensor<T, 2>(tokens, d);
@@ -114,11 +117,13 @@ struct attend_case {
     lse = delta = tensor<T, 2>(tokens, heads);
     mass = tensor<T, 2>(tokens, entries);
     sink = dsink = tensor<T, 1>(heads);
-    fill(q, 3), fill(dout, 1), fill(kv, 2), fill(es, 2), fill(dkv, 1), fill(des, 1), fill(sink, 1), fill(dsink, 1);
+    fill(q, 3), fill(dout, 1), fill(kv, 2), fill(es, 2), fill(dkv, 1), fill(des, 1), fill(sink, 1),
+        fill(dsink, 1);
     sink[0] = 25, sink[1] = -25;
     // Entry 1 is seen by nobody, the last two by nobody, some queries see none.
-    for (index t = 0; t < tokens; ++t)
-      for (index s = 0; s < entries; ++s) chosen.push_back(s != 1 && s < entries - 2 && s < t / 4 && r.below(3) > 0);
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t s = 0; s < entries; ++s)
+        chosen.push_back(s != 1 && s < entries - 2 && s < t / 4 && r.below(3) > 0);
   }
   template <class E>
   void run() {
@@ -126,21 +131,22 @@ struct attend_case {
     const view<const std::uint8_t, 2> mask(chosen.data(), tokens, entries);
     const train::attention_keys<T> keys{window, kv, es, mask}, dkeys{window, dkv, des, {}};
     kernel::template forward<T>(std::as_const(q), keys, std::as_const(sink), o, lse);
-    for (index t = 0; t < tokens; ++t)
-      for (index h = 0; h < heads; ++h) {
+    for (index_t t = 0; t < tokens; ++t)
+      for (index_t h = 0; h < heads; ++h) {
         delta(t, h) = 0;
-        for (index i = 0; i < d; ++i) delta(t, h) += dout(t, h, i) * o(t, h, i);
+        for (index_t i = 0; i < d; ++i) delta(t, h) += dout(t, h, i) * o(t, h, i);
       }
-    kernel::template backward<T>(std::as_const(q), keys, std::as_const(sink), std::as_const(lse), std::as_const(dout),
-                                 std::as_const(delta), dq, dkeys, dsink);
-    if (entries) kernel::template mass<T>(std::as_const(q), std::as_const(es), mask, std::as_const(lse), mass);
+    kernel::template backward<T>(std::as_const(q), keys, std::as_const(sink), std::as_const(lse),
+                                 std::as_const(dout), std::as_const(delta), dq, dkeys, dsink);
+    if (entries)
+      kernel::template mass<T>(std::as_const(q), std::as_const(es), mask, std::as_const(lse), mass);
   }
 };
 
 TEST_CASE("cpu: core attention, tiles whole and partial, masks, windows, sinks", "[train]") {
-  for (const index tokens : {1, 31, 32, 33, 70})
-    for (const index window : {1, 8, 33, 200})
-      for (const index entries : {0, 3, 12}) {
+  for (const index_t tokens : {1, 31, 32, 33, 70})
+    for (const index_t window : {1, 8, 33, 200})
+      for (const index_t entries : {0, 3, 12}) {
         INFO(tokens << " tokens, window " << window << ", " << entries << " entries");
         attend_case<double> expected(tokens, entries, window), found = expected;
         expected.run<exec::ref>();
@@ -157,7 +163,8 @@ TEST_CASE("cpu: core attention, tiles whole and partial, masks, windows, sinks",
 
 TEST_CASE("cpu: an entry that nobody chose may score beyond any softmax", "[train]") {
   attend_case<double> a(40, 12, 8);
-  for (index i = 0; i < a.d; ++i) a.es(1, i) = 1e5 * a.q(39, 2, i), a.es(11, i) = 1e5;  // exp of it: infinite
+  for (index_t i = 0; i < a.d; ++i)
+    a.es(1, i) = 1e5 * a.q(39, 2, i), a.es(11, i) = 1e5;  // exp of it: infinite
   attend_case<double> b = a;
   a.run<exec::cpu>();
   b.run<exec::ref>();
@@ -170,7 +177,7 @@ TEST_CASE("cpu: an entry that nobody chose may score beyond any softmax", "[trai
 // ---- the whole network
 
 /// Samples shorter and longer than tiles of 128 rows, of 32 queries and pieces of 16 tokens.
-const std::vector<index> lengths{150, 1, 40, 70, 33, 3};
+const std::vector<index_t> lengths{150, 1, 40, 70, 33, 3};
 
 config large() {
   config c = smallest_config({0, 4, 6, 0});
@@ -202,7 +209,8 @@ TEST_CASE("cpu: threads, recomputation and forced routes change no bit", "[train
       if (expected.empty()) expected = m.gradients, first = r;
       INFO(threads << " threads" << (recompute ? ", recomputed" : ""));
       CHECK(std::equal(expected.data(), expected.data() + expected.size(), m.gradients.data()));
-      CHECK((r.loss == first.loss && r.mtp_loss == first.mtp_loss && r.balance == first.balance && r.index_kl == first.index_kl));
+      CHECK((r.loss == first.loss && r.mtp_loss == first.mtp_loss && r.balance == first.balance &&
+             r.index_kl == first.index_kl));
       CHECK(r.load == first.load);
       // Forced to take the routes it took: the same bits.
       m.forget();
@@ -224,7 +232,8 @@ TEST_CASE("cpu: a step is the specification's", "[train]") {
   const train::report expected = plain.run(spec, m.w(), m.tables, b, everything(), &g);
   for (const train::parameter_info& p : m.layout.all) {
     const auto x = first.added(p), y = m.added(p);
-    same_up_to_rounding(p.name.c_str(), view<const double, 1>(x.data(), p.size()), view<const double, 1>(y.data(), p.size()));
+    same_up_to_rounding(p.name.c_str(), view<const double, 1>(x.data(), p.size()),
+                        view<const double, 1>(y.data(), p.size()));
   }
   CHECK(std::fabs(found.loss - expected.loss) < rounding);
   CHECK(std::fabs(found.mtp_loss - expected.mtp_loss) < rounding);

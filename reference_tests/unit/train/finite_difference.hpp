@@ -25,7 +25,7 @@ inline constexpr double difference_step = 1e-4;
 inline constexpr double difference_tolerance = 1e-7;  // of the gradient
 inline constexpr double difference_noise = 1e-10;     // of 1 + |loss|
 /// Elements up to which each is tested by itself.
-inline constexpr index each_element = 256;
+inline constexpr index_t each_element = 256;
 /// What gradient buffers hold before anything is added to them.
 inline constexpr double before = 0.5;
 inline constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
@@ -46,7 +46,8 @@ double slope(std::span<double> x, const std::vector<double>& along, F&& f) {
 /// What a gradient is compared with: its size, and the error that differences of f have.
 struct gradient_scale {
   double largest = 0, norm = 0, noise = 0;
-  gradient_scale(std::span<const double> gradient, double loss) : noise(difference_noise * (1 + std::fabs(loss))) {
+  gradient_scale(std::span<const double> gradient, double loss)
+      : noise(difference_noise * (1 + std::fabs(loss))) {
     for (const double g : gradient) {
       largest = std::max(largest, std::fabs(g));
       norm += g * g;
@@ -56,7 +57,8 @@ struct gradient_scale {
   }
 };
 inline void show(const std::string& name, std::size_t n, double largest, double worst) {
-  if (std::getenv("DSV4_TEST_VERBOSE")) std::printf("%-50s %5zu  max %.1e  worst %.1e\n", name.c_str(), n, largest, worst);
+  if (std::getenv("DSV4_TEST_VERBOSE"))
+    std::printf("%-50s %5zu  max %.1e  worst %.1e\n", name.c_str(), n, largest, worst);
 }
 
 /// The gradient of f() along one direction: half of it the gradient's, which tells its length, half of it any, which
@@ -82,7 +84,7 @@ void check_direction(const std::string& name, std::span<double> x, std::span<con
 /// The gradient of f() with respect to x, element by element if there are few.
 template <class F>
 void check_gradient(const std::string& name, std::span<double> x, std::span<const double> gradient, F&& f) {
-  if (static_cast<index>(x.size()) > each_element) return check_direction(name, x, gradient, f);
+  if (static_cast<index_t>(x.size()) > each_element) return check_direction(name, x, gradient, f);
   INFO(name);
   REQUIRE(x.size() == gradient.size());
   const gradient_scale scale(gradient, f());
@@ -106,7 +108,7 @@ struct variable {
 
   template <class... N>
   explicit variable(integers& r, double size, N... n) : value(n...), gradient(n...) {
-    for (index i = 0; i < value.size(); ++i) value.data()[i] = size * double(r.unit());
+    for (index_t i = 0; i < value.size(); ++i) value.data()[i] = size * double(r.unit());
     forget(before);
   }
   void forget(double start) { std::fill_n(gradient.data(), gradient.size(), start); }
@@ -127,13 +129,13 @@ template <class A, class B>
 double inner(const A& a, const B& b) {
   REQUIRE(a.size() == b.size());
   double sum = 0;
-  for (index i = 0; i < a.size(); ++i) sum += a.data()[i] * b.data()[i];
+  for (index_t i = 0; i < a.size(); ++i) sum += a.data()[i] * b.data()[i];
   return sum;
 }
 template <class... N>
 tensor<double, static_cast<int>(sizeof...(N))> numbers(integers& r, double size, N... n) {
   tensor<double, static_cast<int>(sizeof...(N))> x(n...);
-  for (index i = 0; i < x.size(); ++i) x.data()[i] = size * double(r.unit());
+  for (index_t i = 0; i < x.size(); ++i) x.data()[i] = size * double(r.unit());
   return x;
 }
 
@@ -165,12 +167,15 @@ struct trained_model {
     }
     forget();
   }
-  explicit trained_model(const config& c, std::uint64_t seed = 1) : trained_model(random_model(c, all_f32, seed)) {}
+  explicit trained_model(const config& c, std::uint64_t seed = 1)
+      : trained_model(random_model(c, all_f32, seed)) {}
 
   void forget(T start = T(before)) { std::fill_n(gradients.data(), gradients.size(), start); }
   train::model_parameters<const T> w() const { return train::bind<const T>(c, weights.data()); }
   train::model_parameters<T> g() { return train::bind<T>(c, gradients.data()); }
-  std::span<T> values(const train::parameter_info& p) { return {weights.data() + p.offset, std::size_t(p.size())}; }
+  std::span<T> values(const train::parameter_info& p) {
+    return {weights.data() + p.offset, std::size_t(p.size())};
+  }
   /// Added since forget(start).
   std::vector<T> added(const train::parameter_info& p, T start = T(before)) const {
     std::vector<T> g(gradients.data() + p.offset, gradients.data() + p.offset + p.size());
@@ -181,7 +186,7 @@ struct trained_model {
   /// Parameters whose names begin with `prefix` (and have no `without`) against differences of f.
   template <class F>
   void check(const std::string& prefix, F&& f, const std::string& without = "nothing") {
-    index tested = 0;
+    index_t tested = 0;
     for (const train::parameter_info& p : layout.all)
       if (p.name.starts_with(prefix) && p.name.find(without) == p.name.npos) {
         check_gradient(p.name, values(p), added(p), f);
@@ -202,7 +207,7 @@ struct trained_model {
  private:
   static void copy(const weight_matrix& from, view<T, 2> to) {
     REQUIRE((from.type == dtype::f32 && from.rows == to.extent(0) && from.cols == to.extent(1)));
-    for (index i = 0; i < to.size(); ++i) {
+    for (index_t i = 0; i < to.size(); ++i) {
       float v;
       std::memcpy(&v, from.data + 4 * i, 4);
       to.data()[i] = T(v);
@@ -211,7 +216,7 @@ struct trained_model {
   template <int R>
   static void copy(const tensor<float, R>& from, view<T, R> to) {
     REQUIRE(from.size() == to.size());
-    for (index i = 0; i < to.size(); ++i) to.data()[i] = T(from.data()[i]);
+    for (index_t i = 0; i < to.size(); ++i) to.data()[i] = T(from.data()[i]);
   }
   template <class W>
   static void streams(const W& from, const train::hyper_parameters<T>& to) {
@@ -257,19 +262,19 @@ struct trained_model {
     tables.table.emplace_back();
     if (const expert_table& t = from.ffn.gate.tid2eid; t.present()) {
       tables.table.back() = tensor<std::int32_t, 2>(t.rows, t.k);
-      for (index i = 0; i < t.rows; ++i)
-        for (index j = 0; j < t.k; ++j) tables.table.back()(i, j) = static_cast<std::int32_t>(t.at(i, j));
+      for (index_t i = 0; i < t.rows; ++i)
+        for (index_t j = 0; j < t.k; ++j) tables.table.back()(i, j) = static_cast<std::int32_t>(t.at(i, j));
     }
   }
 };
 
 /// All layer kinds, as small as they can be: window 8, HCA blocks of 6, the best 2 of the CSA entries.
-inline config smallest_config(std::vector<index> ratios = {0, 4, 6, 0}) {
+inline config smallest_config(std::vector<index_t> ratios = {0, 4, 6, 0}) {
   config c = tiny_config();
   c.vocab_size = 13;
   c.hidden_size = 10;
   c.moe_intermediate_size = 5;
-  c.num_hidden_layers = static_cast<index>(ratios.size()) - 1;
+  c.num_hidden_layers = static_cast<index_t>(ratios.size()) - 1;
   c.num_hash_layers = 0;
   c.num_attention_heads = 4;
   c.head_dim = 6;
@@ -288,9 +293,9 @@ inline config smallest_config(std::vector<index> ratios = {0, 4, 6, 0}) {
 }
 
 /// Samples of these lengths, packed; each predicts all but its first token.
-inline train::batch packed(const std::vector<index>& lengths, index vocabulary, std::uint64_t seed) {
+inline train::batch packed(const std::vector<index_t>& lengths, index_t vocabulary, std::uint64_t seed) {
   train::batch b{{}, {}, {0}};
-  for (const index n : lengths) {
+  for (const index_t n : lengths) {
     const train::batch one = train::batch::of(random_ids(n, vocabulary, ++seed * 77));
     b.ids.insert(b.ids.end(), one.ids.begin(), one.ids.end());
     b.targets.insert(b.targets.end(), one.targets.begin(), one.targets.end());

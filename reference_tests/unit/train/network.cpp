@@ -15,13 +15,13 @@ using network = train::network<T, exec::ref>;
 exec::ref e;
 
 /// A hash layer and every kind; the MTP block is window-only.
-config whole(std::vector<index> ratios = {0, 4, 6, 4, 0}) {
+config whole(std::vector<index_t> ratios = {0, 4, 6, 4, 0}) {
   config c = smallest_config(std::move(ratios));
   c.num_hash_layers = 1;
   return c;
 }
 /// Lengths with entries to choose from (17: 4 of CSA), of exactly a block, shorter than one.
-const std::vector<index> lengths{5, 17, 1, 4};
+const std::vector<index_t> lengths{5, 17, 1, 4};
 
 struct step {
   trained_model<> m;
@@ -30,7 +30,8 @@ struct step {
   train::objective want;
   train::route_choice routes;  // of the first run: a difference may not step across a choice
 
-  explicit step(const config& c, bool recompute = true) : m(c, 21), net(c, recompute), b(packed(lengths, c.vocab_size, 22)) {}
+  explicit step(const config& c, bool recompute = true)
+      : m(c, 21), net(c, recompute), b(packed(lengths, c.vocab_size, 22)) {}
   train::report gradients(const train::route_choice* forced = nullptr) {
     m.forget();
     const auto g = m.g();
@@ -42,7 +43,8 @@ struct step {
     const train::report r = net.run(e, m.w(), m.tables, b, want, learn ? &g : nullptr);
     if (routes.empty()) routes = r.routes;
     for (std::size_t l = 0; l < routes.size(); ++l)
-      if (!std::equal(routes[l].data(), routes[l].data() + routes[l].size(), r.routes[l].data())) throw std::runtime_error("a route changed");
+      if (!std::equal(routes[l].data(), routes[l].data() + routes[l].size(), r.routes[l].data()))
+        throw std::runtime_error("a route changed");
     return r;
   }
 };
@@ -64,14 +66,17 @@ TEST_CASE("network: next token and MTP, all layer kinds, against differences", "
     CHECK(loss() == r.loss + 0.3 * r.mtp_loss);
     // An expert that no token came to has a gradient of exact zeros, the indexer too: a choice has none.
     std::set<std::string> untouched{"indexer"};
-    for (index l = 0; l < s.m.c.num_hidden_layers + 1; ++l)
-      for (index i = 0; i < s.m.c.n_routed_experts; ++i)
+    for (index_t l = 0; l < s.m.c.num_hidden_layers + 1; ++l)
+      for (index_t i = 0; i < s.m.c.n_routed_experts; ++i)
         if (r.load[std::size_t(l)][std::size_t(i)] == 0)
-          untouched.insert((l < s.m.c.num_hidden_layers ? "layers." + std::to_string(l) : "mtp.0") + ".ffn.experts." + std::to_string(i) + ".");
+          untouched.insert((l < s.m.c.num_hidden_layers ? "layers." + std::to_string(l) : "mtp.0") +
+                           ".ffn.experts." + std::to_string(i) + ".");
     for (const std::string& name : untouched) s.m.check_untouched(name);
     const trained_model<> found = s.m;
     for (const train::parameter_info& p : found.layout.all) {
-      if (std::any_of(untouched.begin(), untouched.end(), [&](const std::string& name) { return p.name.find(name) != p.name.npos; })) continue;
+      if (std::any_of(untouched.begin(), untouched.end(),
+                      [&](const std::string& name) { return p.name.find(name) != p.name.npos; }))
+        continue;
       // The wide ones along one direction; element by element where a block is differentiated (modules.cpp, attention.cpp).
       if (dense && p.name.find("layers.1") == p.name.npos) continue;
       check_direction(p.name, s.m.values(p), found.added(p), loss);
@@ -92,7 +97,8 @@ TEST_CASE("network: the balance loss", "[train]") {
     return r.loss + 2 * r.balance * double(c.num_hidden_layers - 1);  // a mean over the learned layers
   };
   for (const train::parameter_info& p : found.layout.all)
-    if (p.name.find("ffn.gate") != p.name.npos || p.name.find("hc_ffn") != p.name.npos || p.name == "embed.weight")
+    if (p.name.find("ffn.gate") != p.name.npos || p.name.find("hc_ffn") != p.name.npos ||
+        p.name == "embed.weight")
       check_direction(p.name, s.m.values(p), found.added(p), loss);
 }
 
@@ -150,9 +156,9 @@ TEST_CASE("network: the loss is the inference engine's, MTP too", "[train]") {
   inference.forward(std::span(&in, 1), {logits, {}, streams});
   const engine::mtp_input_rows pairs{&sequence, std::span(ids).subspan(1), streams.all().rows(0, 59)};
   inference.forward_mtp(std::span(&pairs, 1), {mtp, {}});
-  const auto mean = [&](const tensor<double, 2>& z, index n, index ahead) {
+  const auto mean = [&](const tensor<double, 2>& z, index_t n, index_t ahead) {
     double sum = 0;
-    for (index t = 0; t < n; ++t) {
+    for (index_t t = 0; t < n; ++t) {
       double denominator = 0;
       for (const double v : z[t]) denominator += std::exp(v);
       sum += std::log(denominator) - z(t, ids[std::size_t(t + ahead)]);
@@ -170,7 +176,7 @@ TEST_CASE("network: the loss is the inference engine's, MTP too", "[train]") {
 double apart(const trained_model<>& a, const std::vector<double>& expected) {
   double worst = 0, largest = 0;
   for (const train::parameter_info& p : a.layout.all)
-    for (index i = p.offset; i < p.offset + p.size(); ++i) {
+    for (index_t i = p.offset; i < p.offset + p.size(); ++i) {
       worst = std::max(worst, std::fabs(a.gradients[i] - before - expected[std::size_t(i)]));
       largest = std::max(largest, std::fabs(expected[std::size_t(i)]));
     }
@@ -186,20 +192,22 @@ TEST_CASE("network: packed samples do not see each other", "[train]") {
   // Of one length: every mean of the packed batch is the mean of the two.
   step s(whole());
   s.want.balance_weight = 0.1;
-  for (const std::vector<index>& both : {std::vector<index>{17, 17}, std::vector<index>{9, 14}}) {
+  for (const std::vector<index_t>& both : {std::vector<index_t>{17, 17}, std::vector<index_t>{9, 14}}) {
     const bool equal = both[0] == both[1];
     if (!equal) s.want.balance_weight = s.want.mtp_weight = 0, s.want.index = train::index_stage::off;
     const train::batch all = packed(both, s.m.c.vocab_size, 25);
     std::vector<double> expected(std::size_t(s.m.gradients.size()), 0.0);
     double loss = 0, mtp_loss = 0, balance = 0, kl = 0;
-    for (index i = 0; i < 2; ++i) {
+    for (index_t i = 0; i < 2; ++i) {
       const auto begin = std::size_t(all.begin(i)), end = std::size_t(all.end(i));
-      s.b = train::batch::of({all.ids.begin() + std::ptrdiff_t(begin), all.ids.begin() + std::ptrdiff_t(end)});
+      s.b =
+          train::batch::of({all.ids.begin() + std::ptrdiff_t(begin), all.ids.begin() + std::ptrdiff_t(end)});
       const train::report r = s.gradients();
       const double share = double(r.tokens) / double(both[0] + both[1] - 2);
       const auto g = added(s.m);
       for (std::size_t j = 0; j < g.size(); ++j) expected[j] += share * g[j];
-      loss += share * r.loss, mtp_loss += share * r.mtp_loss, balance += share * r.balance, kl += share * r.index_kl;
+      loss += share * r.loss, mtp_loss += share * r.mtp_loss, balance += share * r.balance,
+          kl += share * r.index_kl;
     }
     s.b = all;
     const train::report r = s.gradients();
@@ -220,7 +228,8 @@ TEST_CASE("network: recomputing a block, and forcing its routes, gives the same 
   const tensor<T, 1> expected = s.m.gradients;
   const auto same = [&](step& other, const train::report& found) {
     CHECK(std::equal(expected.data(), expected.data() + expected.size(), other.m.gradients.data()));
-    CHECK((found.loss == r.loss && found.mtp_loss == r.mtp_loss && found.balance == r.balance && found.index_kl == r.index_kl));
+    CHECK((found.loss == r.loss && found.mtp_loss == r.mtp_loss && found.balance == r.balance &&
+           found.index_kl == r.index_kl));
     CHECK(found.load == r.load);
   };
   step kept(whole(), false);
@@ -230,19 +239,20 @@ TEST_CASE("network: recomputing a block, and forcing its routes, gives the same 
   same(s, s.gradients(&r.routes));
   // The routes are what decides: with another bias they are not the gate's own.
   for (auto& bias : s.m.tables.bias)
-    for (index i = 0; i < bias.size(); ++i) bias[i] = i == 0 ? 100.0f : 0.0f;
+    for (index_t i = 0; i < bias.size(); ++i) bias[i] = i == 0 ? 100.0f : 0.0f;
   same(s, s.gradients(&r.routes));
   CHECK(s.gradients().load[1][0] == s.b.tokens());
 
   CHECK(r.routes.size() == 5);
   for (std::size_t l = 0; l < 5; ++l) {
-    index sum = 0;
-    for (const index n : r.load[l]) sum += n;
+    index_t sum = 0;
+    for (const index_t n : r.load[l]) sum += n;
     CHECK(sum == s.b.tokens() * s.m.c.num_experts_per_tok);
   }
   // A hash layer follows its table.
-  for (index t = 0; t < s.b.tokens(); ++t)
-    for (index j = 0; j < 2; ++j) CHECK(r.routes[0](t, j) == s.m.tables.table[0](s.b.ids[std::size_t(t)], j));
+  for (index_t t = 0; t < s.b.tokens(); ++t)
+    for (index_t j = 0; j < 2; ++j)
+      CHECK(r.routes[0](t, j) == s.m.tables.table[0](s.b.ids[std::size_t(t)], j));
 }
 
 TEST_CASE("network: a batch of longer samples after one of shorter", "[train]") {
@@ -253,7 +263,8 @@ TEST_CASE("network: a batch of longer samples after one of shorter", "[train]") 
   used.b = longer;
   const train::report r = used.gradients(), expected = fresh.gradients();
   CHECK((r.loss == expected.loss && r.mtp_loss == expected.mtp_loss));
-  CHECK(std::equal(fresh.m.gradients.data(), fresh.m.gradients.data() + fresh.m.gradients.size(), used.m.gradients.data()));
+  CHECK(std::equal(fresh.m.gradients.data(), fresh.m.gradients.data() + fresh.m.gradients.size(),
+                   used.m.gradients.data()));
 }
 
 TEST_CASE("network: gradients are added to what is there", "[train]") {
@@ -280,9 +291,9 @@ TEST_CASE("network: tokens without a target, and a batch that has none", "[train
   CHECK((one.tokens == 1 && one.mtp_tokens == 1 && one.loss > 0 && one.mtp_loss > 0));
   // Nothing comes from tokens of other samples, or after it: their embedding is untouched.
   std::set<std::int32_t> seen(s.b.ids.begin(), s.b.ids.begin() + 3);
-  for (index id = 0; id < s.m.c.vocab_size; ++id) {
+  for (index_t id = 0; id < s.m.c.vocab_size; ++id) {
     bool touched = false;
-    for (index d = 0; d < s.m.c.hidden_size; ++d) touched |= s.m.g().embed(id, d) != before;
+    for (index_t d = 0; d < s.m.c.hidden_size; ++d) touched |= s.m.g().embed(id, d) != before;
     CHECK(touched == seen.contains(std::int32_t(id)));
   }
 }

@@ -32,23 +32,24 @@ struct folder {
 train::routing_tables routing(const config& c) {
   train::routing_tables r;
   integers random{11};
-  for (index g = 0; g < c.num_hidden_layers + c.num_nextn_predict_layers; ++g) {
+  for (index_t g = 0; g < c.num_hidden_layers + c.num_nextn_predict_layers; ++g) {
     r.bias.emplace_back();
     r.table.emplace_back();
     if (g < c.num_hash_layers) {
       r.table.back() = tensor<std::int32_t, 2>(c.vocab_size, c.num_experts_per_tok);
-      for (index v = 0; v < c.vocab_size; ++v)
-        for (index k = 0; k < c.num_experts_per_tok; ++k) r.table.back()(v, k) = std::int32_t((v + 2 * k) % c.n_routed_experts);
+      for (index_t v = 0; v < c.vocab_size; ++v)
+        for (index_t k = 0; k < c.num_experts_per_tok; ++k)
+          r.table.back()(v, k) = std::int32_t((v + 2 * k) % c.n_routed_experts);
     } else {
       r.bias.back() = tensor<float, 1>(c.n_routed_experts);
-      for (index e = 0; e < c.n_routed_experts; ++e) r.bias.back()(e) = random.unit() * 0.01f;
+      for (index_t e = 0; e < c.n_routed_experts; ++e) r.bias.back()(e) = random.unit() * 0.01f;
     }
   }
   return r;
 }
 
 /// A stored tensor's element, whatever the type.
-double stored_at(const io::checkpoint& model, const train::parameter_info& p, index o, index i) {
+double stored_at(const io::checkpoint& model, const train::parameter_info& p, index_t o, index_t i) {
   const io::tensor_info& t = *model.find(p.name);
   weight_matrix w;
   w.type = t.type == dtype::i8 ? dtype::f4_e2m1 : t.type;
@@ -77,7 +78,8 @@ std::vector<double> logits_of(const io::checkpoint& model) {
 
 }  // namespace
 
-TEST_CASE("write_official: the published tensors, decoded to what fake_quantise computed, bit for bit", "[train_quantise]") {
+TEST_CASE("write_official: the published tensors, decoded to what fake_quantise computed, bit for bit",
+          "[train_quantise]") {
   for (const config& c : {tiny_config(), partial_config()}) {
     const auto layout = parameter_layout::of<float>(c);
     const tensor<float, 1> master = master_weights(layout, 9);
@@ -104,8 +106,8 @@ TEST_CASE("write_official: the published tensors, decoded to what fake_quantise 
     // Every value.
     std::size_t wrong = 0;
     for (const train::parameter_info& p : layout.all) {
-      const index cols = p.shape.size() == 2 ? p.shape[1] : 1;
-      for (index k = 0; k < p.size(); ++k) {
+      const index_t cols = p.shape.size() == 2 ? p.shape[1] : 1;
+      for (index_t k = 0; k < p.size(); ++k) {
         const double found = stored_at(model, p, k / cols, k % cols), expected = quantised(p.offset + k);
         wrong += found != expected || std::signbit(found) != std::signbit(expected);
       }
@@ -131,7 +133,8 @@ TEST_CASE("the experts' cast to FP8 is judged on what is written", "[train_quant
   CHECK(trainer::write_official(out.path, c, layout, std::as_const(w).all(), routing(c)).lossless());
   const train::parameter_info& p = *layout.find("layers.2.ffn.experts.4.w3.weight");
   std::fill_n(w.data() + p.offset + 6 * p.shape[1], p.shape[1], 0.01f * 0x1p-13f);
-  const trainer::export_report report = trainer::write_official(out.path, c, layout, std::as_const(w).all(), routing(c));
+  const trainer::export_report report =
+      trainer::write_official(out.path, c, layout, std::as_const(w).all(), routing(c));
   CHECK(!report.lossless());
   CHECK(report.lossless(cast_limit::exact));
   CHECK(report.widest_name == p.name);
@@ -163,13 +166,16 @@ TEST_CASE("exports say what they are, bring the tokenizer, and replace an older 
   // What cannot be written is refused before anything is.
   const folder empty;
   w(layout.find("layers.1.attn.wkv.weight")->offset) = std::nanf("");
-  CHECK_THAT(message_of([&] { trainer::write_float(empty.path / "x", c, layout, std::as_const(w).all(), routing(c)); }),
+  CHECK_THAT(message_of([&] {
+               trainer::write_float(empty.path / "x", c, layout, std::as_const(w).all(), routing(c));
+             }),
              ContainsSubstring("layers.1.attn.wkv.weight: the weight at [0, 0]"));
   CHECK(!fs::exists(empty.path / "x"));
   c.vocab_size = 48;
   const auto small = parameter_layout::of<float>(c);
   const tensor<float, 1> v = master_weights(small, 2);
-  CHECK_THAT(message_of([&] { trainer::write_float(empty.path, c, small, v.all(), routing(c), tokenizer); }), ContainsSubstring("the model's vocabulary is 48"));
+  CHECK_THAT(message_of([&] { trainer::write_float(empty.path, c, small, v.all(), routing(c), tokenizer); }),
+             ContainsSubstring("the model's vocabulary is 48"));
 }
 
 }  // namespace dsv4_test

@@ -23,7 +23,8 @@ void check_nearest() {
   const auto check = [&](T y) {
     if (std::fabs(y) > T(largest)) return;
     const T found = train::detail::nearest<F>(y), expected = static_cast<T>(F::encode(double(y)).decode());
-    if (bits(found) != bits(expected)) FAIL_CHECK(double(y) << ": found " << double(found) << ", expected " << double(expected));
+    if (bits(found) != bits(expected))
+      FAIL_CHECK(double(y) << ": found " << double(found) << ", expected " << double(expected));
   };
   for (unsigned a = 0; a <= F::max_code; ++a) {
     const double low = F::from_bits(a).decode(), high = a < F::max_code ? F::from_bits(a + 1).decode() : low;
@@ -37,7 +38,9 @@ void check_nearest() {
   }
   check(std::numeric_limits<T>::denorm_min());
   integers r{7};
-  for (int k = 0; k < 20000; ++k) check(static_cast<T>((double(r.next() >> 11) * 0x1p-52 - 1) * largest * std::ldexp(1.0, -int(r.below(20)))));
+  for (int k = 0; k < 20000; ++k)
+    check(static_cast<T>((double(r.next() >> 11) * 0x1p-52 - 1) * largest *
+                         std::ldexp(1.0, -int(r.below(20)))));
 }
 
 }  // namespace
@@ -49,7 +52,8 @@ TEST_CASE("rounding by adding is encode then decode", "[train_quantise]") {
   check_nearest<e4m3, double>();
 }
 
-TEST_CASE("fake_quantise is the storage type's encode and decode in both precisions [1], once is enough [2]", "[train_quantise]") {
+TEST_CASE("fake_quantise is the storage type's encode and decode in both precisions [1], once is enough [2]",
+          "[train_quantise]") {
   const auto run = [](auto zero, const config& c) {
     using T = decltype(zero);
     const auto layout = parameter_layout::of<T>(c);
@@ -60,18 +64,18 @@ TEST_CASE("fake_quantise is the storage type's encode and decode in both precisi
     std::size_t wrong = 0, moved = 0;
     for (const train::parameter_info& p : layout.all) {
       const storage s = train::storage_of(p.name);
-      const index cols = p.shape.size() == 2 ? p.shape[1] : 1, rows = p.size() / cols;
+      const index_t cols = p.shape.size() == 2 ? p.shape[1] : 1, rows = p.size() / cols;
       const view<const T, 2> w(master.data() + p.offset, rows, cols);
       const train::scale_tile t = train::tile_of(s);
       tensor<double, 2> largest(t.count_rows(rows), t.count_cols(cols));
       std::fill_n(largest.data(), largest.size(), s == storage::fp8 ? 1e-4 : 6 * std::ldexp(1.0, -126));
-      for (index o = 0; o < rows; ++o)
-        for (index i = 0; i < cols; ++i) {
+      for (index_t o = 0; o < rows; ++o)
+        for (index_t i = 0; i < cols; ++i) {
           double& m = largest(o / t.rows, i / t.cols);
           m = std::max(m, std::fabs(double(w(o, i))));
         }
-      for (index o = 0; o < rows; ++o)
-        for (index i = 0; i < cols; ++i) {
+      for (index_t o = 0; o < rows; ++o)
+        for (index_t i = 0; i < cols; ++i) {
           double expected = 0;
           if (s == storage::f32) {
             expected = static_cast<float>(w(o, i));
@@ -84,7 +88,7 @@ TEST_CASE("fake_quantise is the storage type's encode and decode in both precisi
             const double scale = std::ldexp(1.0, e), y = double(w(o, i)) / scale;
             expected = (s == storage::fp8 ? e4m3::encode(y).decode() : e2m1::encode(y).decode()) * scale;
           }
-          const index at = p.offset + o * cols + i;
+          const index_t at = p.offset + o * cols + i;
           wrong += bits(out(at)) != bits(static_cast<T>(expected));
           moved += bits(out(at)) != bits(again(at));
         }
@@ -104,26 +108,33 @@ TEST_CASE("fake_quantise is the storage type's encode and decode in both precisi
 TEST_CASE("a parameter's storage is its role", "[train_quantise]") {
   CHECK(train::storage_of("layers.2.ffn.experts.31.w2.weight") == storage::fp4);
   CHECK(train::storage_of("mtp.0.ffn.experts.0.w1.weight") == storage::fp4);
-  for (const char* name : {"layers.0.ffn.shared_experts.w1.weight", "layers.0.attn.wq_a.weight", "layers.0.attn.wq_b.weight", "layers.0.attn.wkv.weight",
-                           "layers.0.attn.wo_a.weight", "mtp.0.attn.wo_b.weight", "layers.2.attn.indexer.wq_b.weight", "mtp.0.e_proj.weight", "mtp.0.h_proj.weight"})
+  for (const char* name :
+       {"layers.0.ffn.shared_experts.w1.weight", "layers.0.attn.wq_a.weight", "layers.0.attn.wq_b.weight",
+        "layers.0.attn.wkv.weight", "layers.0.attn.wo_a.weight", "mtp.0.attn.wo_b.weight",
+        "layers.2.attn.indexer.wq_b.weight", "mtp.0.e_proj.weight", "mtp.0.h_proj.weight"})
     CHECK(train::storage_of(name) == storage::fp8);
-  for (const char* name : {"embed.weight", "head.weight", "norm.weight", "mtp.0.norm.weight", "layers.0.attn_norm.weight", "layers.0.attn.q_norm.weight",
-                           "layers.0.ffn.gate.weight", "layers.2.attn.compressor.wkv.weight", "layers.2.attn.compressor.wgate.weight",
-                           "layers.2.attn.compressor.norm.weight", "layers.2.attn.indexer.compressor.wkv.weight", "layers.2.attn.indexer.weights_proj.weight"})
+  for (const char* name :
+       {"embed.weight", "head.weight", "norm.weight", "mtp.0.norm.weight", "layers.0.attn_norm.weight",
+        "layers.0.attn.q_norm.weight", "layers.0.ffn.gate.weight", "layers.2.attn.compressor.wkv.weight",
+        "layers.2.attn.compressor.wgate.weight", "layers.2.attn.compressor.norm.weight",
+        "layers.2.attn.indexer.compressor.wkv.weight", "layers.2.attn.indexer.weights_proj.weight"})
     CHECK(train::storage_of(name) == storage::bf16);
-  for (const char* name : {"hc_head_fn", "layers.0.hc_attn_base", "layers.0.hc_ffn_scale", "layers.0.attn.attn_sink", "layers.2.attn.compressor.ape"})
+  for (const char* name : {"hc_head_fn", "layers.0.hc_attn_base", "layers.0.hc_ffn_scale",
+                           "layers.0.attn.attn_sink", "layers.2.attn.compressor.ape"})
     CHECK(train::storage_of(name) == storage::f32);
 }
 
 TEST_CASE("weights that are not finite are refused with their name and place", "[train_quantise]") {
   const auto layout = parameter_layout::of<float>(tiny_config());
-  for (const char* name : {"embed.weight", "layers.1.ffn.experts.2.w2.weight", "layers.0.attn.wq_a.weight", "hc_head_fn", "norm.weight"}) {
+  for (const char* name : {"embed.weight", "layers.1.ffn.experts.2.w2.weight", "layers.0.attn.wq_a.weight",
+                           "hc_head_fn", "norm.weight"}) {
     const train::parameter_info& p = *layout.find(name);
     for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), -0x1p127f}) {
       tensor<float, 1> w = master_weights(layout, 1), out(layout.size);
-      const index at = p.shape.size() == 2 ? p.shape[1] + 5 : 5;
+      const index_t at = p.shape.size() == 2 ? p.shape[1] + 5 : 5;
       w(p.offset + at) = bad;
-      const std::string message = message_of([&] { fake_quantise(layout, std::as_const(w).all(), out.all()); });
+      const std::string message =
+          message_of([&] { fake_quantise(layout, std::as_const(w).all(), out.all()); });
       CHECK_THAT(message, ContainsSubstring(name));
       CHECK_THAT(message, ContainsSubstring(p.shape.size() == 2 ? "[1, 5]" : "[5]"));
     }
@@ -134,7 +145,7 @@ TEST_CASE("weights that are not finite are refused with their name and place", "
   fake_quantise(layout, std::as_const(w).all(), out.all());
   std::size_t infinite = 0;
   for (const train::parameter_info& p : layout.all)
-    for (index k = 0; k < p.size(); ++k) infinite += !std::isfinite(out(p.offset + k));
+    for (index_t k = 0; k < p.size(); ++k) infinite += !std::isfinite(out(p.offset + k));
   CHECK(infinite == 0);
 }
 

@@ -14,16 +14,21 @@ namespace {
 
 /// An FP4 matrix whose codes and scales a test sets.
 struct fp4_matrix {
-  index rows, cols;
+  index_t rows, cols;
   std::vector<std::byte> codes, scales;
 
-  fp4_matrix(index o, index i)
-      : rows(o), cols(i), codes(std::size_t(o * i / 2)), scales(std::size_t(o * ((i + 31) / 32)), std::byte{127}) {}
-  void set(index o, index i, unsigned code) {
+  fp4_matrix(index_t o, index_t i)
+      : rows(o),
+        cols(i),
+        codes(std::size_t(o * i / 2)),
+        scales(std::size_t(o * ((i + 31) / 32)), std::byte{127}) {}
+  void set(index_t o, index_t i, unsigned code) {
     std::byte& pair = codes[std::size_t((o * cols + i) / 2)];
     pair = i % 2 ? (pair & std::byte{15}) | std::byte(code << 4) : (pair & std::byte{0xF0}) | std::byte(code);
   }
-  void set_scale(index o, index i, unsigned bits) { scales[std::size_t(o * ((cols + 31) / 32) + i / 32)] = std::byte(bits); }
+  void set_scale(index_t o, index_t i, unsigned bits) {
+    scales[std::size_t(o * ((cols + 31) / 32) + i / 32)] = std::byte(bits);
+  }
   weight_matrix matrix() const {
     weight_matrix w;
     w.type = dtype::f4_e2m1, w.data = codes.data(), w.rows = rows, w.cols = cols;
@@ -35,7 +40,7 @@ struct fp4_matrix {
 struct fp8_result {
   tensor<e4m3, 2> code;
   tensor<e8m0, 2> scale;
-  double at(index o, index i) const { return code(o, i).decode() * scale(o / 128, i / 128).decode(); }
+  double at(index_t o, index_t i) const { return code(o, i).decode() * scale(o / 128, i / 128).decode(); }
 };
 fp8_result cast(const fp4_matrix& m, cast_limit limit, std::string_view name = "experts.3.w1") {
   fp8_result r{tensor<e4m3, 2>(m.rows, m.cols), tensor<e8m0, 2>((m.rows + 127) / 128, (m.cols + 127) / 128)};
@@ -44,15 +49,16 @@ fp8_result cast(const fp4_matrix& m, cast_limit limit, std::string_view name = "
 }
 bool same(const fp4_matrix& m, const fp8_result& r) {
   const weight_matrix w = m.matrix();
-  for (index o = 0; o < m.rows; ++o)
-    for (index i = 0; i < m.cols; ++i)
+  for (index_t o = 0; o < m.rows; ++o)
+    for (index_t i = 0; i < m.cols; ++i)
       if (w.at(o, i) != r.at(o, i) || std::signbit(w.at(o, i)) != std::signbit(r.at(o, i))) return false;
   return true;
 }
 
 }  // namespace
 
-TEST_CASE("every e2m1 code under every scale offset: lossless up to 2^14, and no further", "[train_quantise]") {
+TEST_CASE("every e2m1 code under every scale offset: lossless up to 2^14, and no further",
+          "[train_quantise]") {
   for (int top = 0; top <= 254; ++top)
     for (int offset = 0; offset <= 20 && offset <= top; ++offset) {
       // One tile at the top scale, one `offset` below it with all 16 codes.
@@ -60,7 +66,7 @@ TEST_CASE("every e2m1 code under every scale offset: lossless up to 2^14, and no
       m.set_scale(0, 0, unsigned(top));
       m.set(0, 0, 7);
       m.set_scale(1, 0, unsigned(top - offset));
-      for (unsigned c = 0; c < 16; ++c) m.set(1, index(c), c);
+      for (unsigned c = 0; c < 16; ++c) m.set(1, index_t(c), c);
       INFO("scale 2^" << top - 127 << ", offset " << offset);
       for (const cast_limit limit : {cast_limit::released, cast_limit::exact}) {
         if (offset <= static_cast<int>(limit))
@@ -77,7 +83,8 @@ TEST_CASE("every e2m1 code under every scale offset: lossless up to 2^14, and no
       if (offset <= 11) {
         const fp8_result r = cast(m, cast_limit::released);
         bool normal = true;
-        for (index i = 0; i < 16; ++i) normal = normal && (r.at(1, i) == 0 || std::fabs(r.code(1, i).decode()) >= 0x1p-6);
+        for (index_t i = 0; i < 16; ++i)
+          normal = normal && (r.at(1, i) == 0 || std::fabs(r.code(1, i).decode()) >= 0x1p-6);
         CHECK(normal);
       }
     }
@@ -85,8 +92,8 @@ TEST_CASE("every e2m1 code under every scale offset: lossless up to 2^14, and no
 
 TEST_CASE("a tile that cannot be cast is named with its scales", "[train_quantise]") {
   fp4_matrix m(300, 288);  // tiles 3 x 3, the last ones partial
-  for (index o = 0; o < m.rows; ++o)
-    for (index i = 0; i < m.cols; ++i) m.set(o, i, unsigned((o + i) % 16));
+  for (index_t o = 0; o < m.rows; ++o)
+    for (index_t i = 0; i < m.cols; ++i) m.set(o, i, unsigned((o + i) % 16));
   m.set_scale(130, 256, 127 + 3);
   CHECK(same(m, cast(m, cast_limit::released)));
   m.set_scale(260, 256, 127 - 12);  // another tile: no conflict with row 130, but with its own
@@ -94,7 +101,8 @@ TEST_CASE("a tile that cannot be cast is named with its scales", "[train_quantis
   CHECK(same(m, cast(m, cast_limit::exact)));
   m.set_scale(270, 256, 127 + 3);
   const std::string message = message_of([&] { cast(m, cast_limit::exact); });
-  for (const char* part : {"experts.3.w1", "FP8 tile (2, 2)", "2^-12 at row 260, column 256", "2^3 at row 270, column 256", "a ratio of 2^15", "at most 2^14"})
+  for (const char* part : {"experts.3.w1", "FP8 tile (2, 2)", "2^-12 at row 260, column 256",
+                           "2^3 at row 270, column 256", "a ratio of 2^15", "at most 2^14"})
     CHECK_THAT(message, ContainsSubstring(part));
 
   const auto widest = widest_spread(m.matrix());
@@ -107,7 +115,7 @@ TEST_CASE("zeros never stand in the way", "[train_quantise]") {
   CHECK(!widest_spread(m.matrix()));
   CHECK(same(m, cast(m, cast_limit::released)));
   m.set(3, 40, 5);
-  m.set(3, 41, 8);  // -0
+  m.set(3, 41, 8);         // -0
   m.set_scale(7, 0, 1);    // zeros with the quantiser's floor
   m.set_scale(8, 0, 255);  // zeros with a NaN scale: value at() is NaN, the cast's is 0
   const fp8_result r = cast(m, cast_limit::released);

@@ -19,11 +19,13 @@ tensor<T, 1> master_weights(const parameter_layout& layout, std::uint64_t seed) 
   tensor<T, 1> w(layout.size);
   integers r{seed};
   for (const train::parameter_info& p : layout.all)
-    for (index k = 0; k < p.size(); ++k) {
+    for (index_t k = 0; k < p.size(); ++k) {
       const double size = std::ldexp(1.0, -static_cast<int>(r.below(12)) - 4);
-      w(p.offset + k) = static_cast<T>(r.below(16) == 0 ? 0.0 : (double(r.next() >> 11) * 0x1p-52 - 1) * size);
-      if (p.name.ends_with("experts.1.w1.weight") && k / p.shape[1] % 3 == 0) w(p.offset + k) = 0;  // FP4 tiles of zeros
-      if (p.name.ends_with("wo_b.weight")) w(p.offset + k) = T(-0.0);                                // FP8 tiles of zeros
+      w(p.offset + k) =
+          static_cast<T>(r.below(16) == 0 ? 0.0 : (double(r.next() >> 11) * 0x1p-52 - 1) * size);
+      if (p.name.ends_with("experts.1.w1.weight") && k / p.shape[1] % 3 == 0)
+        w(p.offset + k) = 0;                                           // FP4 tiles of zeros
+      if (p.name.ends_with("wo_b.weight")) w(p.offset + k) = T(-0.0);  // FP8 tiles of zeros
     }
   return w;
 }

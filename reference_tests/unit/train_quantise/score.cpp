@@ -16,19 +16,19 @@ using model_type = transformer<float32<double>, exec::ref>;
 /// -ln P of row[from ...] given what stands before, by one forward call.
 struct by_hand {
   double nats = 0;
-  index tokens = 0;
+  index_t tokens = 0;
   std::vector<std::int32_t> best;  // the model's likeliest token after each position
 };
-by_hand read(model_type& model, const std::vector<std::int32_t>& row, index from) {
+by_hand read(model_type& model, const std::vector<std::int32_t>& row, index_t from) {
   by_hand r;
   auto s = model.new_sequence(64);
-  const index v = model.configuration().vocab_size, t = static_cast<index>(row.size()) - 1;
+  const index_t v = model.configuration().vocab_size, t = static_cast<index_t>(row.size()) - 1;
   tensor<double, 2> logits(t, v);
   model.forward(s, std::span(row).first(std::size_t(t)), logits.all());
-  for (index j = 0; j < t; ++j) {
+  for (index_t j = 0; j < t; ++j) {
     double sum = 0;
-    index best = 0;
-    for (index i = 0; i < v; ++i) {
+    index_t best = 0;
+    for (index_t i = 0; i < v; ++i) {
       sum += std::exp(logits(j, i));
       if (logits(j, i) > logits(j, best)) best = i;
     }
@@ -46,7 +46,7 @@ TEST_CASE("the held-out part begins a line and is the end of the text", "[train_
   const std::string text = "one\ntwo\nthree\nfour\n";
   const auto held_out = [&](double f) { return std::string(trainer::split_text(text, f).held_out); };
   CHECK(held_out(0) == "");
-  CHECK(held_out(0.3) == "four\n");   // a cut inside of "three\n"
+  CHECK(held_out(0.3) == "four\n");          // a cut inside of "three\n"
   CHECK(held_out(0.58) == "three\nfour\n");  // a cut just behind a line break stays
   CHECK(held_out(1) == text);
   CHECK(trainer::split_text("no line break", 0.5).held_out == "");
@@ -72,8 +72,10 @@ TEST_CASE("the trigram model is a distribution in every context, and knows its t
   CHECK(m.probability('t', 'h', 'e') > 0.5);
   CHECK(m.probability('x', 'y', 'z') > 0);
   CHECK(m.bits_per_byte(text) < 3);
-  CHECK(m.bits_per_byte(text) == Catch::Approx(-std::log2(m.probability('\n', '\n', 't')) / double(text.size()) +
-                                               m.bits_per_byte(text.substr(1), "\nt") * double(text.size() - 1) / double(text.size())));
+  CHECK(
+      m.bits_per_byte(text) ==
+      Catch::Approx(-std::log2(m.probability('\n', '\n', 't')) / double(text.size()) +
+                    m.bits_per_byte(text.substr(1), "\nt") * double(text.size() - 1) / double(text.size())));
   // By hand, "aab" after two line breaks: (nn a) (na a) (aa b) once each.  N(. v w) = 1 for (n a) (a a) (a b), each a
   // context's only trigram; n1 = 3, n2 = 0: D = 1, all goes to the shorter contexts.  N(. w): a 2, b 1; D1 = 1 / 3.
   const trainer::trigram small("aab");
@@ -83,13 +85,16 @@ TEST_CASE("the trigram model is a distribution in every context, and knows its t
   CHECK(trainer::trigram("").bits_per_byte("anything") == 8);
 }
 
-TEST_CASE("score_text is forward() row by row, with and without a first token, with and without overlap", "[train_quantise]") {
+TEST_CASE("score_text is forward() row by row, with and without a first token, with and without overlap",
+          "[train_quantise]") {
   const random_model m(tiny_config(), all_f32);
   model_type model(m.c, m.weights);
   const std::vector<std::int32_t> ids = random_ids(53, m.c.vocab_size, 4);
   std::vector<std::int32_t> bytes(std::size_t(m.c.vocab_size));
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = std::int32_t(i % 5);
-  const auto part = [&](index from, index to) { return std::vector<std::int32_t>(ids.begin() + from, ids.begin() + to); };
+  const auto part = [&](index_t from, index_t to) {
+    return std::vector<std::int32_t>(ids.begin() + from, ids.begin() + to);
+  };
 
   SECTION("rows of their own") {
     trainer::score_options o;
@@ -97,8 +102,8 @@ TEST_CASE("score_text is forward() row by row, with and without a first token, w
     o.begin = 7;
     const trainer::text_score s = trainer::score_text(model, ids, bytes, o);
     double nats = 0;
-    index all = 0;
-    for (const auto& [from, to] : {std::pair<index, index>{0, 20}, {20, 40}, {40, 53}}) {
+    index_t all = 0;
+    for (const auto& [from, to] : {std::pair<index_t, index_t>{0, 20}, {20, 40}, {40, 53}}) {
       auto row = part(from, to);
       row.insert(row.begin(), 7);
       nats += read(model, row, 1).nats;
@@ -110,8 +115,8 @@ TEST_CASE("score_text is forward() row by row, with and without a first token, w
     // Experts: k of every token read, in each layer; MTP reads a pair less in each row.
     REQUIRE(s.load.size() == 5);
     for (std::size_t l = 0; l < 5; ++l) {
-      index routed = 0;
-      for (const index n : s.load[l]) routed += n;
+      index_t routed = 0;
+      for (const index_t n : s.load[l]) routed += n;
       CHECK(routed == (l < 4 ? 53 : 50) * m.c.num_experts_per_tok);
       CHECK(trainer::load_imbalance(s.load[l]) >= 1);
     }
@@ -124,7 +129,9 @@ TEST_CASE("score_text is forward() row by row, with and without a first token, w
     o.length = 20;
     const trainer::text_score s = trainer::score_text(model, ids, bytes, o);
     CHECK(s.tokens == 50);
-    CHECK(s.nats == Catch::Approx(read(model, part(0, 20), 1).nats + read(model, part(20, 40), 1).nats + read(model, part(40, 53), 1).nats).epsilon(1e-12));
+    CHECK(s.nats == Catch::Approx(read(model, part(0, 20), 1).nats + read(model, part(20, 40), 1).nats +
+                                  read(model, part(40, 53), 1).nats)
+                        .epsilon(1e-12));
   }
   SECTION("overlap: every token once, after at least length - stride others") {
     for (const bool begin : {true, false}) {
@@ -134,9 +141,10 @@ TEST_CASE("score_text is forward() row by row, with and without a first token, w
       if (begin) o.begin = 7;
       const trainer::text_score s = trainer::score_text(model, ids, bytes, o);
       double nats = 0;
-      index tokens = 0;
-      for (index from = 0; from < 53;) {
-        const index end = std::min<index>(53, from == 0 ? 20 : from + 8), first = from == 0 ? 0 : from - 12;
+      index_t tokens = 0;
+      for (index_t from = 0; from < 53;) {
+        const index_t end = std::min<index_t>(53, from == 0 ? 20 : from + 8),
+                      first = from == 0 ? 0 : from - 12;
         auto row = part(first, end);
         if (begin) row.insert(row.begin(), 7);
         const by_hand r = read(model, row, from - first + (begin ? 1 : from == 0 ? 1 : 0));
@@ -170,9 +178,9 @@ TEST_CASE("score_drafts counts the greedy drafts that are the model's own next t
   CHECK(s.prompts == 3);
 
   // By hand: continue greedily without drafts, then compare MTP's likeliest token wherever one was proposed.
-  index proposed = 0, accepted = 0;
-  for (index p = 0; p < 3; ++p) {
-    const index at = p * 50 / 3;
+  index_t proposed = 0, accepted = 0;
+  for (index_t p = 0; p < 3; ++p) {
+    const index_t at = p * 50 / 3;
     std::vector<std::int32_t> text(ids.begin() + at, ids.begin() + at + 10);
     text.insert(text.begin(), 7);
     const std::size_t prompt = text.size();
@@ -182,7 +190,7 @@ TEST_CASE("score_drafts counts the greedy drafts that are the model's own next t
       text.push_back(read(model, row, 1).best.back());
     }
     auto seq = model.new_sequence(64);
-    const index n = static_cast<index>(text.size());
+    const index_t n = static_cast<index_t>(text.size());
     tensor<double, 2> logits(n, m.c.vocab_size);
     tensor<double, 3> streams(n, m.c.hc_mult, m.c.hidden_size);
     const model_type::input one{&seq, text};
@@ -191,10 +199,11 @@ TEST_CASE("score_drafts counts the greedy drafts that are the model's own next t
     model.forward_mtp(std::span(&pairs, 1), logits.all().rows(0, n - 1));
     // Pair i drafts token i + 2.  The first draft is for the second new token; an accepted one gives the call's next
     // token too, which is not drafted.
-    for (index made = 1; made < 15;) {
-      const index pair = static_cast<index>(prompt) + made - 2;
+    for (index_t made = 1; made < 15;) {
+      const index_t pair = static_cast<index_t>(prompt) + made - 2;
       const view<const double, 1> row = logits[pair];
-      const bool same = argmax(std::span<const double>(row.begin(), row.end())) == text[prompt + std::size_t(made)];
+      const bool same =
+          argmax(std::span<const double>(row.begin(), row.end())) == text[prompt + std::size_t(made)];
       ++proposed;
       accepted += same;
       made += same ? 2 : 1;

@@ -27,7 +27,7 @@ TEST_CASE("initial weights: their size by kind, the same for a seed, each parame
     INFO(p.name);
     const double* x = w.data() + p.offset;
     double square = 0;
-    for (index i = 0; i < p.size(); ++i) square += x[i] * x[i] / double(p.size());
+    for (index_t i = 0; i < p.size(); ++i) square += x[i] * x[i] / double(p.size());
     const auto ends = [&](const char* e) { return p.name.ends_with(e); };
     if (ends("norm.weight"))
       CHECK(square == 1);
@@ -36,7 +36,10 @@ TEST_CASE("initial weights: their size by kind, the same for a seed, each parame
     else if (ends("_base") || ends(".ape") || ends("attn_sink"))
       CHECK(square == 0);
     else {
-      const double std = p.name == "embed.weight" ? 0.5 : p.name == "head.weight" ? 0.1 : ends("_fn") ? 0.02 : 0.03;
+      const double std = p.name == "embed.weight"  ? 0.5
+                         : p.name == "head.weight" ? 0.1
+                         : ends("_fn")             ? 0.02
+                                                   : 0.03;
       CHECK(std::sqrt(square) == Catch::Approx(std).epsilon(4 / std::sqrt(double(p.size()))));
       CHECK(x[0] != other.data()[p.offset]);
     }
@@ -49,14 +52,14 @@ TEST_CASE("hash tables: distinct experts, loads balanced by frequency", "[traine
   c.n_routed_experts = 8;
   c.num_experts_per_tok = 2;
   // Zipf, and a tail that never occurs.
-  std::vector<index> counts(2000);
-  for (std::size_t i = 0; i < 1500; ++i) counts[(i * 7) % 2000] = static_cast<index>(100000 / (i + 1));
+  std::vector<index_t> counts(2000);
+  for (std::size_t i = 0; i < 1500; ++i) counts[(i * 7) % 2000] = static_cast<index_t>(100000 / (i + 1));
   const auto table = balanced_table(c, counts, 1, 0);
   std::vector<double> load(8), ids(8);
   double all = 0;
-  for (index v = 0; v < c.vocab_size; ++v) {
+  for (index_t v = 0; v < c.vocab_size; ++v) {
     CHECK(table(v, 0) != table(v, 1));
-    for (index k = 0; k < 2; ++k) {
+    for (index_t k = 0; k < 2; ++k) {
       REQUIRE((table(v, k) >= 0 && table(v, k) < 8));
       load[std::size_t(table(v, k))] += double(counts[std::size_t(v)]);
       ids[std::size_t(table(v, k))] += 1;
@@ -77,7 +80,7 @@ TEST_CASE("the detector: mean and deviation as they were fed, quiet at first", "
   s.spike = 4;
   spike_detector d;
   const dsv4::trainer::counter_random r(1, "loss");
-  for (index i = 0; i < 200; ++i) {
+  for (index_t i = 0; i < 200; ++i) {
     const double loss = 3 + 0.1 * r.normal(i);
     if (i < 20) CHECK(!d.is_spike(50, s));
     d.remember(loss, s);
@@ -92,15 +95,16 @@ TEST_CASE("the detector: mean and deviation as they were fed, quiet at first", "
   CHECK(!d.is_spike(4, s));
 }
 
-TEST_CASE("a float checkpoint loads to the same parameters, and a quantised one to what it stands for", "[trainer]") {
+TEST_CASE("a float checkpoint loads to the same parameters, and a quantised one to what it stands for",
+          "[trainer]") {
   const dsv4::config c = dsv4_test::tiny_config();
   const auto layout = dsv4::train::parameter_layout::of<float>(c);
   dsv4::tensor<float, 1> w(layout.size), back(layout.size), quantised(layout.size);
   initial_weights(layout, {}, 1, w.all());
-  const std::vector<index> counts(std::size_t(c.vocab_size), 1);
+  const std::vector<index_t> counts(std::size_t(c.vocab_size), 1);
   auto routing = initial_routing(c, counts, 1);
   for (auto& bias : routing.bias)
-    for (index e = 0; e < bias.size(); ++e) bias(e) = 0.5f * static_cast<float>(e);
+    for (index_t e = 0; e < bias.size(); ++e) bias(e) = 0.5f * static_cast<float>(e);
   const temporary_directory folder;
   write_float(folder / "float", c, layout, w, routing);
   write_official(folder / "official", c, layout, w, routing);
@@ -109,8 +113,10 @@ TEST_CASE("a float checkpoint loads to the same parameters, and a quantised one 
   CHECK(std::equal(w.data(), w.data() + w.size(), back.data()));
   const auto tables = load_routing(trained_config(file), file.weights());
   for (std::size_t l = 0; l < routing.bias.size(); ++l) {
-    CHECK(std::equal(tables.bias[l].all().begin(), tables.bias[l].all().end(), routing.bias[l].all().begin(), routing.bias[l].all().end()));
-    CHECK(std::equal(tables.table[l].all().begin(), tables.table[l].all().end(), routing.table[l].all().begin(), routing.table[l].all().end()));
+    CHECK(std::equal(tables.bias[l].all().begin(), tables.bias[l].all().end(), routing.bias[l].all().begin(),
+                     routing.bias[l].all().end()));
+    CHECK(std::equal(tables.table[l].all().begin(), tables.table[l].all().end(),
+                     routing.table[l].all().begin(), routing.table[l].all().end()));
   }
   load_parameters(dsv4::io::checkpoint::open(folder / "official"), back.all());
   dsv4::train::fake_quantise<float>(layout, std::as_const(w).all(), quantised.all());

@@ -26,7 +26,8 @@ TEST_CASE("what is not given has its default; what is written reads back", "[tra
   CHECK(s.steps == settings().steps);
   CHECK(s.tokenizer == "/run/of/mine/tokenizer.json");
   // What is written may be read from another folder.
-  CHECK(parse_settings("there/../train.json", j).tokenizer == (std::filesystem::current_path() / "tokenizer.json").string());
+  CHECK(parse_settings("there/../train.json", j).tokenizer ==
+        (std::filesystem::current_path() / "tokenizer.json").string());
   j["learning_rate"] = {{"peak", 0.01}, {"warm_up", 17}, {"decay", nullptr}};
   j["data"] = {{"begin", "document"}, {"separator", "form-feed"}};
   j["quantise"] = {{"from", 0.9}};
@@ -46,7 +47,9 @@ TEST_CASE("unknown names are refused with the nearest known one", "[trainer]") {
   CHECK(refusal(j) == "/run/of/mine/train.json: field 'stepz' is not known; the nearest name is 'steps'");
   j = smallest();
   j["learning_rate"] = {{"warmup", 5}};
-  CHECK(refusal(j) == "/run/of/mine/train.json: field 'learning_rate.warmup' is not known; the nearest name is 'learning_rate.warm_up'");
+  CHECK(refusal(j) ==
+        "/run/of/mine/train.json: field 'learning_rate.warmup' is not known; the nearest name is "
+        "'learning_rate.warm_up'");
 }
 
 TEST_CASE("what is out of range, of another type or impossible is refused", "[trainer]") {
@@ -64,9 +67,12 @@ TEST_CASE("what is out of range, of another type or impossible is refused", "[tr
   CHECK_THAT(with("/bias", 3), ContainsSubstring("expected an object"));
   CHECK_THAT(with("/muon/nesterov", 1), ContainsSubstring("expected true or false"));
   CHECK_THAT(with("/anticipatory/duration", 5), ContainsSubstring("at least snapshot_every"));
-  CHECK_THAT(with("/learning_rate/warm_up", nullptr), ContainsSubstring("'learning_rate.warm_up': found null"));
-  CHECK_THAT(with("/model/hidden_size", 33), ContainsSubstring("'model.hidden_size': found 33, expected an even number"));
-  CHECK_THAT(with("/model/moe_intermediate_size", 17), ContainsSubstring("'model.moe_intermediate_size': found 17, expected an even number"));
+  CHECK_THAT(with("/learning_rate/warm_up", nullptr),
+             ContainsSubstring("'learning_rate.warm_up': found null"));
+  CHECK_THAT(with("/model/hidden_size", 33),
+             ContainsSubstring("'model.hidden_size': found 33, expected an even number"));
+  CHECK_THAT(with("/model/moe_intermediate_size", 17),
+             ContainsSubstring("'model.moe_intermediate_size': found 17, expected an even number"));
   CHECK_THAT(refusal(json::object()), ContainsSubstring("field 'model' is missing"));
 }
 

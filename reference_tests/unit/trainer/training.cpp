@@ -28,7 +28,7 @@ using run = training<float, dsv4::exec::cpu, dsv4::exec::cpu_fast>;
 std::string text() {
   std::string t;
   const counter_random r(3, "text");
-  for (index i = 0; i < 1500; ++i) t += std::array{"one ", "two ", "three "}[std::size_t(r.below(i, 3))];
+  for (index_t i = 0; i < 1500; ++i) t += std::array{"one ", "two ", "three "}[std::size_t(r.below(i, 3))];
   return t;
 }
 
@@ -36,8 +36,12 @@ json smallest() {
   dsv4::config c = dsv4_test::tiny_config();
   c.vocab_size = dsv4::text::trained().vocab_size();
   c.hidden_size = 32;
-  return {{"model", dsv4::io::to_json(c)}, {"steps", 12}, {"data", {{"length", 24}}}, {"batch", {{"rows", 3}}},
-          {"learning_rate", {{"peak", 0.01}, {"final", 0.001}}}, {"index", {{"warm_up", 2}, {"sparse", 4}}}};
+  return {{"model", dsv4::io::to_json(c)},
+          {"steps", 12},
+          {"data", {{"length", 24}}},
+          {"batch", {{"rows", 3}}},
+          {"learning_rate", {{"peak", 0.01}, {"final", 0.001}}},
+          {"index", {{"warm_up", 2}, {"sparse", 4}}}};
 }
 settings with(const json& more) {
   json j = smallest();
@@ -49,8 +53,12 @@ run start(const settings& s, int threads = 2) {
   const std::string all = text();
   const std::string_view v = all;
   auto bytes = token_bytes(t);
-  return {s, tokenize_documents(t, v.substr(0, v.size() - 600), s.data.text), tokenize_documents(t, v.substr(v.size() - 600), s.data.text),
-          std::move(bytes), dsv4::exec::cpu{threads}, dsv4::exec::cpu_fast{threads}};
+  return {s,
+          tokenize_documents(t, v.substr(0, v.size() - 600), s.data.text),
+          tokenize_documents(t, v.substr(v.size() - 600), s.data.text),
+          std::move(bytes),
+          dsv4::exec::cpu{threads},
+          dsv4::exec::cpu_fast{threads}};
 }
 /// Weights and selection biases: all that a run leaves.
 std::vector<float> result(const run& r) {
@@ -66,13 +74,14 @@ std::vector<float> trained_through(const settings& s, int threads = 2) {
 
 /// The checkpoint `from` again: another "run", and perhaps other arrays.
 template <class F, class G>
-void write_again(const std::filesystem::path& from, const std::filesystem::path& to, F change_run, G change_array) {
+void write_again(const std::filesystem::path& from, const std::filesystem::path& to, F change_run,
+                 G change_array) {
   const auto file = dsv4::io::safetensors::open(from, {.max_decompressed = std::size_t{1} << 30});
   dsv4::io::safetensors_writer arrays;
   std::list<std::vector<std::byte>> kept;
   for (const dsv4::io::tensor_info& t : file.tensors()) {
     auto& bytes = kept.emplace_back(t.data, t.data + t.bytes);
-    std::vector<index> shape = t.shape;
+    std::vector<index_t> shape = t.shape;
     change_array(t.name, shape, bytes);
     arrays.add(t.name, t.type, shape, static_cast<const void*>(bytes.data()));
   }
@@ -80,7 +89,8 @@ void write_again(const std::filesystem::path& from, const std::filesystem::path&
   change_run(run);
   arrays.metadata["run"] = run.dump();
   dsv4::io::atomic_file out(to);
-  dsv4::io::zstd_encoder packed(dsv4::io::zstd_encoder::fast, [&](const void* data, std::size_t bytes) { out.write(data, bytes); });
+  dsv4::io::zstd_encoder packed(dsv4::io::zstd_encoder::fast,
+                                [&](const void* data, std::size_t bytes) { out.write(data, bytes); });
   arrays.write_to([&](const void* data, std::size_t bytes) { packed.write(data, bytes); });
   packed.finish();
   out.commit();
@@ -94,7 +104,17 @@ const std::vector<std::pair<std::string, json>> modes{
     {"qat", {{"quantise", {{"from", 5}}}}},
     {"only indexer", {{"index", {{"only_indexer", true}}}}},
     {"anticipatory", {{"anticipatory", {{"when", "always"}, {"delay", 3}}}}},
-    {"spikes", {{"learning_rate", {{"peak", 0.2}}}, {"anticipatory", {{"when", "on_spike"}, {"delay", 2}, {"spike", 0.01}, {"memory", 3}, {"quiet", 5}, {"snapshot_every", 2}, {"duration", 3}, {"most_rollbacks", 3}}}}},
+    {"spikes",
+     {{"learning_rate", {{"peak", 0.2}}},
+      {"anticipatory",
+       {{"when", "on_spike"},
+        {"delay", 2},
+        {"spike", 0.01},
+        {"memory", 3},
+        {"quiet", 5},
+        {"snapshot_every", 2},
+        {"duration", 3},
+        {"most_rollbacks", 3}}}}},
 };
 
 }  // namespace
@@ -165,7 +185,8 @@ TEST_CASE("a checkpoint of other settings, another text or no checkpoint is refu
   CHECK_THROWS_WITH(elsewhere.load(file), ContainsSubstring("another text"));
   dsv4::io::safetensors_writer empty;
   empty.write(folder / "empty.safetensors");
-  CHECK_THROWS_WITH(r.load(folder / "empty.safetensors"), ContainsSubstring("no checkpoint of a training run"));
+  CHECK_THROWS_WITH(r.load(folder / "empty.safetensors"),
+                    ContainsSubstring("no checkpoint of a training run"));
   // Torn: zstd has a checksum and an end.
   const std::string bytes = read_file(file);
   write_file(folder / "torn.zst", bytes.substr(0, bytes.size() / 2));
@@ -175,7 +196,8 @@ TEST_CASE("a checkpoint of other settings, another text or no checkpoint is refu
 TEST_CASE("a damaged checkpoint is refused, and the file named", "[trainer]") {
   const temporary_directory folder;
   const auto file = folder / "checkpoint.safetensors.zst", damaged = folder / "damaged.zst";
-  const settings s = with({{"batch", {{"rows", 3}, {"rows_at_once", 2}}}, {"anticipatory", {{"when", "always"}, {"delay", 2}}}});
+  const settings s = with(
+      {{"batch", {{"rows", 3}, {"rows_at_once", 2}}}, {"anticipatory", {{"when", "always"}, {"delay", 2}}}});
   run r = start(s);
   r.step();
   r.save(file);
@@ -192,21 +214,24 @@ TEST_CASE("a damaged checkpoint is refused, and the file named", "[trainer]") {
   const auto set = [&](const char* pointer, const json& value) {
     return refusal([&](json& run) { run[json::json_pointer(pointer)] = value; }, nothing);
   };
-  for (const char* name : {"/step", "/epoch", "/position", "/detector/count"}) CHECK_THAT(set(name, -1), ContainsSubstring("found -1, expected 0 to 2^53"));
+  for (const char* name : {"/step", "/epoch", "/position", "/detector/count"})
+    CHECK_THAT(set(name, -1), ContainsSubstring("found -1, expected 0 to 2^53"));
   CHECK_THAT(set("/version", "1"), ContainsSubstring("checkpoint version: found \"1\", expected 1"));
-  for (const char* name : {"/settings", "/detector", "/step", "/ahead"}) CHECK_THAT(set(name, "no"), ContainsSubstring("damaged"));
+  for (const char* name : {"/settings", "/detector", "/step", "/ahead"})
+    CHECK_THAT(set(name, "no"), ContainsSubstring("damaged"));
   for (const char* name : {"settings", "text", "ahead", "step"})
     CHECK_THAT(refusal([&](json& run) { run.erase(name); }, nothing), ContainsSubstring("damaged"));
   // Routes ahead: as many as there are parts, of as many tokens, for no more steps than the delay.
   CHECK_THAT(set("/ahead/0", 1000000000000), ContainsSubstring("found 1000000000000, expected 2"));
   CHECK_THAT(set("/ahead/0", 0), ContainsSubstring("found 0, expected 2"));
   CHECK_THAT(set("/ahead", {2, 2, 2, 2}), ContainsSubstring("found those of 4 steps, expected at most 3"));
-  const auto cut = [](const std::string& name, std::vector<index>& shape, std::vector<std::byte>& bytes) {
+  const auto cut = [](const std::string& name, std::vector<index_t>& shape, std::vector<std::byte>& bytes) {
     if (name != "routes.0.1.2") return;
     shape = {std::ssize(bytes) / 4};
   };
   CHECK_THAT(refusal(nothing, cut), ContainsSubstring("'routes.0.1.2'"));
-  const auto longer = [](const std::string& name, std::vector<index>& shape, std::vector<std::byte>& bytes) {
+  const auto longer = [](const std::string& name, std::vector<index_t>& shape,
+                         std::vector<std::byte>& bytes) {
     if (name != "routes.0.1.2") return;
     shape[0] *= 4;
     bytes.resize(4 * bytes.size());
@@ -217,10 +242,10 @@ TEST_CASE("a damaged checkpoint is refused, and the file named", "[trainer]") {
 TEST_CASE("a spike goes back to the snapshot and comes again with other routing", "[trainer]") {
   const settings s = with(modes.back().second);
   run r = start(s);
-  index rollbacks = 0, anticipatory = 0;
+  index_t rollbacks = 0, anticipatory = 0;
   for (int calls = 0; r.steps_done() < s.steps; ++calls) {
     REQUIRE(calls < 100);
-    const index before = r.steps_done();
+    const index_t before = r.steps_done();
     const step_report one = r.step();
     anticipatory += one.anticipatory && !one.back_to;
     if (!one.back_to) continue;
@@ -241,12 +266,15 @@ TEST_CASE("a loss that is no number ends the run when there is no way back", "[t
   run r = start(with(json::object()));
   r.step();
   r.save(file);
-  write_again(file, bad, [](json&) {}, [](const std::string& name, std::vector<index>&, std::vector<std::byte>& bytes) {
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    if (name == "w.norm.weight") std::memcpy(bytes.data(), &nan, sizeof nan);
-  });
+  write_again(
+      file, bad, [](json&) {},
+      [](const std::string& name, std::vector<index_t>&, std::vector<std::byte>& bytes) {
+        const float nan = std::numeric_limits<float>::quiet_NaN();
+        if (name == "w.norm.weight") std::memcpy(bytes.data(), &nan, sizeof nan);
+      });
   r.load(bad);
-  CHECK_THAT(message<dsv4::error>([&] { r.step(); }), Catch::Matchers::ContainsSubstring("the loss of step 2 is not a number"));
+  CHECK_THAT(message<dsv4::error>([&] { r.step(); }),
+             Catch::Matchers::ContainsSubstring("the loss of step 2 is not a number"));
 }
 
 TEST_CASE("the bias goes down where many tokens went, up where few did", "[trainer]") {
@@ -255,22 +283,24 @@ TEST_CASE("the bias goes down where many tokens went, up where few did", "[train
   // The first batch, routed by the first weights.
   const auto& t = dsv4::text::trained();
   const std::string all = text();
-  dataset data(tokenize_documents(t, std::string_view(all).substr(0, all.size() - 600), s.data.text), s.data.length, s.seed, s.data.shift);
+  dataset data(tokenize_documents(t, std::string_view(all).substr(0, all.size() - 600), s.data.text),
+               s.data.length, s.seed, s.data.shift);
   cursor at;
   train::objective goal;
   goal.index = index_stage::off;
   goal.dense_attention = true;
   dsv4::exec::cpu e{2};
   train::network<float, dsv4::exec::cpu> net(s.c);
-  const train::report found = net.run(e, bind<const float>(s.c, r.weights().data()), r.routing(), data.next(at, s.batch.rows), goal, nullptr);
+  const train::report found = net.run(e, bind<const float>(s.c, r.weights().data()), r.routing(),
+                                      data.next(at, s.batch.rows), goal, nullptr);
   r.step();
   bool up = false, down = false;
   for (std::size_t l = 0; l < found.load.size(); ++l) {
     const auto& bias = r.routing().bias[l];
-    index total = 0;
-    for (const index n : found.load[l]) total += n;
-    for (index i = 0; i < bias.size(); ++i) {
-      const index above = found.load[l][std::size_t(i)] * bias.size() - total;
+    index_t total = 0;
+    for (const index_t n : found.load[l]) total += n;
+    for (index_t i = 0; i < bias.size(); ++i) {
+      const index_t above = found.load[l][std::size_t(i)] * bias.size() - total;
       CHECK(bias[i] == (above > 0 ? -0.25f : above < 0 ? 0.25f : 0.0f));
       (above > 0 ? down : up) |= above != 0;
     }

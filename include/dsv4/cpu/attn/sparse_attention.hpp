@@ -29,33 +29,34 @@ struct sparse_attention<exec::basic_cpu<M>> {
   using map = Eigen::Map<matrix<T>>;
   template <class T>
   using const_map = Eigen::Map<const matrix<T>>;
-  static constexpr index head_tile = 16;
+  static constexpr index_t head_tile = 16;
   // Slots per product: its packed operand, 32 x 512 doubles, is the 128 KiB that Eigen takes from the stack
   // (EIGEN_STACK_ALLOCATION_LIMIT) rather than from the heap.
-  static constexpr index slot_tile = 32;  // check: 32 * 512 * 8 == 131072
+  static constexpr index_t slot_tile = 32;  // check: 32 * 512 * 8 == 131072
 
   // einsum: h d, s d -> h s; softmax over s; h s, s d -> h d   (for each t)
   template <class A>
-  static void run(exec::basic_cpu<M>&, view<const A, 3> q, const attention_slots<A>& slots, view<const float, 1> sink,
-                  double scale, view<A, 3> o) {
-    const index heads = q.extent(1), d = q.extent(2), tiles = (heads + head_tile - 1) / head_tile;
-    cpu::parallel_for(q.extent(0) * tiles, 1, [&](index from, index to) {
+  static void run(exec::basic_cpu<M>&, view<const A, 3> q, const attention_slots<A>& slots,
+                  view<const float, 1> sink, double scale, view<A, 3> o) {
+    const index_t heads = q.extent(1), d = q.extent(2), tiles = (heads + head_tile - 1) / head_tile;
+    cpu::parallel_for(q.extent(0) * tiles, 1, [&](index_t from, index_t to) {
       workspace& scratch = cpu::local_scratch();
       workspace::scope here(scratch);
-      auto keys = scratch.take<double>(slots.slots(), d);          // [s, d] of the slots that are filled,
-      auto slot = scratch.take<index>(slots.slots());              // … their numbers
-      auto query = scratch.take<double>(head_tile, d);             // [h, d]
-      auto p = scratch.take<double>(head_tile * slots.slots());    // [h, s]
-      auto weights = scratch.take<W>(head_tile * slots.slots());   // [h, s] p as W
-      auto values = scratch.take<W>(slots.slots(), d);             // [s, d] keys as W
-      auto out = scratch.take<W>(head_tile, d);                    // [h, d]
-      index loaded = -1, n = 0;
-      for (index task = from; task < to; ++task) {
-        const index t = task / tiles, h0 = task % tiles * head_tile, count = std::min(head_tile, heads - h0);
+      auto keys = scratch.take<double>(slots.slots(), d);         // [s, d] of the slots that are filled,
+      auto slot = scratch.take<index_t>(slots.slots());           // … their numbers
+      auto query = scratch.take<double>(head_tile, d);            // [h, d]
+      auto p = scratch.take<double>(head_tile * slots.slots());   // [h, s]
+      auto weights = scratch.take<W>(head_tile * slots.slots());  // [h, s] p as W
+      auto values = scratch.take<W>(slots.slots(), d);            // [s, d] keys as W
+      auto out = scratch.take<W>(head_tile, d);                   // [h, d]
+      index_t loaded = -1, n = 0;
+      for (index_t task = from; task < to; ++task) {
+        const index_t t = task / tiles, h0 = task % tiles * head_tile,
+                      count = std::min(head_tile, heads - h0);
         // Gather and widen the rows of the query's filled slots.
         if (t != loaded) {
           n = 0;
-          for (index s = 0; s < slots.slots(); ++s)
+          for (index_t s = 0; s < slots.slots(); ++s)
             if (const A* row = slots.row(t, s)) {
               cpu::widen_row(row, d, keys[n].data());
               if constexpr (!std::is_same_v<W, double>) cpu::widen_row(row, d, values[n].data());
@@ -65,12 +66,12 @@ struct sparse_attention<exec::basic_cpu<M>> {
         }
         cpu::widen_row(q[t][h0].data(), count * d, query.data());
         map<double> scores(p.data(), count, n);
-        for (index s = 0; s < n; s += slot_tile)
+        for (index_t s = 0; s < n; s += slot_tile)
           scores.middleCols(s, std::min(slot_tile, n - s)).noalias() =
               const_map<double>(query.data(), count, d) *
               const_map<double>(keys[s].data(), std::min(slot_tile, n - s), d).transpose();
         W denominator[head_tile];
-        for (index h = 0; h < count; ++h)
+        for (index_t h = 0; h < count; ++h)
           denominator[h] = W(softmax<A>(p.data() + h * n, slot.data(), n, scale, double(sink[h0 + h])));
         map<W> result(out.data(), count, d);
         result.setZero();
@@ -80,7 +81,7 @@ struct sparse_attention<exec::basic_cpu<M>> {
           std::copy_n(p.data(), count * n, weights.data());
           add_values(const_map<W>(weights.data(), count, n), values, n, result);
         }
-        for (index h = 0; h < count; ++h) result.row(h) /= denominator[h];
+        for (index_t h = 0; h < count; ++h) result.row(h) /= denominator[h];
         cpu::store_row(out.data(), count * d, o[t][h0].data());
       }
     });
@@ -88,30 +89,30 @@ struct sparse_attention<exec::basic_cpu<M>> {
 
   /// result += p v over the first n rows of v, tile by tile.
   template <class P>
-  static void add_values(const P& p /*[h,s]*/, view<W, 2> v /*[s,d]*/, index n, map<W>& result /*[h,d]*/) {
-    for (index s = 0; s < n; s += slot_tile) {
-      const index m = std::min(slot_tile, n - s);
+  static void add_values(const P& p /*[h,s]*/, view<W, 2> v /*[s,d]*/, index_t n, map<W>& result /*[h,d]*/) {
+    for (index_t s = 0; s < n; s += slot_tile) {
+      const index_t m = std::min(slot_tile, n - s);
       result.noalias() += p.middleCols(s, m) * const_map<W>(v[s].data(), m, v.extent(1));
     }
   }
 
   /// Scores of one head, in place, to stored p times the later shrinks; returns the denominator.
   template <class A>
-  static double softmax(double* p, const index* slot, index n, double scale, double sink) {
+  static double softmax(double* p, const index_t* slot, index_t n, double scale, double sink) {
     double m = -INFINITY, denominator = 0;
-    for (index from = 0; from < n;) {
+    for (index_t from = 0; from < n;) {
       // The filled slots of one block of 64.
-      const index block = slot[from] / softmax_block;
-      index to = from;
+      const index_t block = slot[from] / softmax_block;
+      index_t to = from;
       const double before = m;
       for (; to < n && slot[to] / softmax_block == block; ++to) m = std::max(m, p[to] *= scale);
       // Earlier terms shrink by the growth of the maximum.
       if (from > 0 && m > before) {
         const double shrink = std::exp(before - m);
         denominator *= shrink;
-        for (index s = 0; s < from; ++s) p[s] *= shrink;
+        for (index_t s = 0; s < from; ++s) p[s] *= shrink;
       }
-      for (index s = from; s < to; ++s) {
+      for (index_t s = from; s < to; ++s) {
         const double e = std::exp(p[s] - m);
         denominator += e;
         p[s] = rounded<A>(e);

@@ -17,11 +17,11 @@ struct hc_mixes<exec::basic_cpu<M>> {
   template <class A>
   static void run(E& e, view<const A, 2> x, const weight_matrix& fn, double eps, view<W, 2> mixes) {
     linear<E>::run(e, x, fn, mixes);
-    const index c = x.extent(1);
-    cpu::parallel_for(x.extent(0), cpu::rows_per_task(c), [&](index from, index to) {
-      for (index t = from; t < to; ++t) {
+    const index_t c = x.extent(1);
+    cpu::parallel_for(x.extent(0), cpu::rows_per_task(c), [&](index_t from, index_t to) {
+      for (index_t t = from; t < to; ++t) {
         const A* row = x[t].data();
-        const W sum = cpu::lane_sum<W>(c, [row](index k) { return widen<W>(row[k]) * widen<W>(row[k]); });
+        const W sum = cpu::lane_sum<W>(c, [row](index_t k) { return widen<W>(row[k]) * widen<W>(row[k]); });
         const W r = 1 / std::sqrt(sum / W(c) + W(eps));
         for (W& m : mixes[t]) m *= r;
       }
@@ -32,10 +32,11 @@ struct hc_mixes<exec::basic_cpu<M>> {
 template <accumulate M>
 struct hc_split<exec::basic_cpu<M>> {
   using W = typename exec::basic_cpu<M>::wide;
-  static void run(exec::basic_cpu<M>&, view<const W, 2> mixes, view<const float, 1> scale, view<const float, 1> base,
-                  index iterations, double eps, view<W, 2> pre, view<W, 2> post, view<W, 3> comb) {
-    cpu::parallel_for(mixes.extent(0), 4, [&](index from, index to) {
-      for (index t = from; t < to; ++t)
+  static void run(exec::basic_cpu<M>&, view<const W, 2> mixes, view<const float, 1> scale,
+                  view<const float, 1> base, index_t iterations, double eps, view<W, 2> pre, view<W, 2> post,
+                  view<W, 3> comb) {
+    cpu::parallel_for(mixes.extent(0), 4, [&](index_t from, index_t to) {
+      for (index_t t = from; t < to; ++t)
         split_mixes<W>(mixes[t], scale, base, iterations, eps, pre[t], post[t], comb[t]);
     });
   }
@@ -47,16 +48,16 @@ struct hc_collapse<exec::basic_cpu<M>> {
 
   template <class A>
   static void run(exec::basic_cpu<M>&, view<const W, 2> pre, view<const A, 3> h, view<A, 2> y) {
-    const index n = h.extent(1), d = h.extent(2);
-    cpu::parallel_for(h.extent(0), cpu::rows_per_task(n * d), [&](index from, index to) {
+    const index_t n = h.extent(1), d = h.extent(2);
+    cpu::parallel_for(h.extent(0), cpu::rows_per_task(n * d), [&](index_t from, index_t to) {
       workspace::scope here(cpu::local_scratch());
       auto sum = cpu::local_scratch().template take<W>(d);
-      for (index t = from; t < to; ++t) {
+      for (index_t t = from; t < to; ++t) {
         std::fill(sum.begin(), sum.end(), W(0));
-        for (index j = 0; j < n; ++j) {
+        for (index_t j = 0; j < n; ++j) {
           const W p = pre(t, j);
           const A* stream = h[t][j].data();
-          for (index i = 0; i < d; ++i) sum[i] += p * widen<W>(stream[i]);
+          for (index_t i = 0; i < d; ++i) sum[i] += p * widen<W>(stream[i]);
         }
         cpu::store_row(sum.data(), d, y[t].data());
       }
@@ -69,23 +70,25 @@ struct hc_post<exec::basic_cpu<M>> {
   using W = typename exec::basic_cpu<M>::wide;
 
   template <class A>
-  static void run(exec::basic_cpu<M>&, view<const A, 2> out, view<const W, 2> post, view<const W, 3> comb, view<A, 3> h) {
-    const index n = h.extent(1), d = h.extent(2);
-    cpu::parallel_for(h.extent(0), cpu::rows_per_task(2 * n * d), [&](index from, index to) {
+  static void run(exec::basic_cpu<M>&, view<const A, 2> out, view<const W, 2> post, view<const W, 3> comb,
+                  view<A, 3> h) {
+    const index_t n = h.extent(1), d = h.extent(2);
+    cpu::parallel_for(h.extent(0), cpu::rows_per_task(2 * n * d), [&](index_t from, index_t to) {
       workspace::scope here(cpu::local_scratch());
-      auto streams = cpu::local_scratch().template take<W>(n, d), next = cpu::local_scratch().template take<W>(n, d);
+      auto streams = cpu::local_scratch().template take<W>(n, d),
+           next = cpu::local_scratch().template take<W>(n, d);
       auto o = cpu::local_scratch().template take<W>(d);
-      for (index t = from; t < to; ++t) {
+      for (index_t t = from; t < to; ++t) {
         cpu::widen_row(h[t].data(), n * d, streams.data());
         cpu::widen_row(out[t].data(), d, o.data());
-        for (index j = 0; j < n; ++j) {
+        for (index_t j = 0; j < n; ++j) {
           W* y = next[j].data();
           const W p = post(t, j);
-          for (index k = 0; k < d; ++k) y[k] = p * o[k];
-          for (index i = 0; i < n; ++i) {
+          for (index_t k = 0; k < d; ++k) y[k] = p * o[k];
+          for (index_t i = 0; i < n; ++i) {
             const W c = comb(t, i, j);
             const W* s = streams[i].data();
-            for (index k = 0; k < d; ++k) y[k] += c * s[k];
+            for (index_t k = 0; k < d; ++k) y[k] += c * s[k];
           }
         }
         cpu::store_row(next.data(), n * d, h[t].data());
@@ -99,9 +102,10 @@ struct add_to_streams<exec::basic_cpu<M>> {
   using W = typename exec::basic_cpu<M>::wide;
   template <class A>
   static void run(exec::basic_cpu<M>&, view<const A, 2> a, view<A, 3> b) {
-    for (index t = 0; t < b.extent(0); ++t)
-      for (index j = 0; j < b.extent(1); ++j)
-        for (index d = 0; d < b.extent(2); ++d) b(t, j, d) = store<A>(widen<W>(a(t, d)) + widen<W>(b(t, j, d)));
+    for (index_t t = 0; t < b.extent(0); ++t)
+      for (index_t j = 0; j < b.extent(1); ++j)
+        for (index_t d = 0; d < b.extent(2); ++d)
+          b(t, j, d) = store<A>(widen<W>(a(t, d)) + widen<W>(b(t, j, d)));
   }
 };
 

@@ -18,8 +18,8 @@ namespace dsv4 {
 
 namespace cpu {
 
-inline constexpr index values_per_task = 1 << 14;  // check: 16384 == 2**14
-inline constexpr index longest_block = 128;
+inline constexpr index_t values_per_task = 1 << 14;  // check: 16384 == 2**14
+inline constexpr index_t longest_block = 128;
 
 /// How a float is rounded to the format F.
 template <class F>
@@ -51,10 +51,10 @@ struct float_block {
   bool finite;
 
   template <class A>
-  float_block(const A* x, index n) {
-    for (index i = 0; i < n; ++i) v[i] = widen<float>(x[i]);
+  float_block(const A* x, index_t n) {
+    for (index_t i = 0; i < n; ++i) v[i] = widen<float>(x[i]);
     std::uint32_t most = 0;  // the bits of magnitudes are ordered as the magnitudes are
-    for (index i = 0; i < n; ++i) most = std::max(most, std::bit_cast<std::uint32_t>(v[i]) & 0x7FFFFFFF);
+    for (index_t i = 0; i < n; ++i) most = std::max(most, std::bit_cast<std::uint32_t>(v[i]) & 0x7FFFFFFF);
     finite = most < 0x7F800000;
     amax = std::bit_cast<float>(most);
   }
@@ -64,13 +64,13 @@ inline constexpr std::uint32_t float_sign = 0x80000000;  // check: 2147483648 ==
 
 /// Codes of one block, and its scale.
 template <class A>
-void quantise_block(const A* x, index n, e4m3* code, float& scale) {
+void quantise_block(const A* x, index_t n, e4m3* code, float& scale) {
   if constexpr (!std::is_same_v<A, double>) {
     const float_block b(x, n);
     if (b.finite) {
       scale = static_cast<float>(power_of_two_at_least(std::max<double>(b.amax, fp8_amax_floor) / e4m3_max));
       const float inverse = 1 / scale;
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         const std::uint32_t sign = std::bit_cast<std::uint32_t>(b.v[i]) & float_sign;
         code[i].bits =
             static_cast<std::uint8_t>(sign >> 24 | rounding<e4m3>::code(std::fabs(b.v[i]) * inverse));
@@ -80,19 +80,19 @@ void quantise_block(const A* x, index n, e4m3* code, float& scale) {
   }
   const double s = block_scale(x, n, e4m3_max, fp8_amax_floor);
   scale = static_cast<float>(s);
-  for (index i = 0; i < n; ++i)
+  for (index_t i = 0; i < n; ++i)
     code[i] = e4m3::encode(std::clamp(widen<double>(x[i]) / s, -e4m3_max, e4m3_max));
 }
 
 /// One block stored as F and read back.
 template <class F, class A>
-void simulate_block(A* x, index n, double largest, double floor) {
+void simulate_block(A* x, index_t n, double largest, double floor) {
   if constexpr (!std::is_same_v<A, double>) {
     const float_block b(x, n);
     if (b.finite) {
       const auto scale = static_cast<float>(power_of_two_at_least(std::max<double>(b.amax, floor) / largest));
       const float inverse = 1 / scale;
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         const float magnitude = rounding<F>::value(std::fabs(b.v[i]) * inverse) * scale;
         x[i] = store<A>(std::copysign(magnitude, b.v[i]));
       }
@@ -100,16 +100,16 @@ void simulate_block(A* x, index n, double largest, double floor) {
     }
   }
   const double s = block_scale(x, n, largest, floor);
-  for (index i = 0; i < n; ++i)
+  for (index_t i = 0; i < n; ++i)
     x[i] = store<A>(F::encode(std::clamp(widen<double>(x[i]) / s, -largest, largest)).decode() * s);
 }
 
 /// f(row) for every row, in pieces of some thousand values.
 template <class F>
-void for_rows(index rows, index values_per_row, F f) {
-  parallel_for(rows, std::max<index>(1, values_per_task / std::max<index>(values_per_row, 1)),
-               [&](index begin, index end) {
-                 for (index t = begin; t < end; ++t) f(t);
+void for_rows(index_t rows, index_t values_per_row, F f) {
+  parallel_for(rows, std::max<index_t>(1, values_per_task / std::max<index_t>(values_per_row, 1)),
+               [&](index_t begin, index_t end) {
+                 for (index_t t = begin; t < end; ++t) f(t);
                });
 }
 
@@ -121,10 +121,10 @@ template <accumulate M>
 struct act_quant<exec::basic_cpu<M>> {
   template <class A>
   static void run(exec::basic_cpu<M>&, view<const A, 2> x, view<e4m3, 2> code, view<float, 2> scale) {
-    const index k = x.extent(1);
-    cpu::for_rows(x.extent(0), k, [&](index t) {
-      for (index b = 0; b < scale.extent(1); ++b) {
-        const index from = b * fp8_tile, n = std::min(fp8_tile, k - from);
+    const index_t k = x.extent(1);
+    cpu::for_rows(x.extent(0), k, [&](index_t t) {
+      for (index_t b = 0; b < scale.extent(1); ++b) {
+        const index_t from = b * fp8_tile, n = std::min(fp8_tile, k - from);
         cpu::quantise_block(&x(t, from), n, &code(t, from), scale(t, b));
       }
     });
@@ -134,17 +134,17 @@ struct act_quant<exec::basic_cpu<M>> {
 template <accumulate M>
 struct act_quant_in_place<exec::basic_cpu<M>> {
   template <class A>
-  static void run(exec::basic_cpu<M>& e, view<A, 2> x, index channels, index block) {
+  static void run(exec::basic_cpu<M>& e, view<A, 2> x, index_t channels, index_t block) {
     if (block > cpu::longest_block) return reference(e, x, channels, block);
-    cpu::for_rows(x.extent(0), channels, [&](index t) {
-      for (index from = 0; from < channels; from += block)
+    cpu::for_rows(x.extent(0), channels, [&](index_t t) {
+      for (index_t from = 0; from < channels; from += block)
         cpu::simulate_block<e4m3>(&x(t, from), std::min(block, channels - from), e4m3_max, fp8_amax_floor);
     });
   }
 
  private:
   template <class A>
-  static void reference(exec::basic_cpu<M>&, view<A, 2> x, index channels, index block) {
+  static void reference(exec::basic_cpu<M>&, view<A, 2> x, index_t channels, index_t block) {
     exec::ref e;
     act_quant_in_place<exec::ref>::run(e, x, channels, block);
   }
@@ -154,9 +154,9 @@ template <accumulate M>
 struct fp4_act_quant<exec::basic_cpu<M>> {
   template <class A>
   static void run(exec::basic_cpu<M>&, view<A, 2> x) {
-    const index k = x.extent(1);
-    cpu::for_rows(x.extent(0), k, [&](index t) {
-      for (index from = 0; from < k; from += fp4_tile_cols)
+    const index_t k = x.extent(1);
+    cpu::for_rows(x.extent(0), k, [&](index_t t) {
+      for (index_t from = 0; from < k; from += fp4_tile_cols)
         cpu::simulate_block<e2m1>(&x(t, from), std::min(fp4_tile_cols, k - from), e2m1_max, fp4_amax_floor);
     });
   }

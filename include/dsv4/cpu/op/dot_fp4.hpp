@@ -24,7 +24,7 @@
 
 namespace dsv4::cpu {
 
-inline constexpr index fp4_step = 64;  // columns of a step; check: 64 == 2 * 32
+inline constexpr index_t fp4_step = 64;  // columns of a step; check: 64 == 2 * 32
 inline constexpr int digits = 3;
 inline constexpr int digit_base = 64;            // check: 64 == 2**6
 inline constexpr double product_unit = 0x1p-10;  // check: 2**-10 == 2**-9 * 2**-1
@@ -65,31 +65,32 @@ struct digit_step {
 
 /// Activations as digits: all tokens, or those of one expert.
 struct digit_rows {
-  view<digit_step, 2> step;      // [t, k / 64]
-  view<const float, 2> scale;    // [t, k / 128]
-  const index* token = nullptr;  // row i is token[i]; null: row i is token i
-  index count = 0;
+  view<digit_step, 2> step;        // [t, k / 64]
+  view<const float, 2> scale;      // [t, k / 128]
+  const index_t* token = nullptr;  // row i is token[i]; null: row i is token i
+  index_t count = 0;
 
-  index at(index i) const { return token ? token[i] : i; }
+  index_t at(index_t i) const { return token ? token[i] : i; }
   /// Rows that are the `n` listed tokens.
-  digit_rows of(const index* tokens, index n) const { return {step, scale, tokens, n}; }
+  digit_rows of(const index_t* tokens, index_t n) const { return {step, scale, tokens, n}; }
 };
 
 /// Digits of rows [from, from + tokens) of x; zeros behind the last column.
-inline digit_rows make_digits(workspace& scratch, const quantised_activations& x, index from, index tokens) {
-  const index k = x.cols(), steps = ceil_div(k, fp4_step);
+inline digit_rows make_digits(workspace& scratch, const quantised_activations& x, index_t from,
+                              index_t tokens) {
+  const index_t k = x.cols(), steps = ceil_div(k, fp4_step);
   auto rows = scratch.take<digit_step>(tokens, steps);
   const auto& table = detail::all_code_digits();
-  parallel_for(tokens, 4, [&](index begin, index end) {
-    for (index t = begin; t < end; ++t)
-      for (index s = 0; s < steps; ++s) {
+  parallel_for(tokens, 4, [&](index_t begin, index_t end) {
+    for (index_t t = begin; t < end; ++t)
+      for (index_t s = 0; s < steps; ++s) {
         digit_step& out = rows(t, s);
         const e4m3* code = x.code.data() + (from + t) * k + s * fp4_step;
-        const index n = std::min(fp4_step, k - s * fp4_step);
+        const index_t n = std::min(fp4_step, k - s * fp4_step);
         if (n < fp4_step) std::memset(&out, 0, sizeof out);
-        for (index lane = 0; lane < ceil_div(n, 8); ++lane) {
+        for (index_t lane = 0; lane < ceil_div(n, 8); ++lane) {
           std::int32_t sum = 0;
-          for (index c = lane * 8; c < std::min(lane * 8 + 8, n); ++c) {
+          for (index_t c = lane * 8; c < std::min(lane * 8 + 8, n); ++c) {
             const auto& d = table[code[c].bits];
             for (int i = 0; i < digits; ++i) out.plane[i][c % 2][c / 2] = d.digit[i];
             sum += d.value;
@@ -125,14 +126,14 @@ inline void add_blocks(simd::i32x8 sums, const float* scale_w, float scale_x, si
 }
 
 /// Block scales of row o times product_unit as floats, an even number of them (0 behind the end).
-inline void decode_fp4_scales(const weight_matrix& w, index o, float* out) {
-  const index n = w.scale_cols();
+inline void decode_fp4_scales(const weight_matrix& w, index_t o, float* out) {
+  const index_t n = w.scale_cols();
   const std::byte* row = w.scale + (o / w.tile_rows) * n * (w.scale_type == dtype::f32 ? 4 : 1);
   if (w.scale_type == dtype::f32) {
     std::memcpy(out, row, static_cast<std::size_t>(n) * 4);
-    for (index b = 0; b < n; ++b) out[b] *= static_cast<float>(product_unit);
+    for (index_t b = 0; b < n; ++b) out[b] *= static_cast<float>(product_unit);
   } else {
-    for (index b = 0; b < n; ++b) {
+    for (index_t b = 0; b < n; ++b) {
       // 2^(byte - 127): the exponent field of a float, whose smallest two are subnormal.
       const auto e = std::to_integer<std::uint32_t>(row[b]);
       out[b] = std::bit_cast<float>(e ? e << 23 : std::uint32_t{1} << 22) * static_cast<float>(product_unit);
@@ -144,11 +145,11 @@ inline void decode_fp4_scales(const weight_matrix& w, index o, float* out) {
 /// y[r] = row r . x for R rows, r-th weights of a step from `weights(r, step)`.
 template <class W, int R, class F>
 inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x, const float* scale_x,
-                    index steps, W* y) {
+                    index_t steps, W* y) {
   simd::vector<W> total[R];
   DSV4_UNROLL
   for (int r = 0; r < R; ++r) total[r] = simd::set(W(0));
-  for (index s = 0; s < steps; ++s) DSV4_UNROLL
+  for (index_t s = 0; s < steps; ++s) DSV4_UNROLL
   for (int r = 0; r < R; ++r)
     add_blocks(block_sums(weights(r, s), x[s]), scale[r] + 2 * s, scale_x[s * fp4_step / fp8_tile], total[r]);
   DSV4_UNROLL
@@ -157,11 +158,11 @@ inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x,
 
 /// y(i, o + r) for R rows of w from o on and every row i of x.
 template <class W, int R>
-void multiply_fp4_rows(const weight_matrix& w, index o, const digit_rows& x, workspace& scratch,
+void multiply_fp4_rows(const weight_matrix& w, index_t o, const digit_rows& x, workspace& scratch,
                        const destination<W>& y) {
   const workspace::scope here(scratch);
-  const index steps = x.step.extent(1), step_bytes = fp4_step / 2, tail = w.row_bytes() % step_bytes;
-  const index whole = w.row_bytes() / step_bytes;
+  const index_t steps = x.step.extent(1), step_bytes = fp4_step / 2, tail = w.row_bytes() % step_bytes;
+  const index_t whole = w.row_bytes() / step_bytes;
   auto scales = scratch.take<float>(R, steps * 2);
   const float* scale[R];
   alignas(32) std::byte last[R][fp4_step / 2] = {};
@@ -172,7 +173,7 @@ void multiply_fp4_rows(const weight_matrix& w, index o, const digit_rows& x, wor
     row[r] = w.row(o + r);
     std::copy_n(row[r] + whole * step_bytes, tail, last[r]);
   }
-  const auto nibbles = [&](int r, index s) {
+  const auto nibbles = [&](int r, index_t s) {
     const std::byte* p = s < whole ? row[r] + s * step_bytes : last[r];
     simd::prefetch(p + R * w.row_bytes());
     return simd::e2m1_biased(p);
@@ -183,18 +184,18 @@ void multiply_fp4_rows(const weight_matrix& w, index o, const digit_rows& x, wor
     return y(0, o, sums, R);
   }
   // Many tokens: nibbles to bytes once.
-  auto bytes = scratch.take<std::int8_t>(index{R}, steps, fp4_step);
+  auto bytes = scratch.take<std::int8_t>(index_t{R}, steps, fp4_step);
   for (int r = 0; r < R; ++r)
-    for (index s = 0; s < steps; ++s) {
+    for (index_t s = 0; s < steps; ++s) {
       const auto pair = nibbles(r, s);
       simd::store_i8(&bytes(r, s, 0), pair.even);
       simd::store_i8(&bytes(r, s, fp4_step / 2), pair.odd);
     }
-  const auto unpacked = [&](int r, index s) {
+  const auto unpacked = [&](int r, index_t s) {
     const std::int8_t* p = bytes.data() + (r * steps + s) * fp4_step;
     return simd::e2m1_pair{simd::load_i8(p), simd::load_i8(p + fp4_step / 2)};
   };
-  for (index i = 0; i < x.count; ++i) {
+  for (index_t i = 0; i < x.count; ++i) {
     dot_fp4<W, R>(unpacked, scale, x.step[x.at(i)].data(), x.scale[x.at(i)].data(), steps, sums);
     y(i, o, sums, R);
   }
@@ -202,10 +203,11 @@ void multiply_fp4_rows(const weight_matrix& w, index o, const digit_rows& x, wor
 
 /// Rows [o0, o1) of w times every row of x.
 template <class W>
-void multiply_fp4(const weight_matrix& w, index o0, index o1, const digit_rows& x, const destination<W>& y) {
+void multiply_fp4(const weight_matrix& w, index_t o0, index_t o1, const digit_rows& x,
+                  const destination<W>& y) {
   constexpr int R = 4;
   workspace& scratch = local_scratch();
-  index o = o0;
+  index_t o = o0;
   for (; o + R <= o1; o += R) multiply_fp4_rows<W, R>(w, o, x, scratch, y);
   for (; o < o1; ++o) multiply_fp4_rows<W, 1>(w, o, x, scratch, y);
 }

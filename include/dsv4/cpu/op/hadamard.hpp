@@ -13,23 +13,23 @@ struct hadamard<exec::basic_cpu<M>> {
 
   template <class A>
   static void run(exec::basic_cpu<M>&, view<A, 2> x) {
-    const index d = x.extent(1);
+    const index_t d = x.extent(1);
     const W factor = W(1 / std::sqrt(double(d)));
-    cpu::parallel_for(x.extent(0), cpu::rows_per_task(8 * d), [&](index from, index to) {
+    cpu::parallel_for(x.extent(0), cpu::rows_per_task(8 * d), [&](index_t from, index_t to) {
       workspace::scope here(cpu::local_scratch());
       auto y = cpu::local_scratch().template take<W>(d);
-      for (index t = from; t < to; ++t) {
+      for (index_t t = from; t < to; ++t) {
         cpu::widen_row(x[t].data(), d, y.data());
-        for (index s = 1; s < d; s *= 2)
-          for (index block = 0; block < d; block += 2 * s) {
+        for (index_t s = 1; s < d; s *= 2)
+          for (index_t block = 0; block < d; block += 2 * s) {
             W *low = y.data() + block, *high = low + s;
-            for (index i = 0; i < s; ++i) {
+            for (index_t i = 0; i < s; ++i) {
               const W a = low[i], b = high[i];
               low[i] = a + b;
               high[i] = a - b;
             }
           }
-        for (index i = 0; i < d; ++i) y[i] *= factor;
+        for (index_t i = 0; i < d; ++i) y[i] *= factor;
         cpu::store_row(y.data(), d, x[t].data());
       }
     });

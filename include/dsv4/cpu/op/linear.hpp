@@ -20,10 +20,10 @@ namespace dsv4 {
 
 namespace cpu {
 
-inline constexpr index weights_per_task = 1 << 16;  // ~10 us of one core; check: 65536 == 2**16
-inline constexpr index bytes_of_packed = index{4}
-                                         << 20;  // activations packed at a time; check: 4194304 == 4 * 2**20
-inline constexpr index least_tokens = 48, most_tokens = 256;  // … and their number
+inline constexpr index_t weights_per_task = 1 << 16;  // ~10 us of one core; check: 65536 == 2**16
+inline constexpr index_t bytes_of_packed =
+    index_t{4} << 20;  // activations packed at a time; check: 4194304 == 4 * 2**20
+inline constexpr index_t least_tokens = 48, most_tokens = 256;  // … and their number
 
 /// f(std::type_identity<F>) for the C++ type F of stored type t.  @throws internal_error on integers.
 template <class F>
@@ -41,32 +41,33 @@ decltype(auto) with_format(dtype t, F&& f) {
 
 /// Output rows [begin, end) of a matrix: all of them, or those of one group.
 struct row_range {
-  index begin, end;
-  index size() const { return end - begin; }
+  index_t begin, end;
+  index_t size() const { return end - begin; }
 };
 
 /// One token, xs expanded times half_unit.
 template <class W, class F>
 void multiply_row(const W* xs, const weight_matrix& w, row_range all, const destination<W>& y) {
   constexpr int R = rows_in_registers;
-  parallel_for(ceil_div(all.size(), R), ceil_div(weights_per_task, w.cols * R), [&](index begin, index end) {
-    workspace& scratch = local_scratch();
-    const workspace::scope here(scratch);
-    row_scales<W> scales(scratch, w, half_unit<W, F>, R);
-    const auto rows = [&]<int N>(index o) {
-      const std::byte* row[N];
-      const W* scale[N];
-      W sum[N];
-      scales.point(o, N, scale);
-      for (int r = 0; r < N; ++r) row[r] = w.row(o + r);
-      dot_rows<W, F, N>(row, scale, xs, w.cols, block_of(w), row[0] + bytes_ahead, sum);
-      y(0, o, sum, N);
-    };
-    index o = all.begin + begin * R;
-    const index last = std::min(all.begin + end * R, all.end);
-    for (; o + R <= last; o += R) rows.template operator()<R>(o);
-    for (; o < last; ++o) rows.template operator()<1>(o);
-  });
+  parallel_for(ceil_div(all.size(), R), ceil_div(weights_per_task, w.cols * R),
+               [&](index_t begin, index_t end) {
+                 workspace& scratch = local_scratch();
+                 const workspace::scope here(scratch);
+                 row_scales<W> scales(scratch, w, half_unit<W, F>, R);
+                 const auto rows = [&]<int N>(index_t o) {
+                   const std::byte* row[N];
+                   const W* scale[N];
+                   W sum[N];
+                   scales.point(o, N, scale);
+                   for (int r = 0; r < N; ++r) row[r] = w.row(o + r);
+                   dot_rows<W, F, N>(row, scale, xs, w.cols, block_of(w), row[0] + bytes_ahead, sum);
+                   y(0, o, sum, N);
+                 };
+                 index_t o = all.begin + begin * R;
+                 const index_t last = std::min(all.begin + end * R, all.end);
+                 for (; o + R <= last; o += R) rows.template operator()<R>(o);
+                 for (; o < last; ++o) rows.template operator()<1>(o);
+               });
 }
 
 /// Packed tokens, times half_unit.
@@ -74,11 +75,11 @@ template <class W, class F>
 void multiply_tiles(const packed_activations<W>& x, const weight_matrix& w, row_range all,
                     const destination<W>& y) {
   // Enough tasks for the threads: cut the panels too when there are few tiles.
-  const index tiles = ceil_div(all.size(), rows_of_tile), threads = concurrency(), panels = x.panels();
-  const index cuts = std::clamp<index>(threads == 1 ? 1 : 2 * threads / tiles, 1, ceil_div(panels, 4));
-  parallel_for(tiles * cuts, 1, [&](index begin, index end) {
-    for (index i = begin; i < end; ++i) {
-      const index o = all.begin + i / cuts * rows_of_tile, cut = i % cuts;
+  const index_t tiles = ceil_div(all.size(), rows_of_tile), threads = concurrency(), panels = x.panels();
+  const index_t cuts = std::clamp<index_t>(threads == 1 ? 1 : 2 * threads / tiles, 1, ceil_div(panels, 4));
+  parallel_for(tiles * cuts, 1, [&](index_t begin, index_t end) {
+    for (index_t i = begin; i < end; ++i) {
+      const index_t o = all.begin + i / cuts * rows_of_tile, cut = i % cuts;
       multiply_tile<W, F>(w, o, std::min(rows_of_tile, all.end - o), x, panels * cut / cuts,
                           panels * (cut + 1) / cuts, y);
     }
@@ -89,7 +90,7 @@ void multiply_tiles(const packed_activations<W>& x, const weight_matrix& w, row_
 template <class W>
 void multiply_decoded(const packed_activations<W>& x, const weight_matrix& w, row_range all,
                       const destination<W>& y) {
-  parallel_for(ceil_div(all.size(), rows_of_tile), 1, [&](index begin, index end) {
+  parallel_for(ceil_div(all.size(), rows_of_tile), 1, [&](index_t begin, index_t end) {
     workspace& scratch = local_scratch();
     const workspace::scope here(scratch);
     auto tile = scratch.take<W>(rows_of_tile, w.cols);
@@ -97,11 +98,11 @@ void multiply_decoded(const packed_activations<W>& x, const weight_matrix& w, ro
     plain.type = dtype_of<W>;
     plain.data = reinterpret_cast<const std::byte*>(tile.data());
     plain.cols = w.cols;
-    for (index i = begin; i < end; ++i) {
-      const index o = all.begin + i * rows_of_tile;
+    for (index_t i = begin; i < end; ++i) {
+      const index_t o = all.begin + i * rows_of_tile;
       plain.rows = std::min(rows_of_tile, all.end - o);
-      for (index r = 0; r < plain.rows; ++r)
-        for (index k = 0; k < w.cols; ++k) tile(r, k) = static_cast<W>(w.at(o + r, k));
+      for (index_t r = 0; r < plain.rows; ++r)
+        for (index_t k = 0; k < w.cols; ++k) tile(r, k) = static_cast<W>(w.at(o + r, k));
       multiply_tile<W, W>(plain, 0, plain.rows, x, 0, x.panels(), y.from(0, o));
     }
   });
@@ -111,14 +112,14 @@ void multiply_decoded(const packed_activations<W>& x, const weight_matrix& w, ro
 template <class W>
 void multiply_integers(const quantised_activations& x, const weight_matrix& w, row_range all,
                        const destination<W>& y) {
-  const index row = ceil_div(w.cols, fp4_step) * index{sizeof(digit_step)};
-  const index chunk = std::clamp(bytes_of_packed / row, least_tokens, most_tokens);
-  for (index from = 0; from < x.rows(); from += chunk) {
+  const index_t row = ceil_div(w.cols, fp4_step) * index_t{sizeof(digit_step)};
+  const index_t chunk = std::clamp(bytes_of_packed / row, least_tokens, most_tokens);
+  for (index_t from = 0; from < x.rows(); from += chunk) {
     workspace& scratch = local_scratch();
     const workspace::scope here(scratch);
     const auto rows = make_digits(scratch, x, from, std::min(chunk, x.rows() - from));
     parallel_for(ceil_div(all.size(), 4), ceil_div(weights_per_task, 4 * w.cols),
-                 [&](index begin, index end) {
+                 [&](index_t begin, index_t end) {
                    multiply_fp4<W>(w, all.begin + begin * 4, std::min(all.begin + end * 4, all.end), rows,
                                    y.from(from, 0));
                  });
@@ -141,9 +142,9 @@ void multiply(const X& x, const weight_matrix& w, row_range all, const destinati
     return;
   }
   // More: as many as the packed form has room for.
-  const index chunk =
-      std::clamp(bytes_of_packed / (padded(w.cols) * index{sizeof(W)}), least_tokens, most_tokens);
-  for (index from = 0; from < x.count; from += chunk) {
+  const index_t chunk =
+      std::clamp(bytes_of_packed / (padded(w.cols) * index_t{sizeof(W)}), least_tokens, most_tokens);
+  for (index_t from = 0; from < x.count; from += chunk) {
     const workspace::scope here(scratch);
     const auto packed = pack<W>(scratch, x, from, std::min(chunk, x.count - from),
                                 columns_at_once<W>(in_place ? block_of(w) : free_block), factor);
@@ -193,8 +194,8 @@ struct grouped_linear<exec::basic_cpu<A>> {
   // einsum: t g k, g r k -> t g r
   template <class T, class Y>
   static void run(E&, view<const T, 3> x, const weight_matrix& w, view<Y, 3> y) {
-    const index groups = x.extent(1), k = x.extent(2), r = y.extent(2);
-    for (index g = 0; g < groups; ++g)
+    const index_t groups = x.extent(1), k = x.extent(2), r = y.extent(2);
+    for (index_t g = 0; g < groups; ++g)
       cpu::multiply<W>(cpu::plain_rows<T>{x.data() + g * k, x.extent(0), k, groups * k}, w,
                        {g * r, (g + 1) * r}, cpu::into<W>(y.data(), groups * r));
   }

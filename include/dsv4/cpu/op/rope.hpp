@@ -14,14 +14,14 @@ struct rope<exec::basic_cpu<M>> {
 
   template <class A>
   static void run(exec::basic_cpu<M>&, view<A, 3> x, const rotary_angles& angles, rotation direction) {
-    const index heads = x.extent(1), d = x.extent(2), pairs = angles.cos.extent(1);
+    const index_t heads = x.extent(1), d = x.extent(2), pairs = angles.cos.extent(1);
     const W sign = direction == rotation::forward ? W(1) : W(-1);
-    cpu::parallel_for(x.extent(0) * heads, cpu::rows_per_task(2 * pairs), [&](index from, index to) {
-      for (index row = from; row < to; ++row) {
-        const index t = row / heads;
+    cpu::parallel_for(x.extent(0) * heads, cpu::rows_per_task(2 * pairs), [&](index_t from, index_t to) {
+      for (index_t row = from; row < to; ++row) {
+        const index_t t = row / heads;
         const float *cos = angles.cos[t].data(), *sin = angles.sin[t].data();
         A* v = x.data() + row * d + d - 2 * pairs;
-        for (index i = 0; i < pairs; ++i) {
+        for (index_t i = 0; i < pairs; ++i) {
           const W c = W(cos[i]), s = sign * W(sin[i]);
           const W a = widen<W>(v[2 * i]), b = widen<W>(v[2 * i + 1]);
           // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.

@@ -14,20 +14,20 @@
 namespace dsv4::cpu {
 
 /// Columns of a row in memory that kernels read: whole groups of 8, zeros behind the end.
-constexpr index padded(index k) { return ceil_div(k, simd::group_size) * simd::group_size; }
+constexpr index_t padded(index_t k) { return ceil_div(k, simd::group_size) * simd::group_size; }
 
 /// Rows of activations: t rows of k values that lie `stride` elements apart.
 template <class A>
 struct plain_rows {
   const A* data;
-  index count, k, stride;
+  index_t count, k, stride;
 
   /// Columns [from, to) of row t times `factor` as groups; zeros up to a whole group.
   template <class W>
-  void expand(index t, index from, index to, W factor, W* out) const {
+  void expand(index_t t, index_t from, index_t to, W factor, W* out) const {
     const A* x = data + t * stride + from;
     const auto f = simd::set_group(factor);
-    index i = 0;
+    index_t i = 0;
     for (; i + simd::group_size <= to - from; i += simd::group_size)
       simd::store_group(out + i, simd::mul(read<W>(x + i), f));
     if (i == to - from) return;
@@ -46,16 +46,16 @@ struct plain_rows {
 /// Rows of quantised activations, code * scale: exact in W.
 struct quantised_rows {
   quantised_activations x;
-  index count, k;
+  index_t count, k;
 
   explicit quantised_rows(const quantised_activations& q) : x(q), count(q.rows()), k(q.cols()) {}
 
   template <class W>
-  void expand(index t, index from, index to, W factor, W* out) const {
+  void expand(index_t t, index_t from, index_t to, W factor, W* out) const {
     using format = simd::codes<e4m3>;
     const auto one = simd::set_group(static_cast<W>(1 / format::unit<W>));
     const std::byte* code = reinterpret_cast<const std::byte*>(x.code.data() + t * k);
-    for (index i = from; i < to; i += simd::group_size) {
+    for (index_t i = from; i < to; i += simd::group_size) {
       const auto f = simd::set_group(factor * static_cast<W>(x.scale(t, i / fp8_tile)));
       std::byte last[simd::group_size] = {};
       const std::byte* group = code + i;
@@ -73,24 +73,24 @@ struct quantised_rows {
 template <class W>
 struct destination {
   std::byte* data;
-  index token_bytes, element_bytes;  // from one token, one output, to the next
-  void (*put)(std::byte* at, const W* sum, index n);
+  index_t token_bytes, element_bytes;  // from one token, one output, to the next
+  void (*put)(std::byte* at, const W* sum, index_t n);
 
-  void operator()(index t, index o, const W* sum, index n) const {
+  void operator()(index_t t, index_t o, const W* sum, index_t n) const {
     put(data + t * token_bytes + o * element_bytes, sum, n);
   }
   /// The same, `t` tokens and `o` outputs further.
-  destination from(index t, index o) const {
+  destination from(index_t t, index_t o) const {
     return {data + t * token_bytes + o * element_bytes, token_bytes, element_bytes, put};
   }
 };
 template <class W, class Y>
-destination<W> into(Y* y, index stride) {
-  const auto put = [](std::byte* at, const W* sum, index n) {
+destination<W> into(Y* y, index_t stride) {
+  const auto put = [](std::byte* at, const W* sum, index_t n) {
     Y* out = reinterpret_cast<Y*>(at);
-    for (index i = 0; i < n; ++i) out[i] = store<Y>(sum[i]);
+    for (index_t i = 0; i < n; ++i) out[i] = store<Y>(sum[i]);
   };
-  return {reinterpret_cast<std::byte*>(y), stride * index{sizeof(Y)}, sizeof(Y), put};
+  return {reinterpret_cast<std::byte*>(y), stride * index_t{sizeof(Y)}, sizeof(Y), put};
 }
 
 }  // namespace dsv4::cpu

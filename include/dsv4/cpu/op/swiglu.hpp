@@ -12,23 +12,23 @@ struct swiglu<exec::basic_cpu<M>> {
   using W = typename exec::basic_cpu<M>::wide;
 
   template <class A>
-  static void row(const A* a, const A* u, index n, W weight, W limit, A* z) {
-    for (index i = 0; i < n; ++i) {
+  static void row(const A* a, const A* u, index_t n, W weight, W limit, A* z) {
+    for (index_t i = 0; i < n; ++i) {
       const W gate = std::min(widen<W>(a[i]), limit), up = std::clamp(widen<W>(u[i]), -limit, limit);
       z[i] = store<A>(gate / (1 + std::exp(-gate)) * up * weight);
     }
   }
 
   template <class A>
-  static void run(exec::basic_cpu<M>&, view<const A, 2> a, view<const A, 2> u, view<const W, 1> weight, double limit,
-                  view<A, 2> z) {
-    const index n = a.extent(1);
+  static void run(exec::basic_cpu<M>&, view<const A, 2> a, view<const A, 2> u, view<const W, 1> weight,
+                  double limit, view<A, 2> z) {
+    const index_t n = a.extent(1);
     // Rows may be few and long: parts of a row are tasks of their own.
-    constexpr index part = 512;
-    const index parts = (n + part - 1) / part;
-    cpu::parallel_for(a.extent(0) * parts, cpu::rows_per_task(16 * part), [&](index from, index to) {
-      for (index i = from; i < to; ++i) {
-        const index t = i / parts, begin = i % parts * part, count = std::min(part, n - begin);
+    constexpr index_t part = 512;
+    const index_t parts = (n + part - 1) / part;
+    cpu::parallel_for(a.extent(0) * parts, cpu::rows_per_task(16 * part), [&](index_t from, index_t to) {
+      for (index_t i = from; i < to; ++i) {
+        const index_t t = i / parts, begin = i % parts * part, count = std::min(part, n - begin);
         row(a[t].data() + begin, u[t].data() + begin, count, weight.extent(0) ? weight[t] : W(1), W(limit),
             z[t].data() + begin);
       }

@@ -27,7 +27,7 @@ struct newton_schulz<exec::basic_cpu<A>> {
 
   template <class W>
   static void run(exec::basic_cpu<A>&, workspace& scratch, view<W, 2> x /*[s,l]*/) {
-    const index s = x.extent(0), l = x.extent(1);
+    const index_t s = x.extent(0), l = x.extent(1);
     const workspace::scope here(scratch);
     auto gram = scratch.take<W>(s, s);
     auto polynomial = scratch.take<W>(s, s);
@@ -36,31 +36,32 @@ struct newton_schulz<exec::basic_cpu<A>> {
     for (const auto& p : hybrid_newton_schulz)
       for (int step = 0; step < p.steps; ++step) {
         // A = X X^T
-        lower_tiles(s, [&](index i, index rows, index j, index columns) {
+        lower_tiles(s, [&](index_t i, index_t rows, index_t j, index_t columns) {
           auto tile = block(gram, i, rows, j, columns);
           tile.setZero();
-          each_depth<W>(l, [&](index k, index depth) {
+          each_depth<W>(l, [&](index_t k, index_t depth) {
             tile.noalias() += block(m, i, rows, k, depth) * block(m, j, columns, k, depth).transpose();
           });
         });
         mirror(gram);
         // a I + b A + c A^2
-        lower_tiles(s, [&](index i, index rows, index j, index columns) {
+        lower_tiles(s, [&](index_t i, index_t rows, index_t j, index_t columns) {
           auto tile = block(polynomial, i, rows, j, columns);
           tile = W(p.b) * block(gram, i, rows, j, columns);
-          if (i - j < columns) block(polynomial, i, rows, i, rows).diagonal().array() += W(p.a);  // the tile with the diagonal
-          each_depth<W>(s, [&](index k, index depth) {
+          if (i - j < columns)
+            block(polynomial, i, rows, i, rows).diagonal().array() += W(p.a);  // the tile with the diagonal
+          each_depth<W>(s, [&](index_t k, index_t depth) {
             tile.noalias() += W(p.c) * block(gram, i, rows, k, depth) * block(gram, k, depth, j, columns);
           });
         });
         mirror(polynomial);
         // Eq. (28)
-        for (index i = 0; i < s; i += side)
-          for (index j = 0; j < l; j += side) {
-            const index rows = std::min(side, s - i), columns = std::min(side, l - j);
+        for (index_t i = 0; i < s; i += side)
+          for (index_t j = 0; j < l; j += side) {
+            const index_t rows = std::min(side, s - i), columns = std::min(side, l - j);
             auto tile = block(next, i, rows, j, columns);
             tile.setZero();
-            each_depth<W>(s, [&](index k, index depth) {
+            each_depth<W>(s, [&](index_t k, index_t depth) {
               tile.noalias() += block(polynomial, i, rows, k, depth) * block(m, k, depth, j, columns);
             });
           }
@@ -72,40 +73,40 @@ struct newton_schulz<exec::basic_cpu<A>> {
  private:
   // Sides of the tiles and depth of one product: its packed operands are the 128 KiB each that Eigen takes
   // from the stack; larger ones it would allocate.
-  static constexpr index side = 128;
-  static constexpr index packed_bytes = 1 << 17;  // check: 131072 == 2**17
+  static constexpr index_t side = 128;
+  static constexpr index_t packed_bytes = 1 << 17;  // check: 131072 == 2**17
   // Rows of the tiles of a symmetric result, of which only those on and below the diagonal are computed.
-  static constexpr index band = 64;
+  static constexpr index_t band = 64;
   static_assert(side % band == 0, "a tile holds all of the diagonal in its rows");
   template <class W>
-  static constexpr index deepest = packed_bytes / (side * index{sizeof(W)});
+  static constexpr index_t deepest = packed_bytes / (side * index_t{sizeof(W)});
 
   template <class W>
   using matrix = Eigen::Matrix<W, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   /// Rows [i, i + rows) and columns [j, j + columns) of v.
   template <class W>
-  static auto block(view<W, 2> v, index i, index rows, index j, index columns) {
+  static auto block(view<W, 2> v, index_t i, index_t rows, index_t j, index_t columns) {
     return Eigen::Map<matrix<W>, 0, Eigen::OuterStride<>>(v.data() + i * v.extent(1) + j, rows, columns,
                                                           Eigen::OuterStride<>(v.extent(1)));
   }
   /// f(i, rows, j, columns) for tiles that cover a square matrix on and below the diagonal, and a little above it.
   template <class F>
-  static void lower_tiles(index s, F f) {
-    for (index i = 0; i < s; i += band) {
-      const index end = std::min(i + band, s);
-      for (index j = 0; j < end; j += side) f(i, end - i, j, std::min(side, end - j));
+  static void lower_tiles(index_t s, F f) {
+    for (index_t i = 0; i < s; i += band) {
+      const index_t end = std::min(i + band, s);
+      for (index_t j = 0; j < end; j += side) f(i, end - i, j, std::min(side, end - j));
     }
   }
   /// f(k, depth) for the pieces of the contracted axis, in order.
   template <class W, class F>
-  static void each_depth(index length, F f) {
-    for (index k = 0; k < length; k += deepest<W>) f(k, std::min(deepest<W>, length - k));
+  static void each_depth(index_t length, F f) {
+    for (index_t k = 0; k < length; k += deepest<W>) f(k, std::min(deepest<W>, length - k));
   }
   /// Above the diagonal from below it.
   template <class W>
   static void mirror(view<W, 2> a) {
-    for (index i = band; i < a.extent(0); i += band) {
-      const index rows = std::min(band, a.extent(0) - i);
+    for (index_t i = band; i < a.extent(0); i += band) {
+      const index_t rows = std::min(band, a.extent(0) - i);
       block(a, 0, i, i, rows) = block(a, i, rows, 0, i).transpose();
     }
   }

@@ -16,16 +16,16 @@ namespace dsv4 {
 
 namespace cpu {
 /// Tokens of a tile of y or dx: enough for Eigen's packing of the weight to cost a few percent.
-inline constexpr index token_tile = 256;
+inline constexpr index_t token_tile = 256;
 /// Rows of a tile of dw, whose contracted axis is long; few rows are cut into as many columns as well.
-inline constexpr index weight_tile = 128;
+inline constexpr index_t weight_tile = 128;
 }  // namespace cpu
 
 namespace kernel {
 template <accumulate A>
 struct rows<exec::basic_cpu<A>> {
   template <class F>
-  static void run(exec::basic_cpu<A>&, index n, index grain, F&& f) {
+  static void run(exec::basic_cpu<A>&, index_t n, index_t grain, F&& f) {
     cpu::parallel_for(n, grain, f);
   }
 };
@@ -33,11 +33,11 @@ struct rows<exec::basic_cpu<A>> {
 template <accumulate A>
 struct exponential<exec::basic_cpu<A>> {
   template <class T>
-  static void run(exec::basic_cpu<A>&, T* x, index n) {
+  static void run(exec::basic_cpu<A>&, T* x, index_t n) {
     // In vectors from the first to the last: Eigen's exp of a vector and std::exp may differ by an ulp.
-    constexpr index wide = 16;
+    constexpr index_t wide = 16;
     using vector = Eigen::Array<T, wide, 1>;
-    index i = 0;
+    index_t i = 0;
     for (; i + wide <= n; i += wide) {
       Eigen::Map<vector> part(x + i);
       part = part.exp();
@@ -55,33 +55,39 @@ struct products<exec::basic_cpu<A>> {
   // einsum: t k, o k -> t o
   template <class T>
   static void forward(E&, view<const T, 2> x, view<const T, 2> w, view<T, 2> y) {
-    constexpr index side = cpu::token_tile;
-    const index tokens = y.extent(0);
-    cpu::parallel_tasks(cpu::ceil_div(tokens, side), [&](index i) {
-      const index begin = i * side, end = std::min(tokens, begin + side);
-      adapt::as_eigen(y.rows(begin, end)).noalias() = adapt::as_eigen(x.rows(begin, end)) * adapt::as_eigen(w).transpose();
+    constexpr index_t side = cpu::token_tile;
+    const index_t tokens = y.extent(0);
+    cpu::parallel_tasks(cpu::ceil_div(tokens, side), [&](index_t i) {
+      const index_t begin = i * side, end = std::min(tokens, begin + side);
+      adapt::as_eigen(y.rows(begin, end)).noalias() =
+          adapt::as_eigen(x.rows(begin, end)) * adapt::as_eigen(w).transpose();
     });
   }
 
   template <class T>
-  static void backward(E&, view<const T, 2> dy, view<const T, 2> x, view<const T, 2> w, view<T, 2> dx, view<T, 2> dw) {
+  static void backward(E&, view<const T, 2> dy, view<const T, 2> x, view<const T, 2> w, view<T, 2> dx,
+                       view<T, 2> dw) {
     // einsum: t o, t k -> o k
-    const index rows = dw.extent(0), cols = dw.extent(1), high = cpu::weight_tile, wide = rows <= high ? high : cols;
-    const index across = cpu::ceil_div(cols, wide), weights = cpu::ceil_div(rows, high) * across;
-    const auto weight = [&](index i) {
-      const index o = i / across * high, k = i % across * wide, height = std::min(high, rows - o), width = std::min(wide, cols - k);
+    const index_t rows = dw.extent(0), cols = dw.extent(1), high = cpu::weight_tile,
+                  wide = rows <= high ? high : cols;
+    const index_t across = cpu::ceil_div(cols, wide), weights = cpu::ceil_div(rows, high) * across;
+    const auto weight = [&](index_t i) {
+      const index_t o = i / across * high, k = i % across * wide, height = std::min(high, rows - o),
+                    width = std::min(wide, cols - k);
       adapt::as_eigen(dw).block(o, k, height, width).noalias() +=
           adapt::as_eigen(dy).middleCols(o, height).transpose() * adapt::as_eigen(x).middleCols(k, width);
     };
     // einsum: t o, o k -> t k
-    constexpr index side = cpu::token_tile;
-    const index tokens = dx.data() ? dx.extent(0) : 0;
-    const auto input = [&](index i) {
-      const index begin = i * side, end = std::min(tokens, begin + side);
-      adapt::as_eigen(dx.rows(begin, end)).noalias() += adapt::as_eigen(dy.rows(begin, end)) * adapt::as_eigen(w);
+    constexpr index_t side = cpu::token_tile;
+    const index_t tokens = dx.data() ? dx.extent(0) : 0;
+    const auto input = [&](index_t i) {
+      const index_t begin = i * side, end = std::min(tokens, begin + side);
+      adapt::as_eigen(dx.rows(begin, end)).noalias() +=
+          adapt::as_eigen(dy.rows(begin, end)) * adapt::as_eigen(w);
     };
     // The tiles of dw are the larger ones: first.
-    cpu::parallel_tasks(weights + cpu::ceil_div(tokens, side), [&](index i) { i < weights ? weight(i) : input(i - weights); });
+    cpu::parallel_tasks(weights + cpu::ceil_div(tokens, side),
+                        [&](index_t i) { i < weights ? weight(i) : input(i - weights); });
   }
 };
 }  // namespace kernel

@@ -17,32 +17,41 @@
 
 namespace dsv4::cpu {
 
-inline constexpr index query_tile = 32;
+inline constexpr index_t query_tile = 32;
 
 /// The keys of the queries [begin, end) of one sample, side by side, and who sees what.
 template <class T>
 struct tile_keys {
-  index begin, end, first, window_keys, entries;
+  index_t begin, end, first, window_keys, entries;
   view<T, 2> keys;  // [k, d]
   view<T, 2> bias;  // [t, k] 0, or -inf where the query does not see the key
 
-  static tile_keys take(workspace& w, const train::attention_keys<T>& k, index begin, index end) {
-    const index first = std::max(index{0}, begin - k.window + 1), window_keys = end - first, d = k.kv.extent(1);
+  static tile_keys take(workspace& w, const train::attention_keys<T>& k, index_t begin, index_t end) {
+    const index_t first = std::max(index_t{0}, begin - k.window + 1), window_keys = end - first,
+                  d = k.kv.extent(1);
     // Entries beyond the last one that any query of the tile attends to are left out.
-    index entries = k.entries.extent(0);
-    const auto seen = [&](index s) {
-      for (index t = begin; t < end; ++t)
+    index_t entries = k.entries.extent(0);
+    const auto seen = [&](index_t s) {
+      for (index_t t = begin; t < end; ++t)
         if (k.chosen(t, s)) return true;
       return false;
     };
     while (entries > 0 && !seen(entries - 1)) --entries;
-    tile_keys tile{begin, end, first, window_keys, entries, w.take<T>(window_keys + entries, d), w.take<T>(end - begin, window_keys + entries)};
+    tile_keys tile{begin,
+                   end,
+                   first,
+                   window_keys,
+                   entries,
+                   w.take<T>(window_keys + entries, d),
+                   w.take<T>(end - begin, window_keys + entries)};
     std::copy_n(k.kv[first].data(), window_keys * d, tile.keys.data());
     if (entries) std::copy_n(k.entries.data(), entries * d, tile.keys[window_keys].data());
-    for (index t = begin; t < end; ++t) {
+    for (index_t t = begin; t < end; ++t) {
       T* bias = tile.bias[t - begin].data();
-      for (index p = first; p < end; ++p) bias[p - first] = p <= t && p > t - k.window ? T(0) : -std::numeric_limits<T>::infinity();
-      for (index s = 0; s < entries; ++s) bias[window_keys + s] = k.chosen(t, s) ? T(0) : -std::numeric_limits<T>::infinity();
+      for (index_t p = first; p < end; ++p)
+        bias[p - first] = p <= t && p > t - k.window ? T(0) : -std::numeric_limits<T>::infinity();
+      for (index_t s = 0; s < entries; ++s)
+        bias[window_keys + s] = k.chosen(t, s) ? T(0) : -std::numeric_limits<T>::infinity();
     }
     return tile;
   }
@@ -58,20 +67,21 @@ struct attend<exec::basic_cpu<A>> {
   using keys = train::attention_keys<T>;
   // einsum: q d, k d -> q k; softmax over k; q k, k d -> q d
   template <class T>
-  static void forward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<T, 3> o, view<T, 2> lse) {
-    const index heads = q.extent(1), d = q.extent(2);
+  static void forward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<T, 3> o,
+                      view<T, 2> lse) {
+    const index_t heads = q.extent(1), d = q.extent(2);
     const T scale = 1 / std::sqrt(T(d));
-    for (index begin = 0; begin < q.extent(0); begin += cpu::query_tile) {
+    for (index_t begin = 0; begin < q.extent(0); begin += cpu::query_tile) {
       workspace& scratch = train::thread_scratch();
       workspace::scope here(scratch);
-      const index end = std::min(begin + cpu::query_tile, q.extent(0)), rows = (end - begin) * heads;
+      const index_t end = std::min(begin + cpu::query_tile, q.extent(0)), rows = (end - begin) * heads;
       const auto tile = cpu::tile_keys<T>::take(scratch, k, begin, end);
       const auto keys = adapt::as_eigen(tile.keys);
       auto p = scratch.take<T>(rows, tile.keys.extent(0));  // [q, k] scores, then their softmax
       auto P = adapt::as_eigen(p);
       P.noalias() = adapt::as_eigen(q.rows(begin, end).reshape(rows, d)) * keys.transpose();
-      for (index r = 0; r < rows; ++r) {
-        const index t = r / heads, h = r % heads;
+      for (index_t r = 0; r < rows; ++r) {
+        const index_t t = r / heads, h = r % heads;
         auto row = P.row(r).array();
         row = row * scale + adapt::as_eigen(tile.bias).row(t).array();
         const T largest = std::max(row.maxCoeff(), sink[h]);
@@ -86,24 +96,26 @@ struct attend<exec::basic_cpu<A>> {
 
   // einsum: q d, k d -> q k (twice); q k, k d -> q d; q k, q d -> k d (twice)
   template <class T>
-  static void backward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<const T, 2> lse, view<const T, 3> dout,
-                       view<const T, 2> delta, view<T, 3> dq, const keys<T>& dk, view<T, 1> dsink) {
-    const index heads = q.extent(1), d = q.extent(2);
+  static void backward(view<const T, 3> q, const keys<T>& k, view<const T, 1> sink, view<const T, 2> lse,
+                       view<const T, 3> dout, view<const T, 2> delta, view<T, 3> dq, const keys<T>& dk,
+                       view<T, 1> dsink) {
+    const index_t heads = q.extent(1), d = q.extent(2);
     const T scale = 1 / std::sqrt(T(d));
-    for (index begin = 0; begin < q.extent(0); begin += cpu::query_tile) {
+    for (index_t begin = 0; begin < q.extent(0); begin += cpu::query_tile) {
       workspace& scratch = train::thread_scratch();
       workspace::scope here(scratch);
-      const index end = std::min(begin + cpu::query_tile, q.extent(0)), rows = (end - begin) * heads;
+      const index_t end = std::min(begin + cpu::query_tile, q.extent(0)), rows = (end - begin) * heads;
       const auto tile = cpu::tile_keys<T>::take(scratch, k, begin, end);
       const auto keys = adapt::as_eigen(tile.keys);
-      const auto Q = adapt::as_eigen(q.rows(begin, end).reshape(rows, d)), G = adapt::as_eigen(dout.rows(begin, end).reshape(rows, d));
-      const index n = tile.keys.extent(0);
+      const auto Q = adapt::as_eigen(q.rows(begin, end).reshape(rows, d)),
+                 G = adapt::as_eigen(dout.rows(begin, end).reshape(rows, d));
+      const index_t n = tile.keys.extent(0);
       auto p = scratch.take<T>(rows, n), dz = scratch.take<T>(rows, n);  // [q, k]
       auto P = adapt::as_eigen(p), dZ = adapt::as_eigen(dz);
       P.noalias() = Q * keys.transpose();
       dZ.noalias() = G * keys.transpose();  // <do, k>
-      for (index r = 0; r < rows; ++r) {
-        const index t = r / heads, h = r % heads;
+      for (index_t r = 0; r < rows; ++r) {
+        const index_t t = r / heads, h = r % heads;
         auto row = P.row(r).array();
         row = (row * scale + adapt::as_eigen(tile.bias).row(t).array() - lse(begin + t, h)).exp();
         dZ.row(r).array() = row * (dZ.row(r).array() - delta(begin + t, h)) * scale;
@@ -121,22 +133,25 @@ struct attend<exec::basic_cpu<A>> {
 
   // einsum: t h d, s d -> t h s; exp; sum over h
   template <class T>
-  static void mass(view<const T, 3> q, view<const T, 2> entries, view<const std::uint8_t, 2> chosen, view<const T, 2> lse, view<T, 2> out) {
-    const index heads = q.extent(1), d = q.extent(2), n = entries.extent(0);
+  static void mass(view<const T, 3> q, view<const T, 2> entries, view<const std::uint8_t, 2> chosen,
+                   view<const T, 2> lse, view<T, 2> out) {
+    const index_t heads = q.extent(1), d = q.extent(2), n = entries.extent(0);
     const T scale = 1 / std::sqrt(T(d));
-    for (index begin = 0; begin < q.extent(0); begin += cpu::query_tile) {
+    for (index_t begin = 0; begin < q.extent(0); begin += cpu::query_tile) {
       workspace& scratch = train::thread_scratch();
       workspace::scope here(scratch);
-      const index end = std::min(begin + cpu::query_tile, q.extent(0)), rows = (end - begin) * heads;
+      const index_t end = std::min(begin + cpu::query_tile, q.extent(0)), rows = (end - begin) * heads;
       auto p = scratch.take<T>(rows, n);  // [q, s]
       auto P = adapt::as_eigen(p);
-      P.noalias() = adapt::as_eigen(q.rows(begin, end).reshape(rows, d)) * adapt::as_eigen(entries).transpose();
-      for (index t = begin; t < end; ++t) {
+      P.noalias() =
+          adapt::as_eigen(q.rows(begin, end).reshape(rows, d)) * adapt::as_eigen(entries).transpose();
+      for (index_t t = begin; t < end; ++t) {
         auto sum = adapt::as_eigen(out).row(t).array();
         sum.setZero();
         // An entry outside the set may score beyond the softmax: only chosen ones are kept.
-        for (index h = 0; h < heads; ++h) sum += (P.row((t - begin) * heads + h).array() * scale - lse(t, h)).exp();
-        for (index s = 0; s < n; ++s)
+        for (index_t h = 0; h < heads; ++h)
+          sum += (P.row((t - begin) * heads + h).array() * scale - lse(t, h)).exp();
+        for (index_t s = 0; s < n; ++s)
           if (!chosen(t, s)) out(t, s) = 0;
       }
     }

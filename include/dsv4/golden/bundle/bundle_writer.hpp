@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Writes a golden bundle (`v4gold/1`, docs/bundle-format.md), tensor after tensor as they come.
+///
+///   golden::bundle_writer w("tiny.v4gold", about);
+///   w.ids({ids});                                             // one list per sequence
+///   w.begin_call(golden::call_kind::prefill, {{0, 0, 60}});   // sequence 0, positions [0, 60)
+///   w.add(entry, bytes);                                      // seq, file, key, hash, statistics are filled in
+///   w.finish();                                               // without it there is no manifest: no bundle
+///
+/// Holds one shard in memory (64 MiB, or one larger tensor).  The same calls give the same bytes.
+/// @throws contract_violation out of order, or a directory that is there already
+/// @throws format_error what was added does not make a valid bundle; error: a file cannot be written
+#include <zstd.h>
+
+#include <unordered_map>
+
+#include "../../io/safetensors_writer.hpp"
+#include "manifest_json.hpp"
+#include "stats.hpp"
+
+namespace dsv4::golden {
+
+struct writer_options {
+  bool zstd = false;
+  int zstd_level = 9;
+  std::size_t shard_bytes = std::size_t{1} << 26;  ///< 64 MiB before compression
+  bool small = false;  ///< everything compressed as far as it goes, the manifest too
+};
+
+namespace detail {
+
+inline constexpr int smallest_level = 19;  // of zstd without --ultra
+
+/// Compress a file into another, piece by piece.
+inline void compress_file(const std::filesystem::path& from, const std::filesystem::path& to, int level) {
+  struct free_stream {
+    void operator()(ZSTD_CCtx* s) const { ZSTD_freeCCtx(s); }
+  };
+  const std::unique_ptr<ZSTD_CCtx, free_stream> stream(ZSTD_createCCtx());
+  if (!stream) throw std::bad_alloc();
+  ZSTD_CCtx_setParameter(stream.get(), ZSTD_c_compressionLevel, level);
+  ZSTD_CCtx_setParameter(stream.get(), ZSTD_c_checksumFlag, 1);
+  const io::mapped_file in(from);
+  std::ofstream out(to, std::ios::binary);
+  std::vector<char> buffer(ZSTD_CStreamOutSize());
+  ZSTD_inBuffer source{in.data(), in.size(), 0};
+  for (std::size_t left = 1; left != 0;) {
+    ZSTD_outBuffer space{buffer.data(), buffer.size(), 0};
+    left = ZSTD_compressStream2(stream.get(), &space, &source, ZSTD_e_end);
+    if (ZSTD_isError(left))
+      throw internal_error(to.string() + ": zstd cannot compress: " + ZSTD_getErrorName(left));
+    out.write(buffer.data(), static_cast<std::streamsize>(space.pos));
+  }
+  if (!out.flush()) throw error(to.string() + ": cannot be written");
+}
+
+inline void write_text(const std::filesystem::path& path, const std::string& text) {
+  const std::filesystem::path part = path.string() + ".part";  // a reader never sees half a manifest
+  std::ofstream file(part, std::ios::binary);
+  file.write(text.data(), static_cast<std::streamsize>(text.size()));
+  if (!file.flush()) throw error(part.string() + ": cannot be written");
+  file.close();
+  std::filesystem::rename(part, path);
+}
+
+}  // namespace detail
+
+/// A bundle's manifest, new or in the place of another (to add measured noise, say); checked before it is written.
+inline void write_manifest(const std::filesystem::path& dir, const manifest& about,
+                           const std::vector<tensor_entry>& tensors, bool compressed) {
+  const auto file = dir / (compressed ? compressed_manifest : plain_manifest);
+  validate(file, about, tensors);
+  const std::string text = manifest_text(about, tensors);
+  if (!compressed) return detail::write_text(file, text);
+  const std::filesystem::path part = file.string() + ".part";
+  io::write_zstd(part, text.data(), text.size(), detail::smallest_level);
+  std::filesystem::rename(part, file);
+}
+/// In the form that the bundle has.
+inline void write_manifest(const std::filesystem::path& dir, const manifest& about,
+                           const std::vector<tensor_entry>& tensors) {
+  write_manifest(dir, about, tensors, manifest_file(dir).filename() == compressed_manifest);
+}
+
+class bundle_writer {
+ public:
+  /// `about`: name, created_by, oracle, numerics, model, weights, input.{prefill,…}; the rest is filled in.
+  bundle_writer(std::filesystem::path dir, manifest about, const writer_options& options = {})
+      : dir_(std::move(dir)), about_(std::move(about)), options_(options) {
+    if (options_.small) options_.zstd = true, options_.zstd_level = detail::smallest_level;
+    std::error_code none;
+    expects(!std::filesystem::exists(dir_, none) || std::filesystem::is_empty(dir_, none),
+            dir_.string() + ": is there already; a bundle is written into a new directory");
+    std::filesystem::create_directories(dir_);
+    about_.calls.clear();
+    about_.files.clear();
+  }
+
+  manifest& about() { return about_; }
+  const std::filesystem::path& path() const { return dir_; }
+  /// What was added so far.
+  std::vector<tensor_entry>& entries() { return entries_; }
+
+  /// The tokens of every sequence of the batch, before the first call.
+  void ids(const std::vector<std::vector<std::int32_t>>& sequences) {
+    expects(about_.calls.empty(), "bundle_writer::ids: before the first call");
+    sha256 h;
+    about_.input.tokens.clear();
+    for (std::size_t s = 0; s < sequences.size(); ++s) {
+      const auto n = static_cast<index_t>(sequences[s].size());
+      about_.input.tokens.push_back(n);
+      h.update(sequences[s].data(), sequences[s].size() * sizeof(std::int32_t));
+      input("input_ids." + std::to_string(s), dtype::i32, {n}, sequences[s].data());
+      std::vector<std::int32_t> positions(sequences[s].size());
+      for (std::size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<std::int32_t>(i);
+      input("position_ids." + std::to_string(s), dtype::i32, {n}, positions.data());
+    }
+    about_.input.ids_sha256 = h.digest();
+  }
+  /// Another tensor of inputs.safetensors.
+  void input(const std::string& name, dtype type, const std::vector<index_t>& shape, const void* data) {
+    const auto elements = io::detail::checked_elements(shape, bits_of(type) / 8);
+    expects(elements.has_value(), "bundle_writer::input: shape");
+    const auto* p = static_cast<const std::byte*>(data);
+    inputs_.add(name, type, shape, std::vector<std::byte>(p, p + *elements * bits_of(type) / 8));
+  }
+
+  /// The tensors that follow belong to this call.  Returns its step.
+  index_t begin_call(call_kind kind, std::vector<call_part> parts) {
+    const auto step = static_cast<index_t>(about_.calls.size());
+    about_.calls.push_back({step, kind, std::move(parts)});
+    return step;
+  }
+
+  /// A tensor of the current call.  `t` says name, scope, site, layer, sequence, pos, axes, shape, carrier,
+  /// logical, class, deps, state, margin; the writer fills step, call, seq, file, key, sha256 and stats.
+  const tensor_entry& add(tensor_entry t, std::span<const std::byte> raw) {
+    expects(!about_.calls.empty(), "bundle_writer::add: begin_call comes first");
+    expects_equal(static_cast<index_t>(raw.size()), static_cast<index_t>(t.bytes()),
+                  "bundle_writer::add: bytes of " + t.name);
+    constexpr std::size_t header_each = 128;  // of a shard's header, about
+    if (shard_entries_ > 0 &&
+        shard_bytes_ + raw.size() + (shard_entries_ + 1) * header_each > options_.shard_bytes)
+      flush();
+    t.step = about_.calls.back().step;
+    t.call = about_.calls.back().kind;
+    t.seq = static_cast<index_t>(entries_.size());
+    constexpr int digits = 8;
+    std::string number = std::to_string(t.seq);
+    t.key = "t" +
+            std::string(static_cast<std::size_t>(std::max<int>(0, digits - static_cast<int>(number.size()))),
+                        '0') +
+            number;
+    t.file = shard_name();
+    t.sha256 = sha256_of(raw.data(), raw.size());
+    t.stats = stats_of(t.carrier, raw);
+    shard_.add(t.key, t.carrier, t.shape, std::vector<std::byte>(raw.begin(), raw.end()));
+    shard_bytes_ += raw.size();
+    ++shard_entries_;
+    return entries_.emplace_back(std::move(t));
+  }
+
+  /// Writes what is left and the manifest.  The bundle is then complete.
+  void finish() {
+    flush();
+    inputs_.write(dir_ / "inputs.safetensors");
+    list("inputs.safetensors", std::filesystem::file_size(dir_ / "inputs.safetensors"));
+    inputs_ = {};
+    about_.config_sha256 = sha256_of(about_.model);
+    write_manifest(dir_, about_, entries_, options_.small);
+  }
+
+ private:
+  std::string shard_name() const {
+    char name[32];
+    std::snprintf(name, sizeof name, "taps-%03zu.safetensors", shards_);
+    return options_.zstd ? std::string(name) + ".zst" : name;
+  }
+  void list(const std::string& name, std::size_t raw) {
+    const auto path = dir_ / name;
+    about_.files.push_back({name, std::filesystem::file_size(path), raw, sha256_of_file(path)});
+  }
+  void flush() {
+    if (shard_entries_ == 0) return;
+    const std::string name = shard_name();
+    const auto raw = options_.zstd ? dir_ / std::filesystem::path(name).stem() : dir_ / name;
+    shard_.write(raw);
+    shard_ = {};
+    const std::size_t raw_bytes = std::filesystem::file_size(raw);
+    if (options_.zstd) {
+      detail::compress_file(raw, dir_ / name, options_.zstd_level);
+      std::filesystem::remove(raw);
+    }
+    list(name, raw_bytes);
+    ++shards_;
+    shard_bytes_ = shard_entries_ = 0;
+  }
+
+  std::filesystem::path dir_;
+  manifest about_;
+  writer_options options_;
+  std::vector<tensor_entry> entries_;
+  io::safetensors_writer inputs_, shard_;
+  std::size_t shards_ = 0, shard_bytes_ = 0, shard_entries_ = 0;
+};
+
+}  // namespace dsv4::golden

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// One file of a bundle, opened: mapped, or, when compressed, decompressed piece by piece to a temporary
+/// file and that mapped.  Memory holds only pages that are being looked at; `release` gives them back.
+/// @throws missing_input, damaged, format_error, always naming the file of the bundle
+#include <sys/mman.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "../../io/safetensors.hpp"
+#include "manifest.hpp"
+
+namespace dsv4::golden {
+
+struct shard_options {
+  std::size_t max_raw_bytes = std::size_t{1} << 36;  ///< of one file after decompression
+  std::filesystem::path temporary;                   ///< for decompressed shards; empty: the system's
+};
+
+/// A link is refused: it could lead anywhere, and a bundle is complete by itself.  @throws format_error
+inline void refuse_link(const std::filesystem::path& path) {
+  std::error_code none;
+  if (std::filesystem::is_symlink(path, none))
+    throw format_error(path.string() +
+                       ": is a symbolic link; the files of a bundle lie in it (copy it with cp -RL)");
+}
+/// Size of a file that the manifest names.  @throws missing_input, format_error
+inline std::size_t size_of_file(const std::filesystem::path& path) {
+  refuse_link(path);
+  std::error_code fault;
+  const auto size = std::filesystem::file_size(path, fault);
+  if (fault) throw missing_input(path.string() + ": the manifest names this file, but it is not there");
+  return size;
+}
+
+namespace detail {
+
+/// A file that disappears with its owner.
+class temporary_file {
+ public:
+  explicit temporary_file(const std::filesystem::path& dir) {
+    std::string name =
+        ((dir.empty() ? std::filesystem::temp_directory_path() : dir) / "dsv4-shard-XXXXXX").string();
+    const int fd = ::mkstemp(name.data());
+    if (fd < 0) throw error(name + ": cannot be created (a compressed shard is decompressed there)");
+    stream_ = ::fdopen(fd, "wb");
+    path_ = name;
+  }
+  ~temporary_file() {
+    close();
+    ::unlink(path_.c_str());
+  }
+  temporary_file(const temporary_file&) = delete;
+  temporary_file& operator=(const temporary_file&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+  void write(const void* data, std::size_t bytes) {
+    if (bytes && std::fwrite(data, 1, bytes, stream_) != bytes)
+      throw error(path_.string() + ": cannot be written (disk full?)");
+  }
+  void close() {
+    if (stream_) std::fclose(stream_);
+    stream_ = nullptr;
+  }
+
+ private:
+  std::filesystem::path path_;
+  std::FILE* stream_ = nullptr;
+};
+
+/// Decompress `from` into `to` in pieces; exactly `expected` bytes must come out.
+inline void decompress_file(const std::filesystem::path& from, temporary_file& to, std::size_t expected) {
+  struct free_stream {
+    void operator()(ZSTD_DStream* s) const { ZSTD_freeDStream(s); }
+  };
+  const std::unique_ptr<ZSTD_DStream, free_stream> stream(ZSTD_createDStream());
+  if (!stream) throw std::bad_alloc();
+  constexpr int largest_window = 27;  // 128 MiB: what `zstd --long` writes; more would break the memory bound
+  ZSTD_DCtx_setParameter(stream.get(), ZSTD_d_windowLogMax, largest_window);
+  std::ifstream file(from, std::ios::binary);
+  std::vector<char> in(ZSTD_DStreamInSize()), out(ZSTD_DStreamOutSize());
+  std::size_t produced = 0, pending = 1;
+  while (file.read(in.data(), static_cast<std::streamsize>(in.size())) || file.gcount() > 0) {
+    ZSTD_inBuffer piece{in.data(), static_cast<std::size_t>(file.gcount()), 0};
+    for (bool more = true; more;) {
+      ZSTD_outBuffer space{out.data(), out.size(), 0};
+      pending = ZSTD_decompressStream(stream.get(), &space, &piece);
+      if (ZSTD_isError(pending))
+        throw damaged(from.string() + ": corrupt zstd data after " + std::to_string(produced) +
+                      " bytes: " + ZSTD_getErrorName(pending));
+      produced += space.pos;
+      if (produced > expected)
+        throw damaged(from.string() + ": holds more than the " + std::to_string(expected) +
+                      " bytes of its manifest");
+      to.write(out.data(), space.pos);
+      more = piece.pos < piece.size || (pending != 0 && space.pos == space.size);
+    }
+  }
+  if (pending != 0) throw damaged(from.string() + ": truncated zstd data");
+  if (produced != expected)
+    throw damaged(from.string() + ": holds " + std::to_string(produced) + " bytes, expected " +
+                  std::to_string(expected));
+  to.close();
+}
+
+}  // namespace detail
+
+class shard {
+ public:
+  shard(const std::filesystem::path& dir, const file_info& info, const shard_options& options)
+      : path_(dir / info.name) {
+    if (const std::size_t size = size_of_file(path_); size != info.bytes)
+      throw damaged(path_.string() + ": found " + std::to_string(size) + " bytes, expected " +
+                    std::to_string(info.bytes) + (size < info.bytes ? " (truncated)" : ""));
+    if (path_.extension() != ".zst") {
+      file_ = io::safetensors::open(path_);
+      return;
+    }
+    if (info.raw_bytes > options.max_raw_bytes)
+      throw format_error(path_.string() + ": field 'raw_bytes': found " + std::to_string(info.raw_bytes) +
+                         ", expected at most " + std::to_string(options.max_raw_bytes));
+    detail::temporary_file raw(options.temporary);
+    detail::decompress_file(path_, raw, info.raw_bytes);
+    try {
+      file_ = io::safetensors::open(raw.path());
+    } catch (const format_error& e) {  // in the words of the bundle, not of the temporary file
+      std::string what = e.what();
+      if (what.starts_with(raw.path().string())) what.replace(0, raw.path().string().size(), path_.string());
+      throw format_error(what);
+    }
+    // The mapping outlives the name.
+  }
+
+  const std::filesystem::path& path() const { return path_; }
+  const io::safetensors& tensors() const { return file_; }
+
+  /// These bytes are not needed now: their pages leave memory (and come back when touched).
+  static void release(const std::byte* data, std::size_t bytes) { advise(data, bytes, MADV_DONTNEED); }
+  /// These will be: the system may begin to read them.
+  static void prefetch(const std::byte* data, std::size_t bytes) { advise(data, bytes, MADV_WILLNEED); }
+
+ private:
+  static void advise(const std::byte* data, std::size_t bytes, int what) {
+    static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<std::uintptr_t>(data) / page * page;
+    const auto end = reinterpret_cast<std::uintptr_t>(data) + bytes;
+    if (bytes) ::madvise(reinterpret_cast<void*>(begin), end - begin, what);
+  }
+
+  std::filesystem::path path_;
+  io::safetensors file_;
+};
+
+}  // namespace dsv4::golden

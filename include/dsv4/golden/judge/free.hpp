@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Free mode: the test's values against the golden's, recording by recording, by position: the two runs need
+/// not have been split into the same calls.  Recordings are compared in parallel; the result does not depend on it.
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include "walk.hpp"
+
+namespace dsv4::golden {
+
+/// Whether two bundles made the same calls, so that recordings correspond one to one.
+inline bool same_calls(const bundle& a, const bundle& b) {
+  const auto &x = a.about().calls, &y = b.about().calls;
+  return std::equal(x.begin(), x.end(), y.begin(), y.end(), [](const call_info& p, const call_info& q) {
+    const bool mtp = p.kind == call_kind::mtp, other_mtp = q.kind == call_kind::mtp;
+    return p.step == q.step && mtp == other_mtp &&
+           std::equal(p.parts.begin(), p.parts.end(), q.parts.begin(), q.parts.end(),
+                      [](const call_part& i, const call_part& j) {
+                        return i.sequence == j.sequence && i.from == j.from && i.to == j.to;
+                      });
+  });
+}
+
+/// Finds rows of a bundle by name, sequence and position (or entry).
+class row_locator {
+ public:
+  row_locator(const bundle& in, bool by_step) : in_(in), by_step_(by_step) {}
+
+  /// The recording that holds the row that `g` has at `row`; the latest one where there are several.
+  const tensor_entry* find(const tensor_entry& g, index_t row) {
+    if (by_step_) return in_.find(g.step, g.sequence, g.name);
+    if (g.name != name_) name_ = g.name, all_ = in_.find_all(g.name);
+    for (auto t = all_.rbegin(); t != all_.rend(); ++t)
+      if ((*t)->sequence == g.sequence && first_row(**t) <= row && row < first_row(**t) + (*t)->rows())
+        return *t;
+    return nullptr;
+  }
+
+ private:
+  const bundle& in_;
+  bool by_step_;
+  std::string name_;
+  std::vector<const tensor_entry*> all_;
+};
+
+/// Rows of one recording, read one after another; pages behind are given back.
+class row_reader {
+ public:
+  row_reader(const bundle& b, const tensor_entry& t) : entry_(&t), data_(b.read(t)) {}
+  const tensor_entry& entry() const { return *entry_; }
+  std::span<const std::byte> raw(index_t row) const {
+    const auto each = static_cast<std::size_t>(entry_->row_elements() * bits_of(entry_->carrier) / 8);
+    return data_.bytes().subspan(static_cast<std::size_t>(row - first_row(*entry_)) * each, each);
+  }
+  void read(index_t row, std::vector<double>& out) const {
+    const std::span<const std::byte> r = raw(row);
+    out.resize(static_cast<std::size_t>(entry_->row_elements()));
+    const auto each = [&]<class T>(T v) {
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        std::memcpy(&v, r.data() + i * sizeof v, sizeof v);
+        if constexpr (std::is_same_v<T, std::uint16_t>)
+          out[i] = to_double(bf16{v});
+        else
+          out[i] = static_cast<double>(v);
+      }
+    };
+    switch (entry_->carrier) {
+      case dtype::bf16: each(std::uint16_t{}); break;
+      case dtype::f32: each(0.0f); break;
+      case dtype::f64: each(0.0); break;
+      case dtype::i32: each(std::int32_t{}); break;
+      default:
+        for (std::size_t i = 0; i < out.size(); ++i)
+          out[i] = element(entry_->carrier, r.data(), static_cast<index_t>(i));
+    }
+  }
+  /// Gives back the pages of rows before `row`, in pieces.
+  void passed(index_t row) const {
+    constexpr std::size_t piece = std::size_t{1} << 20;
+    const std::size_t end = static_cast<std::size_t>(raw(row).data() - data_.bytes().data());
+    if (end < released_ + piece) return;
+    shard::release(data_.bytes().data() + released_, end - released_);
+    released_ = end;
+  }
+
+ private:
+  const tensor_entry* entry_;
+  tensor_data data_;
+  mutable std::size_t released_ = 0;
+};
+
+/// Why a row of the test cannot be held against one of the golden; empty if it can.
+inline std::string incomparable_rows(const tensor_entry& g, const tensor_entry& t) {
+  const bool integer = g.cls == tolerance_class::choice || g.carrier == dtype::u8 || g.carrier == dtype::i32;
+  const bool integer_test = t.carrier == dtype::i32 || t.carrier == dtype::u8 || t.carrier == dtype::i64;
+  if (integer != integer_test)
+    return verify_walk::where(t) + ": " + std::string(name_of(t.carrier)) + " in the test, " +
+           std::string(name_of(g.carrier)) +
+           " in the golden: " + (integer ? "indices must be integers" : "values, not integers, belong here");
+  const bool grows = g.site == "attn.indexer.scores" || g.site == "attn.topk_idxs";
+  const bool same =
+      g.shape.size() == t.shape.size() && std::equal(g.shape.begin() + 1, g.shape.end(), t.shape.begin() + 1);
+  if (same || (grows && g.shape.size() == t.shape.size())) return {};
+  std::string why = verify_walk::where(t) + ": shape " + io::shape_text(t.shape) + " in the test, " +
+                    io::shape_text(g.shape) + " in the golden";
+  if (g.elements() == t.elements())
+    why += "; the same number of elements: axes in another order? (axes are " + [&] {
+      std::string a;
+      for (const std::string& x : g.axes) a += (a.empty() ? "" : ", ") + x;
+      return a;
+    }() + ")";
+  return why;
+}
+
+/// The row as choices: experts, or slots in call-independent numbers.
+inline std::vector<index_t> choices_of(const tensor_entry& t, std::span<const double> row, index_t position,
+                                       index_t window) {
+  if (t.site == "attn.topk_idxs") return canonical_slots(row, t.from, t.to - t.from, position, window);
+  std::vector<index_t> out;
+  for (const double x : row)
+    if (x >= 0) out.push_back(static_cast<index_t>(x));
+  return out;
+}
+
+/// Routing weights of a token in the order of their experts, where the two sides list the same ones differently.
+inline void by_expert(verify_walk& w, const tensor_entry& weights, row_locator& in_test, index_t row,
+                      std::vector<double>& a, std::vector<double>& b) {
+  tensor_entry like = weights;  // where the choice lies that these weights belong to
+  like.site = "ffn.gate.indices";
+  like.name = weights.scope + "." + like.site;
+  const tensor_entry* g = w.golden().find(like.step, like.sequence, like.name);
+  const tensor_entry* t = in_test.find(like, row);
+  if (!g || !t || g->row_elements() != static_cast<index_t>(b.size()) ||
+      t->row_elements() != static_cast<index_t>(a.size()))
+    return;
+  const auto sorted = [row](const bundle& from, const tensor_entry& choice, std::vector<double>& v) {
+    std::vector<double> experts;
+    row_reader(from, choice).read(row, experts);
+    std::vector<std::pair<double, double>> pairs;
+    for (std::size_t i = 0; i < v.size(); ++i) pairs.emplace_back(experts[i], v[i]);
+    std::sort(pairs.begin(), pairs.end());
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = pairs[i].second;
+  };
+  sorted(w.golden(), *g, b);
+  sorted(w.test(), *t, a);
+}
+
+/// One recording of the golden against the test's rows.  Recordings do not depend on one another, but for
+/// choices: these look at the scores before them, and decide which later rows are tainted.
+class free_comparison {
+ public:
+  free_comparison(verify_walk& w, const tensor_entry& g, bool by_step)
+      : w_(w), g_(g), locate_(w.test(), by_step) {}
+
+  /// Reads the walk, changes nothing of it: several can run at once, choices only alone.
+  void run() {
+    const row_reader golden(w_.golden(), g_);
+    std::optional<row_reader> test;
+    const index_t end = first_row(g_) + g_.rows();
+    for (index_t row = first_row(g_); row < end; ++row) {
+      const tensor_entry* t = test && holds(test->entry(), row) ? &test->entry() : locate_.find(g_, row);
+      if (!t || !holds(*t, row)) {
+        problem_ = verify_walk::where(g_) + ": row " + std::to_string(row) + " is not in the test";
+        break;
+      }
+      if (!test || t != &test->entry()) {
+        problem_ = incomparable_rows(g_, *t);
+        if (!problem_.empty()) {
+          c_.reset();
+          return;
+        }
+        test.emplace(w_.test(), *t);
+      }
+      if (!c_) {
+        std::vector<index_t> row_shape(g_.shape.begin() + (g_.shape.empty() ? 0 : 1), g_.shape.end());
+        c_.emplace(result_of(g_), std::move(row_shape), g_.carrier, t->carrier, w_.model(), w_.context(),
+                   g_.axes);
+      }
+      if (!w_.selected_row(g_, row)) continue;
+      if (!strict() && w_.tainted(g_, row))
+        c_->masked();
+      else
+        compare(row, golden, *test);
+      test->passed(row), golden.passed(row);
+    }
+  }
+  /// What was found, into the walk; in the order of the golden.
+  void deliver() {
+    if (!problem_.empty()) w_.structure(2, std::move(problem_));
+    if (c_) w_.add(*c_, g_);
+  }
+
+ private:
+  bool strict() const { return w_.result().policy == tolerance_policy::strict; }
+  static bool holds(const tensor_entry& t, index_t row) {
+    return first_row(t) <= row && row < first_row(t) + t.rows();
+  }
+
+  void compare(index_t row, const row_reader& golden, const row_reader& test) {
+    const tensor_entry& t = test.entry();
+    const auto ra = test.raw(row), rb = golden.raw(row);
+    golden.read(row, b_);
+    if (c_->is_choice()) {
+      test.read(row, a_);
+      choose(row, t);
+    } else if (t.carrier == g_.carrier && ra.size() == rb.size() &&
+               std::memcmp(ra.data(), rb.data(), ra.size()) == 0) {
+      c_->equal_values(row, b_);
+    } else {
+      test.read(row, a_);
+      if (!strict() && g_.site == "ffn.gate.weights") by_expert(w_, g_, locate_, row, a_, b_);
+      c_->values(row, a_, b_, t.carrier == g_.carrier ? w_.known_logits(t, row) : nullptr);
+    }
+  }
+  void choose(index_t row, const tensor_entry& t) {
+    const index_t window = w_.model().sliding_window;
+    const auto x = choices_of(t, a_, row, window), y = choices_of(g_, b_, row, window);
+    const auto margin = w_.golden_margin(g_, row);
+    bool legal = false, other_set = false;
+    const bool flipped = c_->choices(row, x, y, [&](const choice_difference& d) {
+      if (strict()) return false;
+      // A choice may differ where its scores moved by more than half the gap; their order alone is free.
+      const double moved = w_.score_error(g_, row);
+      other_set = !d.same_set;
+      return legal = d.same_set || (moved >= 0 && margin[0] >= 0 && margin[0] <= 2 * moved);
+    });
+    if (legal && other_set) w_.flip(g_, row);
+    if (margin[0] >= 0) w_.routing_point_of(g_, row, margin[0], flipped, legal);
+  }
+
+  verify_walk& w_;
+  const tensor_entry& g_;
+  row_locator locate_;
+  std::optional<tensor_comparison> c_;
+  std::string problem_;
+  std::vector<double> a_, b_;
+};
+
+inline void compare_free(verify_walk& w) {
+  const bool by_step = same_calls(w.golden(), w.test());
+  if (!by_step) w.note("the runs are split into different calls: values are matched by position");
+  row_locator locate(w.test(), by_step);
+  // Values between two choices, at once; a window of them, so that results do not wait in memory.
+  std::vector<free_comparison> waiting;
+  const auto compare_waiting = [&] {
+    tbb::parallel_for(
+        std::size_t{0}, waiting.size(), [&](std::size_t i) { waiting[i].run(); }, tbb::simple_partitioner{});
+    for (free_comparison& c : waiting) c.deliver();
+    waiting.clear();
+  };
+  const auto most_waiting = static_cast<std::size_t>(4 * tbb::this_task_arena::max_concurrency());
+  for (const tensor_entry& g : w.golden().tensors()) {
+    if (g.is_margin()) continue;
+    if (!w.selected(g)) {
+      ++w.result().skipped;
+      continue;
+    }
+    const bool choice = g.cls == tolerance_class::choice;
+    const bool there = locate.find(g, first_row(g)) != nullptr;
+    if (choice || !there || waiting.size() >= most_waiting) compare_waiting();
+    if (!there) {
+      if (g.rows() > 0) w.missing(g);
+      continue;
+    }
+    waiting.emplace_back(w, g, by_step);
+    if (choice) compare_waiting();
+  }
+  compare_waiting();
+}
+
+}  // namespace dsv4::golden

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// The same model with its channels in another order: every sum over hidden channels, query ranks, expert
+/// channels or output ranks then runs through its terms in another order, and nothing else changes.
+/// Channels move within blocks of 32 only, so that every scale of weights (128 x 128, 1 x 32) and of
+/// activations (128, 64, 32) covers the same values as before: quantisation commutes with the permutation.
+/// Head channels stay: their position means something (rotation, blocks of the cache).
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "../../core/config.hpp"
+#include "../../core/contract.hpp"
+#include "../../core/tap.hpp"
+#include "../../model/weights.hpp"
+
+namespace dsv4::golden {
+
+/// New channel i is old channel p[i].
+struct channel_permutation {
+  std::vector<index_t> hidden, query_rank, inner, output_rank;  // [D], [qr], [I], [r]
+
+  /// Of the last axis of a site; null where it keeps its order.
+  const std::vector<index_t>* of(site s) const {
+    switch (s) {
+      case site::hc_attn_y:
+      case site::attn_norm:
+      case site::attn_out:
+      case site::mid:
+      case site::hc_ffn_y:
+      case site::ffn_norm:
+      case site::ffn_routed:
+      case site::ffn_shared:
+      case site::ffn_out:
+      case site::out:
+      case site::hc_head_y:
+      case site::head_norm: return &hidden;
+      case site::attn_qr: return &query_rank;
+      case site::attn_o_lora: return &output_rank;
+      default: return nullptr;
+    }
+  }
+};
+
+namespace detail {
+
+/// A permutation of 0 … n-1 within blocks of 32, from a seed by integers only.
+inline std::vector<index_t> block_permutation(index_t n, std::uint64_t& state) {
+  constexpr index_t block = 32;
+  std::vector<index_t> p(static_cast<std::size_t>(n));
+  for (index_t i = 0; i < n; ++i) p[static_cast<std::size_t>(i)] = i;
+  for (index_t begin = 0; begin < n; begin += block)
+    for (index_t i = std::min(n, begin + block) - 1; i > begin; --i) {  // Fisher-Yates
+      state += 0x9E3779B97F4A7C15u;
+      std::uint64_t z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
+      z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+      const index_t j = begin + static_cast<index_t>((z >> 1) % static_cast<std::uint64_t>(i - begin + 1));
+      std::swap(p[static_cast<std::size_t>(i)], p[static_cast<std::size_t>(j)]);
+    }
+  return p;
+}
+/// The same permutation in each of `times` consecutive parts.
+inline std::vector<index_t> repeated(const std::vector<index_t>& p, index_t times) {
+  std::vector<index_t> out;
+  const auto n = static_cast<index_t>(p.size());
+  for (index_t t = 0; t < times; ++t)
+    for (const index_t i : p) out.push_back(t * n + i);
+  return out;
+}
+
+}  // namespace detail
+
+/// Owns permuted copies of all matrices (memory: as much as the model's weights).
+struct permuted_model {
+  channel_permutation permutation;
+  model_weights weights;
+
+  permuted_model(const config& c, const model_weights& from, std::uint64_t seed) : weights(from) {
+    permutation.hidden = detail::block_permutation(c.hidden_size, seed);
+    permutation.query_rank = detail::block_permutation(c.q_lora_rank, seed);
+    permutation.inner = detail::block_permutation(c.moe_intermediate_size, seed);
+    permutation.output_rank = detail::block_permutation(c.o_lora_rank, seed);
+    hidden_ = &permutation.hidden;
+    streams_ = detail::repeated(permutation.hidden, c.hc_mult);
+    ranks_ = detail::repeated(permutation.output_rank, c.o_groups);
+
+    columns(weights.embed, *hidden_), columns(weights.head, *hidden_), vector(weights.norm, *hidden_);
+    columns(weights.hc_head.fn, streams_);
+    for (block_weights& b : weights.layers) block(b);
+    for (mtp_weights& m : weights.mtp) {
+      vector(m.enorm, *hidden_), vector(m.hnorm, *hidden_), vector(m.norm, *hidden_);
+      for (weight_matrix* w : {&m.e_proj, &m.h_proj}) columns(*w, *hidden_), rows(*w, *hidden_);
+      columns(m.hc_head.fn, streams_);
+      block(m.block);
+    }
+  }
+  permuted_model(const permuted_model&) = delete;
+  permuted_model& operator=(const permuted_model&) = delete;
+
+ private:
+  void block(block_weights& b) {
+    columns(b.hc_attn.fn, streams_), columns(b.hc_ffn.fn, streams_);
+    vector(b.attn_norm, *hidden_), vector(b.ffn_norm, *hidden_);
+    attention_weights& a = b.attn;
+    const std::vector<index_t>& rank = permutation.query_rank;
+    columns(a.wq_a, *hidden_), rows(a.wq_a, rank), vector(a.q_norm, rank), columns(a.wq_b, rank);
+    columns(a.wkv, *hidden_);
+    rows(a.wo_a, ranks_), columns(a.wo_b, ranks_), rows(a.wo_b, *hidden_);
+    if (a.compressor) compressor(*a.compressor);
+    if (a.indexer) {
+      columns(a.indexer->wq_b, rank), columns(a.indexer->weights_proj, *hidden_);
+      compressor(a.indexer->compressor);
+    }
+    columns(b.ffn.gate.weight, *hidden_);
+    for (expert_weights& x : b.ffn.experts) expert(x);
+    expert(b.ffn.shared);
+  }
+  void compressor(compressor_weights& w) { columns(w.wkv, *hidden_), columns(w.wgate, *hidden_); }
+  void expert(expert_weights& x) {
+    for (weight_matrix* w : {&x.w1, &x.w3}) columns(*w, *hidden_), rows(*w, permutation.inner);
+    columns(x.w2, permutation.inner), rows(x.w2, *hidden_);
+  }
+
+  static void vector(tensor<float, 1>& v, const std::vector<index_t>& p) {
+    expects_equal(v.extent(0), static_cast<index_t>(p.size()), "permuted_model: a vector's channels");
+    tensor<float, 1> old = v;
+    for (index_t i = 0; i < v.extent(0); ++i) v[i] = old[p[static_cast<std::size_t>(i)]];
+  }
+  void columns(weight_matrix& w, const std::vector<index_t>& p) {
+    expects_equal(w.cols, static_cast<index_t>(p.size()), "permuted_model: a matrix's columns");
+    std::byte* to = take(w.rows * w.row_bytes());
+    const index_t each = bits_of(w.type) / 8;  // 0: two codes per byte
+    for (index_t o = 0; o < w.rows; ++o) {
+      const std::byte* from = w.row(o);
+      std::byte* row = to + o * w.row_bytes();
+      for (index_t i = 0; i < w.cols; ++i) {
+        const index_t j = p[static_cast<std::size_t>(i)];
+        if (each > 0) {
+          std::memcpy(row + i * each, from + j * each, static_cast<std::size_t>(each));
+        } else {
+          const unsigned code = std::to_integer<unsigned>(from[j / 2]) >> (j % 2 ? 4 : 0) & 15;
+          row[i / 2] = i % 2 ? row[i / 2] | static_cast<std::byte>(code << 4) : static_cast<std::byte>(code);
+        }
+      }
+    }
+    w.data = to;
+  }
+  void rows(weight_matrix& w, const std::vector<index_t>& p) {
+    expects_equal(w.rows, static_cast<index_t>(p.size()), "permuted_model: a matrix's rows");
+    const auto gather = [&](const std::byte* from, index_t bytes) {
+      std::byte* to = take(w.rows * bytes);
+      for (index_t o = 0; o < w.rows; ++o)
+        std::memcpy(to + o * bytes, from + p[static_cast<std::size_t>(o)] * bytes,
+                    static_cast<std::size_t>(bytes));
+      return to;
+    };
+    w.data = gather(w.data, w.row_bytes());
+    // Tiles of many rows keep their scales; one row's scales go with it.
+    if (w.scale && w.tile_rows == 1) w.scale = gather(w.scale, w.scale_cols() * bits_of(w.scale_type) / 8);
+  }
+  std::byte* take(index_t bytes) {
+    constexpr index_t line = 64;  // what the fast kernels load aligned stays aligned
+    storage_.emplace_back(static_cast<std::size_t>(bytes + line));
+    void* p = storage_.back().data();
+    std::size_t space = storage_.back().size();
+    return static_cast<std::byte*>(std::align(line, static_cast<std::size_t>(bytes), p, space));
+  }
+
+  const std::vector<index_t>* hidden_ = nullptr;
+  std::vector<index_t> streams_, ranks_;
+  std::vector<std::vector<std::byte>> storage_;
+};
+
+}  // namespace dsv4::golden
