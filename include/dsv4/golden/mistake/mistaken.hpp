@@ -7,7 +7,7 @@
 ///   at each event, before memory.remember(event):
 ///     if (auto v = wrong(mistake::weight_after_w2, event)) …   // what a port with this mistake would store
 /// Nothing comes back where the mistake has no place, changes nothing by its nature, or an input is unknown.
-/// Here: hyper connections and mixture of experts; mistaken_attention.hpp has the rest.
+/// Here: hyper connections and mixture of experts; mistaken_attention.hpp has the rest, mistaken_context.hpp what both need.
 #include "mistaken_attention.hpp"
 
 namespace dsv4::golden {
