@@ -85,6 +85,18 @@
 #include "train/sinkhorn.hpp"          // all 39 normalisations, back
 #include "train/sparse_attention.hpp"  // softmax with a sink, and back
 
+// After pre-training: answers that are judged, teachers that are followed.
+#include "post/advantage.hpp"          // rewards -> advantages
+#include "post/aggregate.hpp"          // the weight of each token in the loss
+#include "post/answer_mask.hpp"        // what is left out of it
+#include "post/distill.hpp"            // on-policy distillation, by hidden states and heads
+#include "post/divergence.hpp"         // KL over the whole vocabulary, and back
+#include "post/grpo.hpp"               // the whole loss, and back
+#include "post/kl.hpp"                 // distance from the reference
+#include "post/policy_loss.hpp"        // the clipped loss
+#include "post/policy_ratio.hpp"       // how much likelier an answer has become
+#include "post/token_probability.hpp"  // log-probability and entropy, and back
+
 // With dsv4::dsv4: files, and the fast kernels.
 #if defined(DSV4_HAS_CPU)
 #include "cpu/cpu.hpp"                  // every kernel of exec::cpu
