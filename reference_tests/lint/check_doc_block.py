@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Every concept header opens with the same block: what it is, @paper{...}, axes, oracle, deviates."""
+"""Every header of a concept opens with the same block: what it is, then @paper{...}, axes, oracle, deviates.
+
+A header without a paper behind it says what it is and leaves out what it has nothing to say for: an empty field
+(`@paper{none}`, `deviates none` without a paper) is refused in the whole tree.
+"""
 import pathlib
 import re
 import sys
@@ -25,9 +29,15 @@ for folder in ("num", "op", "mhc", "attn", "moe", "model", "optim", "train", "po
             elif block or line.startswith("#"):
                 break
         text = "\n".join(block)
+        if not text:
+            errors.append(f"{where}: has no opening block that says what it is")
         missing = [name for name, pattern in fields.items() if not re.search(pattern, text, re.M)]
-        if missing:
+        if missing and "@paper" not in missing:
             errors.append(f"{where}: opening block has no {', '.join(missing)}")
+for header in sorted(root.rglob("*.hpp")):
+    text = header.read_text()
+    if "@paper{none" in text or ("@paper{" not in text and re.search(r"^///\s*@?deviates none", text, re.M)):
+        errors.append(f"include/dsv4/{header.relative_to(root)}: a field that says nothing (no paper, no deviation): leave it out")
 
-print("\n".join(errors) or f"doc_block: {count} headers open with concept, @paper, axes, oracle, deviates")
+print("\n".join(errors) or f"doc_block: {count} headers open with what they are, and with all of paper, axes, oracle, deviates where there is a paper")
 sys.exit(bool(errors))

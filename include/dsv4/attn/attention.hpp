@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Attention of one layer, all three kinds: window only, CSA, HCA.
-/// @paper{DSV4, section 2.3, Eq. (9)-(27)}
+/// @paper{DSV4, section 2.3, Eq. (13), (18), (19), (24)-(26)}
 /// axes     t token · h head · d channel of a head · D hidden · g output group · r group rank
 /// oracle   model.py, Attention.forward
 /// deviates any number of tokens per call and any mix of sequences per batch; the released code decodes
@@ -80,17 +80,17 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
   const index_t t = x.extent(0), heads = c.num_attention_heads, hd = c.head_dim, rd = c.qk_rope_head_dim;
   const attention_kind kind = kind_of_ratio(ratio);
 
-  // The query latent, shared by the attention and its indexer.   Eq. (13), (18)
+  // The query latent, shared by the attention and its indexer.
   const product_input<P, E> input(e, scratch, x);
   auto qr = scratch.take<A>(t, c.q_lora_rank);  // [t, qr]
-  input.times(e, w.wq_a, qr);
+  input.times(e, w.wq_a, qr);                   // Eq. (13), (24)
   rms_norm(e, qr, w.q_norm, c.rms_norm_eps, qr);
   tap.rows(site::attn_qr, qr);
 
   // Queries: up-projection, norm of each head, rotation of the last rd channels.
   const product_input<P, E> latent(e, scratch, qr);
-  auto q = scratch.take<A>(t, heads, hd);  // [t, h, d]
-  latent.times(e, w.wq_b, q.reshape(t, heads * hd));
+  auto q = scratch.take<A>(t, heads, hd);             // [t, h, d]
+  latent.times(e, w.wq_b, q.reshape(t, heads * hd));  // Eq. (18), (25)
   head_norm(e, q, c.rms_norm_eps);
   tap.rows(site::attn_q_norm, q);
   rope(e, q, rotary.angles);
@@ -153,7 +153,7 @@ void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c
       tap.one(site::attn_topk_idxs, i, numbers);
       adopt_slots(slots, view<const std::int32_t, 2>(numbers), chosen);
     }
-    sparse_attention(e, own(q), slots, w.attn_sink, own(o));
+    sparse_attention(e, own(q), slots, w.attn_sink, own(o));  // Eq. (19), (26)
   }
   tap.rows(site::attn_o, o);
 

@@ -48,7 +48,7 @@ struct add_ape<exec::ref> {
   static void run(exec::ref&, view<const float, 2> ape, index_t start, view<double, 2> score) {
     for (index_t t = 0; t < score.extent(0); ++t)
       for (index_t d = 0; d < score.extent(1); ++d)
-        score(t, d) += double(ape((start + t) % ape.extent(0), d));
+        score(t, d) += double(ape((start + t) % ape.extent(0), d));  // Eq. (11), (22)
   }
 };
 
@@ -68,11 +68,11 @@ struct compressor_pool<exec::ref> {
         for (index_t p = begin; p < own + ratio; ++p)
           largest = std::max(largest, rows.score(p - rows.first, channel(p)));
         for (index_t p = begin; p < own + ratio; ++p) {
-          const double weight = std::exp(rows.score(p - rows.first, channel(p)) - largest);
+          const double weight = std::exp(rows.score(p - rows.first, channel(p)) - largest);  // Eq. (11), (22)
           sum += weight * rows.kv(p - rows.first, channel(p));
           weights += weight;
         }
-        pooled(i, d) = store<A>(sum / weights);  // Eq. (12)
+        pooled(i, d) = store<A>(sum / weights);  // Eq. (12), (23)
       }
   }
 };
@@ -102,10 +102,10 @@ void compress(E& e, workspace& scratch, const tapper<Tap>& tap, index_t sequence
   state.kv.read(first, start, kv.rows(0, kept));
   state.score.read(first, start, score.rows(0, kept));
 
-  // kv = W_kv x, score = W_gate x + ape[p mod ratio]: wide, x not quantised.   Eq. (9)-(11)
+  // kv = W_kv x, score = W_gate x + ape[p mod ratio]: wide, x not quantised.
   const auto new_kv = kv.rows(kept, kept + t), new_score = score.rows(kept, kept + t);
-  linear(e, x, w.wkv, new_kv);
-  linear(e, x, w.wgate, new_score);
+  linear(e, x, w.wkv, new_kv);       // Eq. (9), (20)
+  linear(e, x, w.wgate, new_score);  // Eq. (10), (21)
   kernel::add_ape<E>::run(e, w.ape, start, new_score);
   state.kv.write(start, new_kv);
   state.score.write(start, new_score);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Lightning indexer: which compressed entries a query of a CSA layer attends to.
-/// @paper{DSV4, Eq. (13)-(17)}
+/// @paper{DSV4, Eq. (14)-(17)}
 /// axes     t query token · h indexer head · d indexer channel · s compressed entry · k choice
 /// oracle   model.py, Indexer.forward
 /// deviates ties are decided (lower index), see op/top_k.hpp
@@ -48,16 +48,16 @@ struct index_scores<exec::ref> {
           for (index_t d = 0; d < q.extent(2); ++d)
             dot += widen<double>(q(t, h, d)) * widen<double>(keys(s, d));
           const double relu = std::max(rounded<A>(dot), 0.0);
-          score += rounded<A>(relu * widen<double>(weights(t, h)));
+          score += rounded<A>(relu * widen<double>(weights(t, h)));  // Eq. (16)
         }
-        scores(t, s) = store<A>(score);  // Eq. (16)
+        scores(t, s) = store<A>(score);
       }
   }
 };
 
 template <>
 struct index_select<exec::ref> {
-  // Visible entries compete; the others fill the end of the list as -1.   Eq. (17)
+  // Visible entries compete; the others fill the end of the list as -1.
   template <class A>
   static void run(exec::ref&, view<const A, 2> scores, index_t start, index_t ratio,
                   view<std::int32_t, 2> chosen) {
@@ -71,6 +71,7 @@ struct index_select<exec::ref> {
                      view<std::int32_t, 1> chosen) {
     const auto visible = static_cast<std::size_t>(std::min(closed, scores.extent(0)));
     std::fill(chosen.begin(), chosen.end(), -1);
+    // Eq. (17)
     top_k(std::span<const A>(scores.data(), visible), order.first(visible),
           std::span(chosen.data(), std::min(visible, static_cast<std::size_t>(chosen.extent(0)))));
   }
@@ -101,15 +102,15 @@ index_queries<act_t<P>> index_queries_of(E& e, workspace& scratch, const tapper<
   using A = act_t<P>;
   const index_t t = x.extent(0), h = c.index_n_heads, d = c.index_head_dim;
   index_queries<A> r{scratch.take<A>(t, h, d), scratch.take<A>(t, h)};
-  qr.times(e, w.wq_b, r.q.reshape(t, h * d));  // Eq. (13), (14)
+  qr.times(e, w.wq_b, r.q.reshape(t, h * d));  // Eq. (14)
   rope(e, r.q, angles);
   if constexpr (P::quantised) hadamard(e, r.q.reshape(t * h, d));
   tap.rows(site::indexer_q_had, r.q);
   if constexpr (P::quantised) fp4_act_quant(e, r.q.reshape(t * h, d));
   tap.rows(site::indexer_q, r.q);
 
-  // w = (W_w x stored) * d^-1/2 h^-1/2, the constant itself not rounded.   Eq. (15)
-  linear(e, x, w.weights_proj, r.weights);
+  // w = (W_w x stored) * d^-1/2 h^-1/2, the constant itself not rounded.
+  linear(e, x, w.weights_proj, r.weights);  // Eq. (15)
   kernel::scale_stored<E>::run(e, r.weights, 1 / std::sqrt(double(d)) * (1 / std::sqrt(double(h))));
   tap.rows(site::indexer_weights, r.weights);
   return r;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Core attention: one softmax over the window, the chosen entries and the sink.
-/// @paper{DSV4, Eq. (18), (19), (27)}
+/// @paper{DSV4, Eq. (19), (26), (27)}
 /// axes     t query token · h head · d channel · s slot
 /// oracle   kernel.py, sparse_attn
 /// deviates none
@@ -84,14 +84,14 @@ struct sparse_attention<exec::ref> {
           for (index_t s = block; s < end; ++s) {
             const A* v = slots.row(t, s);
             if (!v) continue;
-            const double p = std::exp(score[s - block] - m);
+            const double p = std::exp(score[s - block] - m);  // Eq. (27)
             denominator += p;
             const double stored = rounded<A>(p);
-            for (index_t d = 0; d < dims; ++d) acc[d] += stored * widen<double>(v[d]);
+            for (index_t d = 0; d < dims; ++d) acc[d] += stored * widen<double>(v[d]);  // Eq. (19), (26)
           }
         }
-        // The sink takes its share of the mass and gives nothing.   Eq. (27)
-        denominator += std::exp(double(sink[h]) - m);
+        // The sink takes its share of the mass and gives nothing.
+        denominator += std::exp(double(sink[h]) - m);  // Eq. (27)
         for (index_t d = 0; d < dims; ++d) o(t, h, d) = store<A>(acc[d] / denominator);
       }
   }

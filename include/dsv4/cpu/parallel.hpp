@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Threads of exec::cpu: a loop cut into fixed pieces, the arena a call runs in, scratch per thread.
-/// @paper{DSV4, section 3}
 /// axes     n units of work (row tiles, tokens, heads)
 /// oracle   the same loop on one thread, bit for bit
-/// deviates none
 ///
 /// Threads never change results: a piece computes whole outputs, each in its own canonical order, so
 /// where the cuts fall and who runs a piece does not matter.  Pieces are more than threads (4 each),

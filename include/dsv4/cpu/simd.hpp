@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Vectors of 256 bits and the few operations that the CPU kernels are written in.
-/// @paper{DSV4, section 5.2.1}
 /// axes     none
 /// oracle   the portable branch of this header, bit for bit
-/// deviates none
 ///
 /// The header that asks which instructions there are: AVX2 with FMA and F16C, or plain loops.
 /// Both branches give the same bits, std::fma included.

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Integer vectors of 256 bits for exact products of FP4 weights: the second half of cpu/simd.hpp.
-/// @paper{DSV4, section 5.2.1}
 /// axes     none
 /// oracle   the portable branch of this header, bit for bit
-/// deviates none
 ///
 ///   i8x32   32 bytes      i16x16  16 sums of two products      i32x8  8 sums of eight
 #include "simd.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// A checkpoint as `model_weights`: files are mapped, matrices stay where they are in their stored type.
-/// @paper{DSV4, section 2}   oracle: golden/checkpoint_layout, spec/checkpoint.md section 1
+/// The format: docs/checkpoint-format.md.  oracle: golden/checkpoint_layout, the tensor lists of Flash and Pro
 ///
 /// tensor_table.hpp says which files, tensor_names.hpp which spellings, weight_reader.hpp which types.
 /// A checkpoint without mtp.* loads without MTP; the copies of embed and head that -Base keeps under

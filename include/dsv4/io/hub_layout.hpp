@@ -2,7 +2,7 @@
 #pragma once
 /// What a published checkpoint of a configuration consists of: every tensor's name, type and shape, as data.
 /// checkpoint.hpp reads such files; this is the same list for those who write them.
-/// @paper{none}  oracle: golden/checkpoint_layout (the tensor lists of Flash and Pro)
+/// oracle: golden/checkpoint_layout (the tensor lists of Flash and Pro)
 ///
 /// FP8 projections have one E8M0 scale per 128 x 128 tile, FP4 experts (two codes per I8) one per 32 columns.
 #include <string>

@@ -5,7 +5,7 @@
 ///   hub             layers.3.attn.wq_a.weight, .scale
 ///   transformers    model.layers.3.self_attn.q_a_proj.weight, .weight_scale_inv; stacked experts
 ///   official, mixed layers.3.self_attn.wq_a.weight, mlp.gate.e_score_correction_bias
-/// @paper{none}  oracle: spec/checkpoint.md section 1; official weight conversion
+/// docs/checkpoint-format.md lists the spellings.  oracle: the official weight conversion
 ///
 /// Stacked experts have no hub name; they become `ffn.experts.gate_up.{weight, scale}` [E, 2I, D] (rows
 /// of w1, then of w3) and `ffn.experts.down.{weight, scale}` [E, D, I].

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// mHC read-out and prediction head: streams to one vector, final norm, logits.
-/// @paper{DSV4, section 2.2}
 /// axes     t token · n = j stream · d channel · v vocabulary
 /// oracle   model.py, ParallelHead.hc_head and forward
 /// deviates logits of every position (the released code gives the last one)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// mHC, writing side: the half block's output is spread over the streams, the streams carried over.
-/// @paper{DSV4, Eq. (1), (2)}
+/// @paper{DSV4, Eq. (1)}
 /// axes     t token · n = i = j stream · d channel
 /// oracle   model.py, Block.hc_post
 /// deviates none
@@ -30,8 +30,8 @@ struct hc_post<exec::ref> {
     for (index_t t = 0; t < h.extent(0); ++t)
       for (index_t d = 0; d < h.extent(2); ++d) {
         for (index_t j = 0; j < n; ++j) {
-          double sum = post(t, j) * widen<double>(out(t, d));
-          for (index_t i = 0; i < n; ++i) sum += comb(t, i, j) * widen<double>(h(t, i, d));
+          double sum = post(t, j) * widen<double>(out(t, d));                                // Eq. (1)
+          for (index_t i = 0; i < n; ++i) sum += comb(t, i, j) * widen<double>(h(t, i, d));  // Eq. (1)
           next[j] = store<A>(sum);
         }
         for (index_t j = 0; j < n; ++j) h(t, j, d) = next[j];

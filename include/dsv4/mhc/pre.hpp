@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// mHC, reading side: n residual streams mix into the input of a half block.
-/// @paper{DSV4, Eq. (1), (3)-(8)}
+/// @paper{DSV4, Eq. (1), (3)-(5)}
 /// axes     t token · n = j stream · d channel · m = (2 + n) n mixes
 /// oracle   model.py, Block.hc_pre
 /// deviates none
@@ -42,12 +42,12 @@ struct hc_mixes<exec::ref> {
   template <class A>
   static void run(exec::ref& e, view<const A, 2> x, const weight_matrix& fn, double eps,
                   view<double, 2> mixes) {
-    linear<exec::ref>::run(e, x, fn, mixes);
+    linear<exec::ref>::run(e, x, fn, mixes);  // Eq. (3), (4), (5)
     for (index_t t = 0; t < x.extent(0); ++t) {
       double squares = 0;
       for (index_t c = 0; c < x.extent(1); ++c) squares += widen<double>(x(t, c)) * widen<double>(x(t, c));
       const double r = 1 / std::sqrt(squares / double(x.extent(1)) + eps);
-      for (index_t m = 0; m < mixes.extent(1); ++m) mixes(t, m) *= r;
+      for (index_t m = 0; m < mixes.extent(1); ++m) mixes(t, m) *= r;  // Eq. (3), (4), (5)
     }
   }
 };
@@ -70,7 +70,7 @@ struct hc_collapse<exec::ref> {
     for (index_t t = 0; t < h.extent(0); ++t)
       for (index_t d = 0; d < h.extent(2); ++d) {
         double sum = 0;
-        for (index_t j = 0; j < h.extent(1); ++j) sum += pre(t, j) * widen<double>(h(t, j, d));
+        for (index_t j = 0; j < h.extent(1); ++j) sum += pre(t, j) * widen<double>(h(t, j, d));  // Eq. (1)
         y(t, d) = store<A>(sum);
       }
   }

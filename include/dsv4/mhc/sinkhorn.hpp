@@ -2,7 +2,7 @@
 #pragma once
 /// Sinkhorn: makes the carry-over matrix of mHC (nearly) doubly stochastic, and the split of the packed
 /// mixes into the weights to read (pre), to write (post) and to carry over (comb).
-/// @paper{DSV4, Eq. (6)-(8)}
+/// @paper{DSV4, Eq. (2)-(8)}
 /// axes     t token · n = i = j stream · m = (2 + n) n packed mixes: pre[n], post[n], comb[n n]
 /// oracle   kernel.py, hc_split_sinkhorn
 /// deviates none
@@ -44,13 +44,13 @@ void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
   for (index_t i = 0; i < n; ++i) {
     W largest = comb(i, 0), sum = 0;
     for (index_t j = 1; j < n; ++j) largest = std::max(largest, comb(i, j));
-    for (index_t j = 0; j < n; ++j) sum += comb(i, j) = std::exp(comb(i, j) - largest);
-    for (index_t j = 0; j < n; ++j) comb(i, j) = comb(i, j) / sum + eps;
+    for (index_t j = 0; j < n; ++j) sum += comb(i, j) = std::exp(comb(i, j) - largest);  // Eq. (8)
+    for (index_t j = 0; j < n; ++j) comb(i, j) = comb(i, j) / sum + eps;                 // Eq. (8)
   }
-  divide_by_sum_over_i();
+  divide_by_sum_over_i();  // Eq. (8)
   for (index_t k = 1; k < iterations; ++k) {
-    divide_by_sum_over_j();
-    divide_by_sum_over_i();
+    divide_by_sum_over_j();  // Eq. (8)
+    divide_by_sum_over_i();  // Eq. (8)
   }
 }
 
@@ -61,15 +61,15 @@ void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3
                  view<W, 1> post /*[n]*/, view<W, 2> comb /*[n,n]*/) {
   const index_t n = pre.extent(0);
   for (index_t j = 0; j < n; ++j) {
-    pre[j] = sigmoid(mixes[j] * W(scale[0]) + W(base[j])) + W(eps);      // Eq. (6)
-    post[j] = 2 * sigmoid(mixes[n + j] * W(scale[1]) + W(base[n + j]));  // Eq. (7)
+    pre[j] = sigmoid(mixes[j] * W(scale[0]) + W(base[j])) + W(eps);      // Eq. (3), (6)
+    post[j] = 2 * sigmoid(mixes[n + j] * W(scale[1]) + W(base[n + j]));  // Eq. (5), (7)
   }
   for (index_t i = 0; i < n; ++i)
     for (index_t j = 0; j < n; ++j) {
       const index_t at = 2 * n + n * i + j;
       comb(i, j) = mixes[at] * W(scale[2]) + W(base[at]);  // Eq. (4)
     }
-  sinkhorn(comb, iterations, W(eps));  // Eq. (8)
+  sinkhorn(comb, iterations, W(eps));  // Eq. (2)
 }
 
 }  // namespace dsv4

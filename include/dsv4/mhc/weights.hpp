@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Weights of mHC: how streams mix, and how they are read out.
-/// @paper{DSV4, Eq. (3)-(5)}
+/// @paper{DSV4, section 2.2}
 /// axes     docs/notation.md
 /// oracle   golden/checkpoint_layout (every name and shape)
 /// deviates none

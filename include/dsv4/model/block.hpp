@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// One transformer block: attention and mixture of experts, each between an mHC read and write.
-/// @paper{DSV4, Figure 2, Eq. (1)}
+/// @paper{DSV4, Figure 2}
 /// axes     t token · n stream · d channel
 /// oracle   model.py, Block.forward
 /// deviates none
@@ -22,7 +22,7 @@ void block(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, in
   const index_t t = h.extent(0), d = h.extent(2);
   auto x = scratch.take<A>(t, d), out = scratch.take<A>(t, d);  // [t, d]
 
-  // h <- B h + C attention(norm(A h))   Eq. (1)
+  // h <- B h + C attention(norm(A h))
   {
     workspace::scope half(scratch);
     const auto mix = hc_pre(e, scratch, tap, hc_attn_sites, c, h, w.hc_attn, x);

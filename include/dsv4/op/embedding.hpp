@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Token embedding, copied into the n residual streams of mHC.
-/// @paper{DSV4, section 2.2}
 /// axes     t token · n stream · d channel
 /// oracle   model.py, Transformer.forward
-/// deviates none
 #include <algorithm>
 #include <cstdint>
 #include <span>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// The k largest of a row, listed by falling value, ties to the lower index.
-/// @paper{DSV4, Eq. (17)}
+/// @paper{DSV4, section 2.3.1}
 /// axes     s candidate · k choice
 /// oracle   numpy stable argsort of the negated scores (the released code leaves ties open)
 /// deviates ties are decided: the lower index wins

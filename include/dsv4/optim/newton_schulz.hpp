@@ -39,7 +39,7 @@ static_assert(hybrid_newton_schulz[1].a + 3 * hybrid_newton_schulz[1].b + 5 * hy
 inline constexpr double newton_schulz_growth = 79263;  // check: 79263 == round(3.4445**8 * 2**2)
 
 namespace kernel {
-/// run(e, scratch, x [s, l]): all steps of Eq. (28) in place; x has Frobenius norm 1 and s <= l.
+/// run(e, scratch, x [s, l]): all steps of Newton-Schulz in place; x has Frobenius norm 1 and s <= l.
 /// number<T>: what a matrix of T (float or double) is iterated in; number<number<T>> is number<T>.
 template <execution E>
 struct newton_schulz {
@@ -62,9 +62,8 @@ struct newton_schulz<exec::ref> {
         times_transpose(x, gram);
         times(gram, x, cubic);
         times(gram, cubic, fifth);
-        // Eq. (28)
         for (index_t n = 0; n < x.size(); ++n)
-          x.data()[n] = p.a * x.data()[n] + p.b * cubic.data()[n] + p.c * fifth.data()[n];
+          x.data()[n] = p.a * x.data()[n] + p.b * cubic.data()[n] + p.c * fifth.data()[n];  // Eq. (28)
       }
   }
 

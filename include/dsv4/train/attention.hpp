@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Attention of one layer, all three kinds, forward and backward, over packed samples.
-/// @paper{DSV4, section 2.3, Eq. (9)-(27)}
+/// @paper{DSV4, section 2.3, Eq. (13), (18), (19), (24)-(26)}
 /// axes     t token · h head · d channel of a head · D hidden · g output group · r group rank · s compressed entry
 /// oracle   attn/attention.hpp (forward); golden/transformers/seed0/grads.safetensors
 /// deviates none
@@ -112,9 +112,9 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
   const auto position = [&](index_t t) { return l.position[std::size_t(t)]; };
 
   // Query: latent, norm, up-projection, norm of each head, rotation.
-  project(e, x, w.wq_a, s.qa);
+  project(e, x, w.wq_a, s.qa);  // Eq. (13), (24)
   rms_norm(e, s.qa, w.q_norm, c.rms_norm_eps, s.qa_r, s.qr);
-  project(e, s.qr, w.wq_b, s.q.reshape(tokens, heads * hd));
+  project(e, s.qr, w.wq_b, s.q.reshape(tokens, heads * hd));  // Eq. (18), (25)
   head_norm(e, s.q, c.rms_norm_eps, s.q_r);
   rotate(e, s.q, l.rotary, position, rotation::forward);
 
@@ -146,6 +146,7 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
           std::fill(row + visible, row + n, std::uint8_t{0});
         }
       }
+      // Eq. (19), (26)
       kernel::attend<E>::template forward<T>(s.q.rows(begin, end), s.keys_of(l, i), w.attn_sink,
                                              s.o.rows(begin, end), s.lse.rows(begin, end));
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// One transformer block, forward and backward: mHC around attention, mHC around the mixture of experts.
-/// @paper{DSV4, Figure 2, Eq. (1)}
+/// @paper{DSV4, Figure 2}
 /// axes     t token · n stream · d channel
 /// oracle   model/block.hpp (forward); golden/transformers/seed0/grads.safetensors
 /// deviates none

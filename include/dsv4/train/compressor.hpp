@@ -49,12 +49,12 @@ void compress(E& e, const config& c, const entry_map& map, const std::vector<ind
               view<T, 2> x /*[t,D]*/, const compressor_parameters<const T>& w, const rotary_table& rotary,
               const compressor_state<T>& s) {
   const index_t width = w.norm.extent(0);
-  project(e, x, w.wkv, s.kv);
-  project(e, x, w.wgate, s.score);
+  project(e, x, w.wkv, s.kv);       // Eq. (9), (20)
+  project(e, x, w.wgate, s.score);  // Eq. (10), (21)
   kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t) {
       const T* bias = w.ape[position[std::size_t(t)] % map.ratio].data();
-      for (index_t d = 0; d < s.score.extent(1); ++d) s.score(t, d) += bias[d];
+      for (index_t d = 0; d < s.score.extent(1); ++d) s.score(t, d) += bias[d];  // Eq. (11), (22)
     }
   });
   kernel::rows<E>::run(e, map.size(), 1, [&](index_t begin, index_t end) {
@@ -64,11 +64,11 @@ void compress(E& e, const config& c, const entry_map& map, const std::vector<ind
         for_slots(map, i, d, width,
                   [&](index_t t, index_t channel) { largest = std::max(largest, s.score(t, channel)); });
         for_slots(map, i, d, width, [&](index_t t, index_t channel) {
-          const T weight = std::exp(s.score(t, channel) - largest);
+          const T weight = std::exp(s.score(t, channel) - largest);  // Eq. (11), (22)
           weights += weight;
           sum += weight * s.kv(t, channel);
         });
-        s.pooled(i, d) = sum / weights;
+        s.pooled(i, d) = sum / weights;  // Eq. (12), (23)
       }
   });
   rms_norm(e, s.pooled, w.norm, c.rms_norm_eps, s.r, s.entries);

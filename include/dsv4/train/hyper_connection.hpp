@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// mHC, forward and backward: how n residual streams are read, carried over and written.
-/// @paper{DSV4, Eq. (1)-(8)}
+/// @paper{DSV4, Eq. (1)-(7)}
 /// axes     t token · n = i = j stream · d channel · m = (2 + n) n mixes: pre[n], post[n], comb[n n]
 /// oracle   mhc/*.hpp (forward); finite differences; golden/transformers/seed0/grads.safetensors
 /// deviates none
@@ -43,11 +43,11 @@ void hyper_mixes(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, view<const T, 
                  view<T, 1> r /*[t]*/, view<T, 2> mixes /*[t,m]*/) {
   const index_t tokens = h.extent(0), width = h.row_size();
   const auto x = h.reshape(tokens, width);
-  project(e, x, fn, mixes);
+  project(e, x, fn, mixes);  // Eq. (3), (4), (5)
   kernel::rows<E>::run(e, tokens, token_grain, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t) {
       r[t] = rms_factor<T>(x[t].data(), width, c.rms_norm_eps);
-      for (T& m : mixes[t]) m *= r[t];
+      for (T& m : mixes[t]) m *= r[t];  // Eq. (3), (4), (5)
     }
   });
 }
@@ -74,7 +74,7 @@ void collapse(E& e, view<T, 2> pre /*[t,n]*/, view<T, 3> h /*[t,n,d]*/, view<T, 
         T* to = y[t].data();
         for (index_t d = 0; d < width; ++d) {
           T sum = 0;
-          for (index_t j = 0; j < n; ++j) sum += weight[j] * from[j * width + d];
+          for (index_t j = 0; j < n; ++j) sum += weight[j] * from[j * width + d];  // Eq. (1)
           to[d] = sum;
         }
       }
@@ -82,7 +82,7 @@ void collapse(E& e, view<T, 2> pre /*[t,n]*/, view<T, 3> h /*[t,n,d]*/, view<T, 
   });
 }
 
-/// The eight tokens from t on (before `end`; the last one repeated) of a sinkhorn_steps: their logits, Eq. (4).
+/// The eight tokens from t on (before `end`; the last one repeated) of a sinkhorn_steps: their logits.
 template <class T>
 void comb_logits(const hyper_parameters<const T>& w, const hyper_state<T>& s, index_t t, index_t end,
                  view<T, 3> logits /*[i,j,l]*/) {
@@ -90,7 +90,7 @@ void comb_logits(const hyper_parameters<const T>& w, const hyper_state<T>& s, in
   for (index_t l = 0; l < sinkhorn_lanes; ++l) {
     const T* mixes = s.mixes[std::min(t + l, end - 1)].data() + 2 * n;
     for (index_t at = 0; at < n * n; ++at)
-      logits.data()[at * sinkhorn_lanes + l] = mixes[at] * w.scale[2] + w.base[2 * n + at];
+      logits.data()[at * sinkhorn_lanes + l] = mixes[at] * w.scale[2] + w.base[2 * n + at];  // Eq. (4)
   }
 }
 
@@ -103,15 +103,15 @@ void hyper_read(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, const hyper_par
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t) {
       for (index_t j = 0; j < n; ++j) {
-        s.pre(t, j) = sigmoid(s.mixes(t, j) * w.scale[0] + w.base[j]) + T(c.hc_eps);  // Eq. (6)
-        s.post(t, j) = 2 * sigmoid(s.mixes(t, n + j) * w.scale[1] + w.base[n + j]);   // Eq. (7)
+        s.pre(t, j) = sigmoid(s.mixes(t, j) * w.scale[0] + w.base[j]) + T(c.hc_eps);  // Eq. (3), (6)
+        s.post(t, j) = 2 * sigmoid(s.mixes(t, n + j) * w.scale[1] + w.base[n + j]);   // Eq. (5), (7)
       }
     }
     workspace::scope here(thread_scratch());
     const auto steps = sinkhorn_steps<T>::take(thread_scratch(), n, c.hc_sinkhorn_iters);
     for (index_t t = begin; t < end; t += sinkhorn_lanes) {
       comb_logits(w, s, t, end, steps.softmax);
-      steps.forward(e, T(c.hc_eps));  // Eq. (8)
+      steps.forward(e, T(c.hc_eps));  // Eq. (2)
       for (index_t l = 0; l < std::min(sinkhorn_lanes, end - t); ++l)
         for (index_t at = 0; at < n * n; ++at)
           s.comb[t + l].data()[at] = steps.result().data()[at * sinkhorn_lanes + l];
@@ -134,8 +134,8 @@ void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const h
           const T *from = f[t].data(), *stream = h[t].data(), *weight = s.comb[t].data() + j,
                   share = s.post(t, j);
           for (index_t d = 0; d < width; ++d) {
-            T sum = share * from[d];
-            for (index_t i = 0; i < n; ++i) sum += weight[i * n] * stream[i * width + d];
+            T sum = share * from[d];                                                       // Eq. (1)
+            for (index_t i = 0; i < n; ++i) sum += weight[i * n] * stream[i * width + d];  // Eq. (1)
             to[d] = sum;
           }
         }

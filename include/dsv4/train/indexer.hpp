@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Lightning indexer in training: its choice, and its own objective.
-/// @paper{DSV4, Eq. (13)-(17); DeepSeek-V3.2, section 2.1: the KL objective}
+/// @paper{DSV4, Eq. (14)-(17); DeepSeek-V3.2, section 2.1: the KL objective}
 /// axes     t query · h indexer head · d indexer channel · s compressed entry
 /// oracle   attn/indexer.hpp (forward); finite differences
 /// deviates the teacher is the joint softmax (window, entries and sink) restricted to the entries: V4 does not say
@@ -48,7 +48,7 @@ void index_forward(E& e, const config& c, const entry_map& map, const std::vecto
                    view<T, 2> x /*[t,D]*/, view<T, 2> qr /*[t,qr]*/, const indexer_parameters<const T>& w,
                    const rotary_table& rotary, bool quantise, const indexer_state<T>& s) {
   const index_t tokens = x.extent(0), width = c.index_n_heads * c.index_head_dim;
-  project(e, qr, w.wq_b, s.q.reshape(tokens, width));  // Eq. (13), (14)
+  project(e, qr, w.wq_b, s.q.reshape(tokens, width));  // Eq. (14)
   rotate(e, s.q, rotary, [&](index_t t) { return position[std::size_t(t)]; }, rotation::forward);
   project(e, x, w.weights_proj, s.weights);  // Eq. (15)
   for (T& v : s.weights) v *= T(index_weight_scale(c));
@@ -102,7 +102,7 @@ void index_tiles(E& e, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights 
   }
 }
 
-/// chosen [t, s] of one sample: 1 for the top k of the visible entries, ties to the lower index.   Eq. (17)
+/// chosen [t, s] of one sample: 1 for the top k of the visible entries, ties to the lower index.
 template <execution E, class T>
 void index_choose(E& e, const config& c, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/,
                   view<const T, 2> keys /*[s,d]*/, view<std::uint8_t, 2> chosen /*[t,s]*/) {
@@ -116,6 +116,7 @@ void index_choose(E& e, const config& c, view<const T, 3> q /*[t,h,d]*/, view<co
       std::fill_n(chosen[t].data(), k, std::uint8_t{1});
       return;
     }
+    // Eq. (17)
     top_k(std::span<const T>(scores.data(), std::size_t(visible)),
           std::span(order.data(), std::size_t(visible)), std::span(best.data(), std::size_t(k)));
     for (index_t j = 0; j < k; ++j) chosen(t, best[j]) = 1;

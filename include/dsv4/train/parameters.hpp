@@ -184,7 +184,7 @@ class binder {
   }
 
   compressor_parameters<T> compressor(const std::string& n, index_t ratio, index_t width) {
-    // CSA: the halves b (for the next block) and a (its own) are matrices of their own, Eq. (9), (10).
+    // CSA: the halves b (for the next block) and a (its own) are matrices of their own in the report.
     const std::vector<index_t> halves(kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1, width);
     const index_t rows = static_cast<index_t>(halves.size()) * width;
     compressor_parameters<T> p;
@@ -212,7 +212,7 @@ class binder {
     return p;
   }
 
-  /// `parts`: rows of W_pre, W_post and W_res, Eq. (3)-(5); of W_pre alone in a read-out.
+  /// `parts`: rows of W_pre, W_post and W_res; of W_pre alone in a read-out.
   hyper_parameters<T> streams(const std::string& n, const std::vector<index_t>& parts) {
     index_t rows = 0;
     for (const index_t r : parts) rows += r;

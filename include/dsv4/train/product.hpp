@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// The three products of training: y = x w^T, and what its gradient dy gives x and w.
-/// @paper{none, the chain rule of a linear layer}
 /// axes     t token · k input channel · o output channel
 /// oracle   finite differences; golden/transformers/seed0/grads.safetensors
-/// deviates none
 ///
 /// All that training computes in parallel or in wide vectors goes through three customisation points: these products,
 /// `rows`, a loop whose pieces write whole outputs, so that neither threads nor cuts change a bit, and `exponential`.

@@ -44,9 +44,10 @@ struct sinkhorn_steps {
       for (index_t j = 1; j < n; ++j)
         each([&](index_t l) { largest[l] = std::max(largest[l], at(softmax, i, j)[l]); });
       for (index_t j = 0; j < n; ++j) each([&](index_t l) { at(softmax, i, j)[l] -= largest[l]; });
-      kernel::exponential<E>::run(e, at(softmax, i, 0), n * lanes);
+      kernel::exponential<E>::run(e, at(softmax, i, 0), n * lanes);  // Eq. (8)
       for (index_t j = 0; j < n; ++j) each([&](index_t l) { sum[l] += at(softmax, i, j)[l]; });
       for (index_t j = 0; j < n; ++j)
+        // Eq. (8)
         each([&](index_t l) { at(after[0], i, j)[l] = (at(softmax, i, j)[l] /= sum[l]) + eps; });
     }
     for (index_t k = 0; k < steps; ++k)
@@ -56,6 +57,7 @@ struct sinkhorn_steps {
         T* const below = denominator[k][a].data();
         each([&](index_t l) { below[l] = sum[l] + eps; });
         for (index_t b = 0; b < n; ++b)
+          // Eq. (8)
           each([&](index_t l) { along(after[k + 1], k, a, b)[l] = along(after[k], k, a, b)[l] / below[l]; });
       }
   }

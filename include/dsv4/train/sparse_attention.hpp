@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Core attention, forward and backward: one softmax over the window, the chosen entries and the sink.
-/// @paper{DSV4, Eq. (18), (19), (27)}
+/// @paper{DSV4, Eq. (19), (26), (27)}
 /// axes     t query · h head · d channel of a head · p key of the window · s compressed entry
 /// oracle   attn/sparse_attention.hpp (forward); finite differences; golden/transformers/seed0/grads.safetensors
 /// deviates none
@@ -69,12 +69,12 @@ struct attend<exec::ref> {
         T* out = o[t][h].data();
         T largest = sink[h];
         for_keys<T>(k, nullptr, t, [&](const T* key, T*) { largest = std::max(largest, score(qt, key, n)); });
-        T sum = std::exp(sink[h] - largest);
+        T sum = std::exp(sink[h] - largest);  // Eq. (27)
         std::fill(out, out + n, T(0));
         for_keys<T>(k, nullptr, t, [&](const T* key, T*) {
-          const T p = std::exp(score(qt, key, n) - largest);
+          const T p = std::exp(score(qt, key, n) - largest);  // Eq. (27)
           sum += p;
-          for (index_t d = 0; d < n; ++d) out[d] += p * key[d];
+          for (index_t d = 0; d < n; ++d) out[d] += p * key[d];  // Eq. (19), (26)
         });
         for (index_t d = 0; d < n; ++d) out[d] /= sum;
         lse(t, h) = largest + std::log(sum);

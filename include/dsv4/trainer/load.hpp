@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// A checkpoint as a buffer of parameters: any stored type, quantised ones decoded, code times scale.
-/// @paper{none}  oracle: golden/transformers/seed0/grads.safetensors (through dsv4 grad)
+/// oracle: golden/transformers/seed0/grads.safetensors (through dsv4 grad)
 #include <algorithm>
 #include <string>
 

@@ -2,7 +2,6 @@
 #pragma once
 /// Loss against steps as a picture (SVG): one or more runs, each with the loss of its batches, smoothed, and that of
 /// the held-out part.
-/// @paper{none}
 #include <algorithm>
 #include <array>
 #include <cmath>

@@ -2,7 +2,7 @@
 #pragma once
 /// Random numbers by counter: draw i of stream s under a seed is a function of (seed, s, i) alone, so that the
 /// whole state of a generator is three integers and any draw can be made again.
-/// @paper{none}  splitmix64 (Steele, Lea, Flood 2014), as in golden/make/recipe.hpp
+/// The mixing function is splitmix64 (Steele, Lea, Flood 2014), as in golden/make/recipe.hpp
 #include <cmath>
 #include <cstdint>
 #include <numbers>

@@ -2,7 +2,6 @@
 #pragma once
 /// How well a finished model does on a text, through the inference engine: bits per byte, use of the experts, and how
 /// often multi-token prediction says what the model itself says next.
-/// @paper{none: figures of this project's own embedded model; the drafts: DSV4, section 2.1}
 /// axes     t position in a row · v vocabulary · n stream · d channel
 /// oracle   one row in one call == forward() by hand (reference_tests/unit/train_quantise/score.cpp)
 ///

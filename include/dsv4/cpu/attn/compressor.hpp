@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Fast compressor pooling: entries and channel ranges in parallel; per slot one pass over channels.
+/// @paper{DSV4, Eq. (11), (12), (22), (23)}
 #include "../../attn/compressor.hpp"
 #include "../parallel.hpp"
 #include "../row.hpp"
@@ -14,7 +15,7 @@ struct add_ape<exec::basic_cpu<M>> {
     for (index_t t = 0; t < score.extent(0); ++t) {
       const float* a = ape[(start + t) % ape.extent(0)].data();
       W* s = score[t].data();
-      for (index_t d = 0; d < score.extent(1); ++d) s[d] += W(a[d]);
+      for (index_t d = 0; d < score.extent(1); ++d) s[d] += W(a[d]);  // Eq. (11), (22)
     }
   }
 };
@@ -49,12 +50,13 @@ struct compressor_pool<exec::basic_cpu<M>> {
               const W* score = rows.score[p - rows.first].data() + channel(p);
               const W* kv = rows.kv[p - rows.first].data() + channel(p);
               for (index_t c = 0; c < n; ++c) {
-                const W weight = std::exp(score[c] - largest[c]);
+                const W weight = std::exp(score[c] - largest[c]);  // Eq. (11), (22)
                 sum[c] += weight * kv[c];
                 weights[c] += weight;
               }
             }
-            for (index_t c = 0; c < n; ++c) pooled(i, c0 + c) = store<A>(sum[c] / weights[c]);
+            for (index_t c = 0; c < n; ++c)
+              pooled(i, c0 + c) = store<A>(sum[c] / weights[c]);  // Eq. (12), (23)
           }
         });
   }

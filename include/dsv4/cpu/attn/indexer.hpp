@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Fast lightning indexer: scores of a query against tiles of entries as one small matrix product.
+/// @paper{DSV4, Eq. (16)}
 ///
 /// Tiles have a fixed size and one task computes whole scores, so neither the batch nor the number of
 /// threads changes the order of a sum.
@@ -52,7 +53,7 @@ struct index_scores<exec::basic_cpu<M>> {
                             const W w = widen<W>(weights(t, h));
                             const W* dot = dots[h].data();
                             for (index_t s = 0; s < tile; ++s)
-                              sum[s] += rounded<A>(std::max(rounded<A>(dot[s]), W(0)) * w);
+                              sum[s] += rounded<A>(std::max(rounded<A>(dot[s]), W(0)) * w);  // Eq. (16)
                           }
                           cpu::store_row(sum, count, scores[t].data() + first);
                         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Fast core attention: per query and tile of heads two dense products over the gathered rows.
+/// @paper{DSV4, Eq. (19), (26), (27)}
 ///
 /// The rows a query sees are widened once; scores [heads, slots] and the output [heads, d] are Eigen
 /// products.  The running maximum of the specification is kept: p is stored relative to the maximum of
@@ -92,6 +93,7 @@ struct sparse_attention<exec::basic_cpu<M>> {
   static void add_values(const P& p /*[h,s]*/, view<W, 2> v /*[s,d]*/, index_t n, map<W>& result /*[h,d]*/) {
     for (index_t s = 0; s < n; s += slot_tile) {
       const index_t m = std::min(slot_tile, n - s);
+      // Eq. (19), (26)
       result.noalias() += p.middleCols(s, m) * const_map<W>(v[s].data(), m, v.extent(1));
     }
   }
@@ -113,13 +115,13 @@ struct sparse_attention<exec::basic_cpu<M>> {
         for (index_t s = 0; s < from; ++s) p[s] *= shrink;
       }
       for (index_t s = from; s < to; ++s) {
-        const double e = std::exp(p[s] - m);
+        const double e = std::exp(p[s] - m);  // Eq. (27)
         denominator += e;
         p[s] = rounded<A>(e);
       }
       from = to;
     }
-    return denominator + std::exp(sink - m);
+    return denominator + std::exp(sink - m);  // Eq. (27)
   }
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Fast mHC: tokens in parallel; the product with fn is an ordinary linear, its norm factor one pass.
+/// @paper{DSV4, Eq. (1), (3)-(5)}
 #include "../../mhc/head.hpp"
 #include "../../mhc/post.hpp"
 #include "../../model/mtp.hpp"
@@ -16,14 +17,14 @@ struct hc_mixes<exec::basic_cpu<M>> {
 
   template <class A>
   static void run(E& e, view<const A, 2> x, const weight_matrix& fn, double eps, view<W, 2> mixes) {
-    linear<E>::run(e, x, fn, mixes);
+    linear<E>::run(e, x, fn, mixes);  // Eq. (3), (4), (5)
     const index_t c = x.extent(1);
     cpu::parallel_for(x.extent(0), cpu::rows_per_task(c), [&](index_t from, index_t to) {
       for (index_t t = from; t < to; ++t) {
         const A* row = x[t].data();
         const W sum = cpu::lane_sum<W>(c, [row](index_t k) { return widen<W>(row[k]) * widen<W>(row[k]); });
         const W r = 1 / std::sqrt(sum / W(c) + W(eps));
-        for (W& m : mixes[t]) m *= r;
+        for (W& m : mixes[t]) m *= r;  // Eq. (3), (4), (5)
       }
     });
   }
@@ -57,7 +58,7 @@ struct hc_collapse<exec::basic_cpu<M>> {
         for (index_t j = 0; j < n; ++j) {
           const W p = pre(t, j);
           const A* stream = h[t][j].data();
-          for (index_t i = 0; i < d; ++i) sum[i] += p * widen<W>(stream[i]);
+          for (index_t i = 0; i < d; ++i) sum[i] += p * widen<W>(stream[i]);  // Eq. (1)
         }
         cpu::store_row(sum.data(), d, y[t].data());
       }
@@ -84,11 +85,11 @@ struct hc_post<exec::basic_cpu<M>> {
         for (index_t j = 0; j < n; ++j) {
           W* y = next[j].data();
           const W p = post(t, j);
-          for (index_t k = 0; k < d; ++k) y[k] = p * o[k];
+          for (index_t k = 0; k < d; ++k) y[k] = p * o[k];  // Eq. (1)
           for (index_t i = 0; i < n; ++i) {
             const W c = comb(t, i, j);
             const W* s = streams[i].data();
-            for (index_t k = 0; k < d; ++k) y[k] += c * s[k];
+            for (index_t k = 0; k < d; ++k) y[k] += c * s[k];  // Eq. (1)
           }
         }
         cpu::store_row(next.data(), n * d, h[t].data());

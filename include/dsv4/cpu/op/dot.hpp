@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Dot products of stored weight rows with activation rows, alone and in tiles, in one order of sums.
-/// @paper{DSV4, section 5.2.1}
 /// axes     t token · o output row · k input channel (contracted) · b block of k
 /// oracle   kernel::linear<exec::ref>
-/// deviates none
 ///
 /// Order of sums.  Column k belongs to lane k mod 8.  A block is as wide as a scale tile (128 columns of
 /// FP8; 256 columns of a format without scales).  Within a block every lane is one chain of FMAs from 0;

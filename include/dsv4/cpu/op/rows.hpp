@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// What goes into a product and what comes out: rows of activations as groups of 8, sums to their places.
-/// @paper{DSV4, section 5.2.1}
 /// axes     t token · k input channel · o output channel
 /// oracle   quantised_activations::at; store
-/// deviates none
 #include <algorithm>
 
 #include "../../num/block_scaled.hpp"

@@ -55,13 +55,14 @@ struct newton_schulz<exec::basic_cpu<A>> {
           });
         });
         mirror(polynomial);
-        // Eq. (28)
+        // The polynomial times X.
         for (index_t i = 0; i < s; i += side)
           for (index_t j = 0; j < l; j += side) {
             const index_t rows = std::min(side, s - i), columns = std::min(side, l - j);
             auto tile = block(next, i, rows, j, columns);
             tile.setZero();
             each_depth<W>(s, [&](index_t k, index_t depth) {
+              // Eq. (28)
               tile.noalias() += block(polynomial, i, rows, k, depth) * block(m, k, depth, j, columns);
             });
           }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// The products of training on the CPU: Eigen on tiles, tiles on threads.
-/// @paper{none, the chain rule of a linear layer}
 /// axes     t token · k input channel · o output channel
 /// oracle   train/product.hpp
-/// deviates none
 ///
 /// A tile is a fixed part of the result, summed by one thread over the whole contracted axis: neither the threads nor
 /// who runs a tile change a bit.  The tiles of both products of the way back are shared out together.

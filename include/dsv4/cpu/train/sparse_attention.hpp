@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Core attention of training on the CPU: tiles of queries, all their heads at once, as matrix products.
-/// @paper{DSV4, Eq. (18), (19), (27)}
+/// @paper{DSV4, Eq. (19), (26), (27)}
 /// axes     t query of a tile · h head · q = (t, h) row · k key: the tile's window, then the visible entries · d channel
 /// oracle   train/sparse_attention.hpp
 /// deviates none
@@ -85,12 +85,12 @@ struct attend<exec::basic_cpu<A>> {
         auto row = P.row(r).array();
         row = row * scale + adapt::as_eigen(tile.bias).row(t).array();
         const T largest = std::max(row.maxCoeff(), sink[h]);
-        row = (row - largest).exp();
-        const T sum = row.sum() + std::exp(sink[h] - largest);
+        row = (row - largest).exp();                            // Eq. (27)
+        const T sum = row.sum() + std::exp(sink[h] - largest);  // Eq. (27)
         lse(begin + t, h) = largest + std::log(sum);
         row *= 1 / sum;
       }
-      adapt::as_eigen(o.rows(begin, end).reshape(rows, d)).noalias() = P * keys;
+      adapt::as_eigen(o.rows(begin, end).reshape(rows, d)).noalias() = P * keys;  // Eq. (19), (26)
     }
   }
 

@@ -105,7 +105,6 @@ class forcing {
     std::vector<index_t> row_shape(e.shape.begin() + 1, e.shape.begin() + e.rank);
     tensor_comparison c(result_of(about), row_shape, e.type, t.carrier, w_.model(), w_.context(), about.axes);
     const index_t rows = e.shape[0], own = e.size() / std::max<index_t>(1, rows), other = t.row_elements();
-    const bool gate = e.where == site::gate_biased || e.where == site::gate_scores;
     for (index_t r = 0; r < rows; ++r) {
       const index_t row = first_row(t) + r;
       if (!w_.selected_row(t, row)) continue;
@@ -125,7 +124,6 @@ class forcing {
         c.values(row, a_, b_);
       }
     }
-    (void)gate;
     w_.add(c, about, ancestors);
   }
   double margin_of(const tensor_entry& t, index_t row) const {

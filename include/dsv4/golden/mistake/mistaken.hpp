@@ -8,6 +8,7 @@
 ///     if (auto v = wrong(mistake::weight_after_w2, event)) …   // what a port with this mistake would store
 /// Nothing comes back where the mistake has no place, changes nothing by its nature, or an input is unknown.
 /// Here: hyper connections and mixture of experts; mistaken_attention.hpp has the rest, mistaken_context.hpp what both need.
+#include "../../op/embedding.hpp"
 #include "mistaken_attention.hpp"
 
 namespace dsv4::golden {
@@ -231,7 +232,7 @@ class mistaken {
   }
   tensor<A, 2> expert_output(mistake m, const tensor<A, 2>& x, const expert_weights& w,
                              const std::vector<double>& weight) {
-    const index_t t = x.extent(0), inner = w.w1.rows;
+    const index_t t = x.extent(0);
     auto a = x_.product(x, w.w1, m), u = x_.product(x, w.w3, m);
     if (m == mistake::gate_clamped_below)
       for (index_t i = 0; i < a.size(); ++i)
@@ -241,7 +242,6 @@ class mistaken {
     const bool after = m == mistake::weight_after_w2;
     const view<const double, 1> before(weight.data(), after ? 0 : static_cast<index_t>(weight.size()));
     swiglu(x_.e, a.all(), u.all(), before, limit, a.all());
-    (void)inner;
     auto y = x_.product(std::move(a), w.w2, m);
     if (after)
       for (index_t i = 0; i < t; ++i)
