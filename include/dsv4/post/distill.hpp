@@ -170,6 +170,7 @@ double distill(E& e, workspace& scratch, const hidden_payload<T>& student, const
       });
     });
     for (std::size_t i = 0; i < at.size(); ++i) {
+      // Eq. (29)
       divergence[i] = mean[i] / sum_s[i].sum - sum_s[i].log_sum_exp() + sum_t[i].log_sum_exp();
       if (!std::isfinite(divergence[i]))
         throw contract_violation("distill: the divergence at position " + std::to_string(at[i]) + " is " +
@@ -178,7 +179,7 @@ double distill(E& e, workspace& scratch, const hidden_payload<T>& student, const
                                       ? ": student or teacher have numbers that are not finite"
                                       : ": the teacher excludes a token that the student allows"));
       if (kl.data()) kl[at[i]] = divergence[i];
-      loss += double(weight[at[i]]) * double(divergence[i]);
+      loss += double(weight[at[i]]) * double(divergence[i]);  // Eq. (29)
     }
     if (!dhidden.data()) continue;
 

@@ -65,6 +65,7 @@ T divergence(view<const T, 1> student /*[v]*/, view<const T, 1> teacher /*[v]*/,
   const auto mixture = [&](index_t v) {
     return rule.beta == 1 ? b(v) : std::log((1 - beta) * std::exp(a(v)) + beta * std::exp(b(v)));
   };
+  // Eq. (29)
   const T from_student =
       fold(n, T(0), [&](index_t v) { return weighted(std::exp(a(v)), a(v) - mixture(v)); });
   const T share =
