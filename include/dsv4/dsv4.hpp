@@ -111,6 +111,7 @@
 #include "text/chat_encoding.hpp"       // messages -> prompt
 #include "text/chat_parsing.hpp"        // completion -> message
 #include "text/prompt_ids.hpp"          // prompt -> token ids, no control token from a user's words
+#include "text/stream_parser.hpp"       // completion -> events while it is written
 #include "text/tokenizer.hpp"           // text <-> token ids
 #include "trainer/anticipatory.hpp"     // routing by earlier parameters, and when
 #include "trainer/checkpoint.hpp"       // a run on disk, whole or not at all
