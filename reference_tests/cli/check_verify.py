@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""dsv4 verify on the command line: every exit code of design/verification.md 4.2 by a fault of its own, the reports,
+"""dsv4 verify on the command line: every exit code of docs/verification.md by a fault of its own, the reports,
 and malformed bundles, which `golden check` and `verify` refuse alike.  Standard library only.
 
   check_verify.py --dsv4 build/dsv4 [-v] [-k PATTERN]"""

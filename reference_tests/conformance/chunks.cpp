@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // However tokens are split into calls, the bits of every logit are the same: the published window and HCA
-// ratio around their boundaries, and every point of the position ladder (design/verification.md section 2).
+// ratio around their boundaries, and every point of the position ladder (docs/verification.md, rule 4).
 #include <set>
 
 #include "catch.hpp"

@@ -203,7 +203,7 @@ TEST_CASE("grpo: ratio of a whole answer, bounds, entropy mask, accumulated batc
       s.aggregate.batches_per_step = static_cast<index_t>(n.at(0));
       s.aggregate.steps_per_rollout =
           n.size() > 1 ? static_cast<index_t>(n[1]) : s.aggregate.batches_per_step;
-      s.aggregate.items = 57;  // of the whole rollout, as README-post.md says
+      s.aggregate.items = 57;  // of the whole rollout that was recorded
     } else if (what.starts_with("scale_")) {
       advantage = "advantages." + what.substr(6);
     } else {

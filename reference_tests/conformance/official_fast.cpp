@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// exec::cpu_fast, official numerics.  Free-running it cannot be compared (spec: quantised activations
+// exec::cpu_fast, official numerics.  Free-running it cannot be compared (docs/numerics.md: quantised activations
 // amplify the last bit), so every operator is fed golden inputs: each tap is judged against the golden
-// and then replaced by it.  Bounds: the `faithful` column of docs/deviations.md.
+// and then replaced by it.  Bounds: the `faithful` column of docs/verification.md.
 #include <array>
 
 #include <dsv4/cpu/cpu.hpp>

@@ -7,7 +7,7 @@
 #include "catch.hpp"
 
 namespace {
-constexpr double wide_tolerance = 1e-12;  // double sums in another order: spec/numerics.md
+constexpr double wide_tolerance = 1e-12;  // double sums in another order: docs/numerics.md
 
 void check(const char* name, const std::vector<dsv4::index_t>& chunks) {
   const auto dir = golden(std::string("official/") + name);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The black-box properties of spec/checkpoint.md section 3, by their numbers there.  (1) is chunks.cpp,
+// The black-box properties of docs/verification.md, by their numbers there.  (1) is chunks.cpp,
 // (9) sequences.cpp, (11) transformers.cpp and official_*.cpp.
 #include <set>
 

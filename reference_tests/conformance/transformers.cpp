@@ -14,7 +14,7 @@
 namespace dsv4_test {
 namespace {
 
-constexpr double logit_tolerance = 1e-4, tap_tolerance = 1e-5;  // spec/checkpoint.md section 0
+constexpr double logit_tolerance = 1e-4, tap_tolerance = 1e-5;  // docs/verification.md
 constexpr index_t prefill_tokens = 160;
 
 /// One stored array as doubles.
@@ -82,7 +82,7 @@ double relative_l2(const std::vector<double>& ours, const std::vector<double>& g
   return std::sqrt(difference / size);
 }
 
-/// Our site for a module of transformers (spec/checkpoint.md section 6); empty when there is none.
+/// Our site for a module of transformers; empty when there is none.
 std::string site_of(const std::string& module) {
   static const std::map<std::string, std::string> of_layer{
       {"", "out"},

@@ -4,7 +4,7 @@
 /// it, while it is alive.  An observer is a compile-time parameter: with `no_tap` there is no code.
 ///
 /// A site's full name is the scope's prefix and the name in the table below, for example
-/// `layers.3.attn.q_rope`, `mtp.0.out`, `head.logits`; golden/README.md uses the same names.
+/// `layers.3.attn.q_rope`, `mtp.0.out`, `head.logits`; bundles and docs/numerics.md use the same names.
 /// Events come per sequence, in the order of execution, before anything reads the value; writing
 /// through `data` therefore changes what follows (forced routing, teacher forcing).
 #include <array>

@@ -94,7 +94,7 @@ std::vector<double> numbers_of(const std::filesystem::path& path) {
   return numbers(c.weights());
 }
 
-// ---- other spellings, written from the table of spec/checkpoint.md --------------------------------------------
+// ---- other spellings, written from the table of docs/checkpoint-format.md --------------------------------------
 
 using renaming = std::vector<std::pair<std::string, std::string>>;
 

@@ -22,7 +22,7 @@
 
 namespace dsv4::golden {
 
-/// How two values of a site may differ; docs/bundle-format.md, design/verification.md section 5.4.
+/// How two values of a site may differ; docs/verification.md has the bounds.
 enum class tolerance_class : std::uint8_t {
   choice,           ///< integers chosen by comparing scores
   code,             ///< FP8 / FP4 simulation in place: codes times scales

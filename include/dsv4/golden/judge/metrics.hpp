@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// Errors of a tensor, row by row: all metrics of design/verification.md 5.1 in one pass, in double, in the
+/// Errors of a tensor, row by row: all metrics of docs/verification.md in one pass, in double, in the
 /// order of the elements, in memory of one row.
 ///
 ///   metrics_accumulator m(bits_of_mantissa, tolerance);

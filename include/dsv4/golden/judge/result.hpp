@@ -20,7 +20,7 @@ namespace dsv4::golden {
 enum class verify_mode : std::uint8_t { free_running, forced };
 constexpr std::string_view name_of(verify_mode m) { return m == verify_mode::forced ? "forced" : "free"; }
 
-/// How much may differ (design/verification.md 5.4, tolerance.hpp).
+/// How much may differ (tolerance.hpp).
 enum class tolerance_policy : std::uint8_t { strict, faithful, quant };
 inline constexpr std::string_view tolerance_policy_names[] = {"strict", "faithful", "quant"};
 constexpr std::string_view name_of(tolerance_policy p) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// How much a tensor may differ, by class and policy (design/verification.md 5.4), and the judgement.
+/// How much a tensor may differ, by class and policy, and the judgement.  docs/verification.md says why.
 ///
 ///   strict     the same numerics: stored values bit for bit; wide values 1e-12 of the largest (doubles), or
 ///              2 ulps of the coarser type

@@ -19,7 +19,7 @@
 
 namespace dsv4::golden {
 
-/// Exit codes of design/verification.md 4.2.
+/// Exit codes; docs/verification.md says which comes first.
 namespace verify_exit {
 inline constexpr int ok = 0, numeric = 1, structure = 2, choice = 3, not_comparable = 4, anomaly = 5,
                      warnings = 6;

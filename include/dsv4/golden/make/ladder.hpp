@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Which tokens to record: a prompt long enough to cross every boundary that a configuration has, so that
-/// bugs that short prompts cannot see are in the bundle; design/verification.md section 2.
+/// bugs that short prompts cannot see are in the bundle (docs/verification.md, rule 4).
 ///
 ///   compressor blocks of every ratio (closing, the one after, two of them)   r-1, r, r+1, 2r-1 … 2r+1
 ///   the window (full, sliding, twice over)                                  W-1, W, W+1, 2W+1

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// The mistakes that ports of this model are known to make (design/verification.md section 2), by name.
+/// The mistakes that ports of this model are known to make (the catalogue of docs/verification.md), by name.
 /// mistaken.hpp computes an operator with one of them: the hint engine asks which one reproduces a wrong
 /// tensor, the mutation test plants them in a right model.
 #include <array>

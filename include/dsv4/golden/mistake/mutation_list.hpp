@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// The catalogue of design/verification.md section 2 as mutations: which mistake is planted at which sites of
+/// The catalogue of docs/verification.md as mutations: which mistake is planted at which sites of
 /// a right model.  Numbers are those of the catalogue; a bug that shows in several ways has several variants.
 #include <string>
 #include <vector>
