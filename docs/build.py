@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 
+import equations as tagged
 from book import equations, figures, markdown, source, tex
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -188,10 +189,9 @@ class Site:
 
     def equations_of(self, segment):
         """The equations that a piece of code carries a tag of, as the report prints them."""
-        tagged = [m for text in (re.sub(r"@paper\{[^}]*\}", "", segment.prose), segment.code) for m in source.EQUATION.finditer(text)]
-        numbers = sorted({n for m in tagged for n in range(int(m[1]), int(m[2] or m[1]) + 1)} & set(equations.EQUATIONS))
-        return "".join(f'<div class="report"><a href="../equations.html#eq{n}">({n})</a>{tex.to_mathml(equations.EQUATIONS[n][1], block=True)}</div>'
-                       for n in numbers)
+        text = re.sub(r"@paper\{[^}]*\}", "", segment.prose) + "\n" + segment.code
+        return "".join(f'<div class="report"><a href="../equations.html#eq{n}">({n})</a>{tex.to_mathml(equations.LATEX[n], block=True)}</div>'
+                       for n in sorted(source.equation_numbers(text) & set(equations.LATEX)))
 
     def title_of(self, header):
         m = re.search(r"^/// (.*?)(?:[.:](?: |$)|$)", self.headers[header], re.M)
@@ -232,28 +232,29 @@ class Site:
         self.write("index.html", "Contents", "".join(parts))
 
     def equations_page(self):
-        places = {}
-        for header, text in self.headers.items():
-            for s in source.segments(text):
-                for m in source.EQUATION.finditer(s.prose + "\n" + s.code):
-                    for number in range(int(m[1]), int(m[2] or m[1]) + 1):
-                        statement = "//" in s.code and m[0] in s.code
-                        places.setdefault(number, []).append((not statement, header, s.line))
-        parts = ["<h1>Equations of the report</h1><p>Each with every place that is it or speaks of it: statements first.</p>"]
-        for number, (title, latex) in equations.EQUATIONS.items():
-            if number not in places:
-                self.errors.append(f"equation ({number}) is placed nowhere")
-            for letter in tex.letters(latex) - set(equations.REPORT_LETTERS) - set(self.notation):
+        """Every equation, its statements (docs/equations.py holds the tags to its table), and the tests that hold it."""
+        found = tagged.match([t for file, text in self.headers.items() for t in tagged.tags_of(file, text.splitlines())])[1]
+        parts = ["<h1>Equations of the report</h1><p>Each with every statement that is it, and the tests that hold it.</p>"]
+        for number, equation in sorted(tagged.EQUATIONS.items()):
+            if number not in equations.LATEX:
+                self.errors.append(f"docs/book/equations.py: equation ({number}) is missing")
+                continue
+            for letter in tex.letters(equations.LATEX[number]) - set(equations.REPORT_LETTERS):
                 self.errors.append(f"equation ({number}): letter {letter} is explained nowhere")
-            seen, links = set(), []
-            for spoken, header, line in sorted(places.get(number, [])):
-                if (header, line) not in seen and len(links) < 12:
-                    seen.add((header, line))
-                    links.append(f'<li><a href="{self.header_address(header)}#L{line}">{header}</a>{" (in words)" if spoken else ""}</li>')
-            parts.append(f'<div class="eq" id="eq{number}"><strong>({number})</strong> {title}{tex.to_mathml(latex, block=True)}<ul class="facts">{"".join(links)}</ul></div>')
+            rows = "".join(f'<tr><td><a href="{self.header_address(tag.file)}#L{self.piece_of_line(tag.file, tag.line)}">{tag.file}</a></td>'
+                           f'<td><code>{html.escape(tag.statement)}</code></td></tr>' for tag in found[number])
+            tests = ", ".join(f'<a href="{self.address_of_file(ROOT / "reference_tests" / tagged.TESTS[k][0])}">{html.escape(tagged.TESTS[k][1])}</a>'
+                              for k in equation.tests)
+            parts.append(f'<div class="eq" id="eq{number}"><strong>({number})</strong> {markdown.inline(equation.says, str)}'
+                         f'{tex.to_mathml(equations.LATEX[number], block=True)}<div class="wide"><table>{rows}</table></div>'
+                         f"<p class=\"soft\">Held by {tests}.</p></div>")
         parts.append("<h2 id=\"letters\">Letters of the report</h2><table>" + "".join(
             f"<tr><td>{k}</td><td>{v}</td></tr>" for k, v in sorted(equations.REPORT_LETTERS.items())) + "</table>")
-        self.write("equations.html", "Equations", "".join(parts), words=" ".join(t for t, _ in equations.EQUATIONS.values()))
+        self.write("equations.html", "Equations", "".join(parts), words=" ".join(e.says for e in tagged.EQUATIONS.values()))
+
+    def piece_of_line(self, header, line):
+        """The first line of the piece of a header's page that holds a line."""
+        return max((s.line for s in source.segments(self.headers[header]) if s.line <= line), default=1)
 
     def architecture_page(self):
         """The layers of the library, drawn from the file that the lint holds them to."""

@@ -415,4 +415,5 @@ def main():
     sys.exit(bool(errors))
 
 
-main()
+if __name__ == "__main__":
+    main()

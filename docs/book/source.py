@@ -9,7 +9,7 @@ operator private protected public requires return short signed sizeof static sta
 typedef typename union unsigned using virtual void volatile while""".split())
 TOKEN = re.compile(r'(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<string>"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\')'
                    r'|(?P<number>\b\d[\w.\']*)|(?P<word>[A-Za-z_]\w*)|(?P<pre>^\s*#\s*\w+)', re.S | re.M)
-EQUATION = re.compile(r"Eq\. \((\d+)\)(?:-\((\d+)\))?")
+EQUATION = re.compile(r"Eq\. \(\d+\)(?:(?:-|, )\(\d+\)| \((?:CSA|HCA)\), (?=\())*(?:\(\d+\)(?:-\(\d+\))?)?")
 
 
 @dataclasses.dataclass
@@ -106,8 +106,13 @@ class Painter:
 
 def equation_links(match, root="../"):
     """`Eq. (9)-(11)` with each number a link to the page of equations."""
-    first = f'<a href="{root}equations.html#eq{match[1]}">({match[1]})</a>'
-    return f"Eq. {first}" + (f'-<a href="{root}equations.html#eq{match[2]}">({match[2]})</a>' if match[2] else "")
+    return re.sub(r"\((\d+)\)", rf'<a href="{root}equations.html#eq\1">(\1)</a>', match[0])
+
+
+def equation_numbers(text):
+    """The numbers of all equations that a text names, those of a range included."""
+    return {n for m in EQUATION.finditer(text) for first, last in re.findall(r"\((\d+)\)(?:-\((\d+)\))?", m[0])
+            for n in range(int(first), int(last or first) + 1)}
 
 
 def prose(text, painter):
