@@ -65,7 +65,7 @@ double step_flop(const config& c, const train::parameter_layout& layout, index_t
   constexpr double both_ways = 3, weights_only = 2;  // forward, dx, dw; the indexer's inputs are detached
   double macs = 0, newton_schulz = 0;
   for (const train::parameter_info& p : layout.all) {
-    if (muon && p.rule == train::update_rule::muon)
+    if (muon && p.rule == update_rule::muon)
       for (const index_t r : p.matrices) {
         // X X^T and A A (symmetric, but computed as products), B X: ten times
         const double s = double(std::min(r, p.shape[1])), l = double(std::max(r, p.shape[1]));
@@ -155,7 +155,7 @@ int main(int argc, char** argv) try {
   // Weights, gradients, momenta (two for AdamW), and one block's activations of every sequence in flight.
   double moments = 0;
   for (const train::parameter_info& p : t.layout().all)
-    moments += double(p.size()) * (p.rule == train::update_rule::adamw || adamw ? 2 : 1);
+    moments += double(p.size()) * (p.rule == update_rule::adamw || adamw ? 2 : 1);
   const double rows_in_flight = double(at_once ? at_once : s.batch.rows), words = 4.0 / (1 << 20);
   const double state_mb = words * (2 * double(t.layout().size) + moments);
   const double needed_mb = state_mb + words * rows_in_flight * double(s.data.length) * block_floats(s.c);

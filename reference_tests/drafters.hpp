@@ -78,13 +78,13 @@ inline void scale(const weight_matrix& w, float factor) {
 inline random_model predictable_model(const config& c) {
   random_model r(c, all_f32, 3);
   const float little = 0x1p-7f;
-  const auto quiet = [&](block_weights& b) {
+  const auto quiet = [&](block_weights<>& b) {
     scale(b.attn.wo_b, little);
-    for (expert_weights& e : b.ffn.experts) scale(e.w2, little);
+    for (expert_weights<>& e : b.ffn.experts) scale(e.w2, little);
     scale(b.ffn.shared.w2, little);
   };
-  for (block_weights& b : r.weights.layers) quiet(b);
-  mtp_weights& m = r.weights.mtp[0];
+  for (block_weights<>& b : r.weights.layers) quiet(b);
+  mtp_weights<>& m = r.weights.mtp[0];
   quiet(m.block);
   scale(m.h_proj, little);
   scale(m.e_proj, 0);

@@ -126,7 +126,7 @@ struct runner {
   model m;
   explicit runner(const random_model& r, E e = {}, index_t tokens_per_pass = 512)
       : m(r.c, r.weights, e, tokens_per_pass) {}
-  runner(const config& c, const model_weights& w, E e = {}) : m(c, w, e) {}
+  runner(const config& c, const model_weights<>& w, E e = {}) : m(c, w, e) {}
 
   const config& c() const { return m.configuration(); }
 

@@ -95,7 +95,7 @@ inline config tiny_config(std::vector<index_t> ratios, index_t window = 8) {
 class random_model {
  public:
   config c;
-  model_weights weights;
+  model_weights<> weights;
 
   explicit random_model(const config& configuration, const formats& f = published, std::uint64_t seed = 1)
       : c(configuration), f_(f), r_{seed} {
@@ -106,7 +106,7 @@ class random_model {
     for (index_t l = 0; l < c.num_hidden_layers; ++l)
       weights.layers.push_back(block(c.ratio(l), c.is_hash_layer(l)));
     for (index_t b = 0; b < c.num_nextn_predict_layers; ++b) {
-      mtp_weights m;
+      mtp_weights<> m;
       m.enorm = around_one(c.hidden_size);
       m.hnorm = around_one(c.hidden_size);
       m.e_proj = matrix(c.hidden_size, c.hidden_size, f_.projections);
@@ -201,23 +201,23 @@ class random_model {
     for (index_t i = 0; i < n; ++i)
       p[i] = static_cast<std::byte>(e8m0_bias + e + static_cast<int>(r_.below(2)));
   }
-  hyper_connection_weights hyper() {
-    hyper_connection_weights w;
+  hyper_connection_weights<> hyper() {
+    hyper_connection_weights<> w;
     w.fn = matrix(c.hc_mixes(), c.hc_mult * c.hidden_size, stored_as::f32);
     w.base = vector(c.hc_mixes(), 1);
     w.scale = around_one(3);
     return w;
   }
-  hyper_head_weights hyper_head() {
-    hyper_head_weights w;
+  hyper_connection_weights<> hyper_head() {
+    hyper_connection_weights<> w;
     w.fn = matrix(c.hc_mult, c.hc_mult * c.hidden_size, stored_as::f32);
     w.base = vector(c.hc_mult, 1);
     w.scale = around_one(1);
     return w;
   }
-  compressor_weights compressor(index_t ratio, index_t d) {
+  compressor_weights<> compressor(index_t ratio, index_t d) {
     const index_t width = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * d;
-    compressor_weights w;
+    compressor_weights<> w;
     w.wkv = matrix(width, c.hidden_size, f_.plain);
     w.wgate = matrix(width, c.hidden_size, f_.plain);
     w.ape = tensor<float, 2>(ratio, width);
@@ -225,9 +225,9 @@ class random_model {
     w.norm = around_one(d);
     return w;
   }
-  attention_weights attention(index_t ratio) {
+  attention_weights<> attention(index_t ratio) {
     const index_t heads = c.num_attention_heads, hd = c.head_dim;
-    attention_weights w;
+    attention_weights<> w;
     w.wq_a = matrix(c.q_lora_rank, c.hidden_size, f_.projections);
     w.q_norm = around_one(c.q_lora_rank);
     w.wq_b = matrix(heads * hd, c.q_lora_rank, f_.projections);
@@ -238,7 +238,7 @@ class random_model {
     w.wo_b = matrix(c.hidden_size, c.o_groups * c.o_lora_rank, f_.projections);
     if (ratio > 0) w.compressor = compressor(ratio, hd);
     if (kind_of_ratio(ratio) == attention_kind::csa) {
-      indexer_weights x;
+      indexer_weights<> x;
       x.wq_b = matrix(c.index_n_heads * c.index_head_dim, c.q_lora_rank, f_.projections);
       x.weights_proj = matrix(c.index_n_heads, c.hidden_size, f_.plain);
       x.compressor = compressor(ratio, c.index_head_dim);
@@ -246,16 +246,16 @@ class random_model {
     }
     return w;
   }
-  expert_weights expert(stored_as format) {
-    expert_weights w;
+  expert_weights<> expert(stored_as format) {
+    expert_weights<> w;
     w.w1 = matrix(c.moe_intermediate_size, c.hidden_size, format, 1);
     w.w3 = matrix(c.moe_intermediate_size, c.hidden_size, format, 1);
     w.w2 = matrix(c.hidden_size, c.moe_intermediate_size, format);
     return w;
   }
-  moe_weights moe(bool hash) {
+  moe_weights<> moe(bool hash) {
     const index_t k = c.num_experts_per_tok, experts = c.n_routed_experts;
-    moe_weights w;
+    moe_weights<> w;
     w.gate.weight = matrix(experts, c.hidden_size, f_.plain);
     if (hash) {
       // Distinct experts in no particular order, as I64.
@@ -277,8 +277,8 @@ class random_model {
     w.shared = expert(f_.experts == stored_as::fp4 ? f_.projections : f_.experts);
     return w;
   }
-  block_weights block(index_t ratio, bool hash) {
-    block_weights w;
+  block_weights<> block(index_t ratio, bool hash) {
+    block_weights<> w;
     w.hc_attn = hyper();
     w.hc_ffn = hyper();
     w.attn_norm = around_one(c.hidden_size);

@@ -27,7 +27,7 @@ struct logits_rows {
 
 struct forward_job {
   const dsv4::config& config;
-  const dsv4::model_weights& weights;
+  const dsv4::model_weights<>& weights;
   std::span<const std::int32_t> ids;
   std::vector<index_t> chunks;  ///< lengths of calls, the last repeats; never empty
   bool mtp = false;
@@ -42,7 +42,7 @@ struct forward_result {
 
 struct generate_job {
   const dsv4::config& config;
-  const dsv4::model_weights& weights;
+  const dsv4::model_weights<>& weights;
   std::span<const std::int32_t> ids;
   dsv4::generate_options options;
   dsv4::sampling sampling;
@@ -60,7 +60,7 @@ struct generate_result {
 
 struct evaluate_job {
   const dsv4::config& config;
-  const dsv4::model_weights& weights;
+  const dsv4::model_weights<>& weights;
   std::span<const std::int32_t> ids;    ///< of the text
   std::span<const std::int32_t> bytes;  ///< of each token id
   dsv4::trainer::score_options text;

@@ -9,7 +9,7 @@ namespace cli {
 
 struct golden_job {
   const dsv4::config& config;
-  const dsv4::model_weights& weights;
+  const dsv4::model_weights<>& weights;
   const dsv4::golden::run_plan& plan;
   dsv4::golden::bundle_writer& to;
   const dsv4::golden::record_options& options;
@@ -21,7 +21,7 @@ golden_record record_official_ref, record_official_cpu, record_float32_ref, reco
 
 /// The bundle's entries with measured noise.
 using golden_noise = std::vector<dsv4::golden::tensor_entry>(const dsv4::golden::bundle&,
-                                                             const dsv4::model_weights&, dsv4::index_t runs,
+                                                             const dsv4::model_weights<>&, dsv4::index_t runs,
                                                              int threads);
 golden_noise noise_official, noise_float32;
 

@@ -17,7 +17,7 @@ using dsv4::index_t;
 
 struct session_job {
   const dsv4::config& config;
-  const dsv4::model_weights& weights;
+  const dsv4::model_weights<>& weights;
   dsv4::sampling sampling;
   index_t max_tokens = 0;
   index_t depth = 0;  ///< drafts per call

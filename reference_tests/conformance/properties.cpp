@@ -342,7 +342,7 @@ struct clamps {
   bool linear = true;  ///< |u| <= limit
 };
 /// One expert in doubles.
-std::vector<double> naive_expert(const expert_weights& w, const std::vector<double>& x, double limit,
+std::vector<double> naive_expert(const expert_weights<>& w, const std::vector<double>& x, double limit,
                                  double weight, const clamps& use) {
   std::vector<double> z, y;
   for (index_t i = 0; i < w.w1.rows; ++i) {
@@ -376,7 +376,7 @@ TEMPLATE_TEST_CASE("(6) both kinds of experts clamp, the gate branch above only"
     logits_of<float32<float>, TestType>(model, random_ids(n, c.vocab_size, 13), seen);
     const auto& x = seen.at("layers.0.ffn_norm");
     const auto &chosen = seen.at("layers.0.ffn.gate.indices"), &weight = seen.at("layers.0.ffn.gate.weights");
-    const moe_weights& w = model.weights.layers[0].ffn;
+    const moe_weights<>& w = model.weights.layers[0].ffn;
     // Shared and routed output under a given reading of the clamps.
     const auto naive = [&](const clamps& use, std::vector<double>& shared, std::vector<double>& routed) {
       shared.clear();

@@ -156,7 +156,7 @@ void check_caches(const bundle& b, const Sequence& s, const std::filesystem::pat
     check(cache + "window", window);
 
     const index_t ratio = c.ratio(l), closed = ratio ? n / ratio : 0;
-    const auto compressor = [&](const auto& own, const compressor_weights& w, const std::string& which) {
+    const auto compressor = [&](const auto& own, const compressor_weights<>& w, const std::string& which) {
       const index_t d = w.norm.extent(0);
       std::vector<double> entries, kv, gate, before_kv, before_gate;
       for (index_t i = 0; i < closed * d; ++i) entries.push_back(own.entries.data()[i]);
@@ -179,7 +179,7 @@ void check_caches(const bundle& b, const Sequence& s, const std::filesystem::pat
       check(cache + "overlap_kv." + which, before_kv);
       check(cache + "overlap_gate." + which, before_gate);
     };
-    const attention_weights& w = b.checkpoint.weights().layers[static_cast<std::size_t>(l)].attn;
+    const attention_weights<>& w = b.checkpoint.weights().layers[static_cast<std::size_t>(l)].attn;
     if (w.compressor) compressor(state.compressor, *w.compressor, "compressor");
     if (w.indexer) compressor(state.indexer, w.indexer->compressor, "indexer");
   }

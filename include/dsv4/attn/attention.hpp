@@ -73,7 +73,7 @@ inline void choose_all_visible(index_t start, index_t ratio, view<std::int32_t, 
 /// out = attention(x) for a flat batch; `states[i]` is this layer's memory of sequence i.
 template <numerics_policy P, execution E, observer Tap>
 void attention(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, index_t ratio,
-               view<act_t<P>, 2> x /*[t,D]*/, const rotary_context& rotary, const attention_weights& w,
+               view<act_t<P>, 2> x /*[t,D]*/, const rotary_context& rotary, const attention_weights<>& w,
                std::span<attention_state<P, E>* const> states, view<act_t<P>, 2> out /*[t,D]*/) {
   using A = act_t<P>;
   workspace::scope here(scratch);

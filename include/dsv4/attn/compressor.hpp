@@ -86,7 +86,7 @@ enum class compressor_use { attention, indexer };
 template <numerics_policy P, execution E, observer Tap>
 void compress(E& e, workspace& scratch, const tapper<Tap>& tap, index_t sequence, const config& c,
               index_t ratio, view<act_t<P>, 2> x /*[t,D]*/, index_t start,
-              view<const float, 1> inv_freq /*[rd/2]*/, const compressor_weights& w, compressor_use use,
+              view<const float, 1> inv_freq /*[rd/2]*/, const compressor_weights<>& w, compressor_use use,
               compressor_state<P, E>& state) {
   using W = wide_t<E>;
   workspace::scope here(scratch);

@@ -98,7 +98,7 @@ template <numerics_policy P, execution E, observer Tap>
 index_queries<act_t<P>> index_queries_of(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c,
                                          const product_input<P, E>& qr /*[t,qr]*/,
                                          view<act_t<P>, 2> x /*[t,D]*/, const rotary_angles& angles,
-                                         const indexer_weights& w) {
+                                         const indexer_weights<>& w) {
   using A = act_t<P>;
   const index_t t = x.extent(0), h = c.index_n_heads, d = c.index_head_dim;
   index_queries<A> r{scratch.take<A>(t, h, d), scratch.take<A>(t, h)};

@@ -12,6 +12,8 @@
 ///   executor  ref, cpu, cpu_fast: open blocks hold wide values, whose last bits are the executor's own
 #include <algorithm>
 #include <string>
+#include <variant>
+#include <vector>
 
 #include "../io/config_identity.hpp"
 #include "../model/transformer.hpp"
@@ -36,31 +38,80 @@ inline constexpr const char* executor_name<exec::cpu_fast> = "cpu_fast";
 
 namespace detail {
 
-/// Walks the weights in the order of their declaration.
+/// Hashes the weights in the order of format dsv4-state/1, which is fixed and not that of the tree.  A weight that
+/// the order does not name comes last, so that none can be forgotten.
 class weights_hash {
  public:
-  std::string of(const model_weights& w) {
-    add(w.embed);
-    add(w.head);
-    add(w.norm);
-    add(w.hc_head);
+  std::string of(const model_weights<>& w, const config& c) {
+    each_weight(w, c, [&](const weight_info& i, const auto& field) {
+      if (i.expert <= 0) entries_.push_back({i.name, &field});  // of the routed experts the first
+    });
+    next("embed.", "head.", "norm.", "hc_head_");
     number(static_cast<index_t>(w.layers.size()));
-    for (const block_weights& b : w.layers) add(b);
+    for (std::size_t l = 0; l < w.layers.size(); ++l)
+      block("layers." + std::to_string(l) + ".", w.layers[l].ffn.experts.size());
     number(static_cast<index_t>(w.mtp.size()));
-    for (const mtp_weights& m : w.mtp) {
-      add(m.enorm);
-      add(m.hnorm);
-      add(m.e_proj);
-      add(m.h_proj);
-      add(m.block);
-      add(m.hc_head);
-      add(m.norm);
+    for (std::size_t b = 0; b < w.mtp.size(); ++b) {
+      const std::string p = "mtp." + std::to_string(b) + ".";
+      next(p + "enorm.", p + "hnorm.", p + "e_proj.", p + "h_proj.");
+      block(p, w.mtp[b].block.ffn.experts.size());
+      next(p + "hc_head_", p + "norm.");
     }
+    next("");
     return io::hex(hash_.digest());
   }
 
  private:
+  using field = std::variant<const weight_matrix*, const tensor<float, 1>*, const tensor<float, 2>*,
+                             const expert_table*>;
+  struct entry {
+    std::string name;
+    field value;
+  };
   static constexpr index_t page = 4096;
+
+  void block(const std::string& p, std::size_t experts) {
+    const std::string attention = p + "attn.", compressor = attention + "compressor.",
+                      indexer = attention + "indexer.";
+    next(p + "hc_attn_", p + "hc_ffn_", p + "attn_norm.", p + "ffn_norm.");
+    next_where([&](const std::string& n) {
+      return n.starts_with(attention) && !n.starts_with(compressor) && !n.starts_with(indexer);
+    });
+    number(has(compressor));
+    next(compressor);
+    number(has(indexer));
+    next(indexer);
+    next(p + "ffn.gate.weight");
+    if (!next(p + "ffn.gate.bias")) number(0);
+    const std::string shared = p + "ffn.shared_experts.", first = p + "ffn.experts.0.";
+    next(shared + "w1.", shared + "w3.", shared + "w2.");
+    if (!next(p + "ffn.gate.tid2eid")) number(0);
+    number(static_cast<index_t>(experts));
+    next(first + "w1.", first + "w3.", first + "w2.");
+  }
+
+  bool has(const std::string& prefix) const {
+    return std::any_of(entries_.begin(), entries_.end(),
+                       [&](const entry& e) { return e.name.starts_with(prefix); });
+  }
+  /// Hashes the entries with such names, in the order of the tree, and forgets them; false: there are none.
+  template <class Test>
+  bool next_where(Test test) {
+    const auto found = std::stable_partition(entries_.begin(), entries_.end(),
+                                             [&](const entry& e) { return !test(e.name); });
+    const bool any = found != entries_.end();
+    for (auto e = found; e != entries_.end(); ++e) std::visit([&](const auto* v) { add(*v); }, e->value);
+    entries_.erase(found, entries_.end());
+    return any;
+  }
+  /// Those whose names begin so.
+  bool next(const std::string& prefix) {
+    return next_where([&](const std::string& name) { return name.starts_with(prefix); });
+  }
+  template <class... Prefix>
+  void next(const std::string& a, const std::string& b, const Prefix&... rest) {
+    next(a), next(b), (next(rest), ...);
+  }
 
   void number(index_t n) { hash_.update(&n, sizeof n); }
   void bytes(const std::byte* data, index_t size) {
@@ -81,31 +132,9 @@ class weights_hash {
     number(n);
     if (n) hash_.update(v.data(), static_cast<std::size_t>(n) * sizeof(float));
   }
-  void add(const hyper_head_weights& w) { each(w.fn, w.base, w.scale); }
-  void add(const hyper_connection_weights& w) { each(w.fn, w.base, w.scale); }
-  void add(const compressor_weights& w) { each(w.wkv, w.wgate, w.ape, w.norm); }
-  void add(const indexer_weights& w) { each(w.wq_b, w.weights_proj, w.compressor); }
-  void add(const expert_weights& w) { each(w.w1, w.w3, w.w2); }
-  void add(const attention_weights& w) {
-    each(w.wq_a, w.q_norm, w.wq_b, w.wkv, w.kv_norm, w.attn_sink, w.wo_a, w.wo_b);
-    number(w.compressor.has_value());
-    if (w.compressor) add(*w.compressor);
-    number(w.indexer.has_value());
-    if (w.indexer) add(*w.indexer);
-  }
-  void add(const moe_weights& w) {
-    each(w.gate.weight, w.gate.bias, w.shared);
-    const expert_table& table = w.gate.tid2eid;
-    bytes(table.data, table.rows * table.k * bits_of(table.type) / 8);
-    number(static_cast<index_t>(w.experts.size()));
-    if (!w.experts.empty()) add(w.experts.front());
-  }
-  void add(const block_weights& w) { each(w.hc_attn, w.hc_ffn, w.attn_norm, w.ffn_norm, w.attn, w.ffn); }
-  template <class... W>
-  void each(const W&... w) {
-    (add(w), ...);
-  }
+  void add(const expert_table& t) { bytes(t.data, t.rows * t.k * bits_of(t.type) / 8); }
 
+  std::vector<entry> entries_;
   io::sha256 hash_;
 };
 
@@ -114,7 +143,8 @@ class weights_hash {
 /// Reads a page of each matrix: once per program, not once per file.
 template <numerics_policy P, execution E>
 state_identity identity_of(const transformer<P, E>& model) {
-  return {io::hex(io::sha256_of(model.configuration())), detail::weights_hash().of(model.weights()),
+  return {io::hex(io::sha256_of(model.configuration())),
+          detail::weights_hash().of(model.weights(), model.configuration()),
           std::string(P::name) + "/" + std::string(name_of(dtype_of<act_t<P>>)), executor_name<E>};
 }
 

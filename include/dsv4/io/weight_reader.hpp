@@ -77,16 +77,19 @@ class weight_reader {
   weight_reader(tensor_table& files, realigned_matrices& copies) : files_(files), copies_(copies) {}
 
   /// A small vector or table as floats; every element finite.
-  template <int R, class... N>
-  tensor<float, R> floats(const std::string& name, N... n) {
-    const std::vector<index_t> shape{n...};
-    const std::string wanted = "F32, BF16 or F16 " + shape_text(shape);
-    const stored_tensor& t = need(name, wanted);
+  template <int R>
+  tensor<float, R> floats(const weight_info& i) {
+    const std::string wanted = "F32, BF16 or F16 " + shape_text(i.shape);
+    const stored_tensor& t = need(i.name, wanted);
     const tensor_info& s = *t.stored;
     const bool typed = s.type == dtype::f32 || s.type == dtype::bf16 || s.type == dtype::f16;
-    if (!typed || s.shape != shape) fail(t, found(t) + ", expected " + wanted);
+    if (!typed || s.shape != i.shape) fail(t, found(t) + ", expected " + wanted);
     check_finite(t);
-    tensor<float, R> out(n...);
+    tensor<float, R> out;
+    if constexpr (R == 1)
+      out = tensor<float, 1>(i.shape[0]);
+    else
+      out = tensor<float, 2>(i.shape[0], i.shape[1]);
     for (index_t i = 0; i < s.elements; ++i) {
       if (s.type == dtype::f32) {
         std::memcpy(out.data() + i, s.data + 4 * i, 4);
@@ -98,7 +101,6 @@ class weight_reader {
     }
     return out;
   }
-  tensor<float, 1> vector(const std::string& name, index_t n) { return floats<1>(name, n); }
 
   /// Where in a stack of planes a matrix lies: rows [part, part + 1) * rows of plane `plane`.
   struct stack {
@@ -106,12 +108,9 @@ class weight_reader {
   };
   static constexpr stack alone{0, 0, 1, 0};  // planes 0: not stacked, two axes
 
-  /// A matrix `stem`.weight [rows, cols] with, where quantised, `stem`.scale.
-  weight_matrix matrix(const std::string& stem, index_t rows, index_t cols, const stack& in = alone) {
-    return matrix_of(stem + ".weight", stem + ".scale", rows, cols, in);
-  }
-  weight_matrix matrix_of(const std::string& name, const std::string& scale_name, index_t rows, index_t cols,
-                          const stack& in = alone) {
+  /// A matrix [rows, cols] with, where quantised, its scales.
+  weight_matrix matrix(const std::string& name, const std::string& scale_name, index_t rows, index_t cols,
+                       const stack& in = alone) {
     const std::string wanted = "F32, BF16, F16 or F8_E4M3 " + shape_text(stacked(rows, cols, in)) +
                                " or I8 (FP4) " + shape_text(stacked(rows, cols / 2, in));
     const stored_tensor& t = need(name, wanted);

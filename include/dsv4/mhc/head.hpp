@@ -14,7 +14,7 @@ namespace dsv4 {
 
 /// Where the head's weights lie: the model's own, or those of an MTP block with the shared vocabulary.
 struct head_weights {
-  const hyper_head_weights* mix;
+  const hyper_connection_weights<>* mix;
   view<const float, 1> norm;        // [d]
   const weight_matrix* vocabulary;  // [v, d]
 };

@@ -96,7 +96,7 @@ inline constexpr hyper_sites hc_ffn_sites{site::hc_ffn_mixes, site::hc_ffn_pre, 
 /// y = sum_j pre_j h_j, and the post and comb to write with.  Views live in `scratch`.
 template <execution E, class A, observer Tap>
 hyper_mix<wide_t<E>> hc_pre(E& e, workspace& scratch, const tapper<Tap>& tap, const hyper_sites& names,
-                            const config& c, view<A, 3> h /*[t,n,d]*/, const hyper_connection_weights& w,
+                            const config& c, view<A, 3> h /*[t,n,d]*/, const hyper_connection_weights<>& w,
                             view<A, 2> y /*[t,d]*/) {
   using W = wide_t<E>;
   const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);

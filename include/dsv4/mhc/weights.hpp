@@ -5,23 +5,37 @@
 /// axes     docs/notation.md
 /// oracle   golden/checkpoint_layout (every name and shape)
 /// deviates none
-#include "../core/tensor.hpp"
-#include "../num/block_scaled.hpp"
+#include <string>
+#include <vector>
+
+#include "../num/weight_info.hpp"
 
 namespace dsv4 {
 
-/// mHC mixing of one half block: hc_{attn,ffn}_{fn, base, scale}.
+/// How n streams mix around one half block (hc_attn, hc_ffn), or are read out before the final norm (hc_head).
+template <class Storage = storage::stored>
 struct hyper_connection_weights {
-  weight_matrix fn;        // [(2+n)n, n D]  rows: n pre, n post, n*n comb (row-major)
-  tensor<float, 1> base;   // [(2+n)n]
-  tensor<float, 1> scale;  // [3]            pre, post, comb
+  typename Storage::matrix fn;                 // [m, n D]  m = (2+n)n: n pre, n post, n*n comb (row-major);
+                                               //           of the read-out m = n
+  typename Storage::template values<1> base;   // [m]
+  typename Storage::template values<1> scale;  // [3] pre, post, comb; of the read-out [1]
 };
 
-/// mHC read-out before the final norm: hc_head_{fn, base, scale}.
-struct hyper_head_weights {
-  weight_matrix fn;        // [n, n D]
-  tensor<float, 1> base;   // [n]
-  tensor<float, 1> scale;  // [1]
-};
+/// `stem`: hc_attn, hc_ffn, hc_head.  `parts`: rows of W_pre, W_post and W_res; of W_pre alone in a
+/// read-out.  Each is a matrix of its own for Muon.
+template <class Walk, class... W>
+void walk_hyper_connection(Walk& at, const std::string& stem, const std::vector<index_t>& parts, W&... w) {
+  using enum update_rule;
+  index_t rows = 0;
+  for (const index_t r : parts) rows += r;
+  const weight_axis streams{at.c.hc_mult * at.c.hidden_size, channel_kind::streams};
+  at(weight_info(stem + "_fn", {rows, streams}, weight_format::f32, muon, initial_value::hyper_mix)
+         .of_matrices(parts),
+     w.fn...);
+  at(weight_info(stem + "_base", {rows}, weight_format::f32, adamw, initial_value::zero), w.base...);
+  const auto scales = static_cast<index_t>(parts.size());
+  at(weight_info(stem + "_scale", {scales}, weight_format::f32, adamw, initial_value::hyper_alpha),
+     w.scale...);
+}
 
 }  // namespace dsv4

@@ -15,7 +15,7 @@ namespace dsv4 {
 /// h [t, n, d] after the block, in place.  `states[i]` is this block's attention memory of sequence i.
 template <numerics_policy P, execution E, observer Tap>
 void block(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, index_t ratio,
-           std::span<const std::int32_t> ids /*[t]*/, const rotary_context& rotary, const block_weights& w,
+           std::span<const std::int32_t> ids /*[t]*/, const rotary_context& rotary, const block_weights<>& w,
            std::span<attention_state<P, E>* const> states, view<act_t<P>, 3> h /*[t,n,d]*/) {
   using A = act_t<P>;
   workspace::scope here(scratch);

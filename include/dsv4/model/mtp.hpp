@@ -36,7 +36,7 @@ struct add_to_streams<exec::ref> {
 /// The block's input streams.
 template <numerics_policy P, execution E>
 void mtp_input(E& e, workspace& scratch, const config& c, std::span<const std::int32_t> next /*[t]*/,
-               const weight_matrix& embed_table, const mtp_weights& w, view<act_t<P>, 3> h /*[t,n,d]*/,
+               const weight_matrix& embed_table, const mtp_weights<>& w, view<act_t<P>, 3> h /*[t,n,d]*/,
                view<act_t<P>, 3> x /*[t,n,d]*/) {
   using A = act_t<P>;
   workspace::scope here(scratch);

@@ -132,7 +132,7 @@ class transformer {
   };
 
   /// tokens_per_pass bounds the scratch memory: longer calls run in several passes, to the same bits.
-  transformer(const config& c, const model_weights& w, E e = {}, index_t tokens_per_pass = 512)
+  transformer(const config& c, const model_weights<>& w, E e = {}, index_t tokens_per_pass = 512)
       : config_(c), weights_(&w), exec_(e), tokens_per_pass_(tokens_per_pass) {
     expects(tokens_per_pass > 0, "transformer: tokens_per_pass must be positive");
     expects_equal(static_cast<index_t>(w.layers.size()), c.num_hidden_layers,
@@ -145,7 +145,7 @@ class transformer {
   }
 
   const config& configuration() const { return config_; }
-  const model_weights& weights() const { return *weights_; }
+  const model_weights<>& weights() const { return *weights_; }
   E& executor() { return exec_; }
   bool has_mtp() const { return !weights_->mtp.empty(); }
 
@@ -324,7 +324,7 @@ class transformer {
     workspace::scope here(scratch_);
     const config& c = config_;
     const auto t = static_cast<index_t>(ids_.size());
-    const mtp_weights& w = weights_->mtp[0];
+    const mtp_weights<>& w = weights_->mtp[0];
     auto h = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
     auto x = scratch_.take<activation>(t, c.hc_mult, c.hidden_size);  // [t, n, d]
     for (const segment& g : segments_)
@@ -360,7 +360,7 @@ class transformer {
   }
 
   config config_;
-  const model_weights* weights_;
+  const model_weights<>* weights_;
   E exec_;
   index_t tokens_per_pass_;
   tensor<float, 1> plain_, compressed_;  // [rd/2] inverse frequencies of the two layer kinds

@@ -20,7 +20,7 @@ namespace dsv4 {
 
 /// y = expert(x); `weight` is empty (shared expert) or one factor per token.
 template <numerics_policy P, execution E>
-void expert(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,d]*/, const expert_weights& w,
+void expert(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,d]*/, const expert_weights<>& w,
             view<const wide_t<E>, 1> weight /*[t]*/, double limit, view<act_t<P>, 2> y /*[t,d]*/) {
   using A = act_t<P>;
   workspace::scope here(scratch);
@@ -45,7 +45,7 @@ template <>
 struct experts<exec::ref> {
   template <numerics_policy P>
   static void run(exec::ref& e, workspace& scratch, view<act_t<P>, 2> x, const routing<double>& route,
-                  const std::vector<expert_weights>& all, double limit, view<double, 2> routed) {
+                  const std::vector<expert_weights<>>& all, double limit, view<double, 2> routed) {
     using A = act_t<P>;
     const index_t tokens = x.extent(0), d = x.extent(1), k = route.indices.extent(1);
     std::fill(routed.begin(), routed.end(), 0.0);

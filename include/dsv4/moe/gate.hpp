@@ -58,7 +58,7 @@ struct gate_scores<exec::ref> {
 template <execution E, class A, observer Tap>
 routing<wide_t<E>> gate(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c,
                         view<A, 2> x /*[t,d]*/, std::span<const std::int32_t> ids /*[t]*/,
-                        const gate_weights& w) {
+                        const gate_weights<>& w) {
   using W = wide_t<E>;
   const index_t t = x.extent(0), k = c.num_experts_per_tok, experts = c.n_routed_experts;
   routing<W> route{scratch.take<std::int32_t>(t, k), scratch.take<W>(t, k)};

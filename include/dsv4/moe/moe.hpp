@@ -28,7 +28,7 @@ struct add_shared<exec::ref> {
 /// out = sum of the routed experts + shared expert, one store.
 template <numerics_policy P, execution E, observer Tap>
 void moe(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, view<act_t<P>, 2> x /*[t,d]*/,
-         std::span<const std::int32_t> ids /*[t]*/, const moe_weights& w, view<act_t<P>, 2> out /*[t,d]*/) {
+         std::span<const std::int32_t> ids /*[t]*/, const moe_weights<>& w, view<act_t<P>, 2> out /*[t,d]*/) {
   using A = act_t<P>;
   using W = wide_t<E>;
   workspace::scope here(scratch);

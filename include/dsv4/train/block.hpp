@@ -67,7 +67,8 @@ void block(E& e, workspace& scratch, const layer_context& l, const objective& wa
     half_state<T>& half = s.ffn_half;
     hyper_read(e, c, s.mid, w.hc_ffn, half.streams, half.y);
     rms_norm(e, half.y, w.ffn_norm, c.rms_norm_eps, half.r, half.x);
-    gate<E, T>(e, c, half.x, l.samples->ids, w.ffn.gate, route.bias, route.table, route.forced, s.ffn.gate);
+    gate<E, T>(e, c, half.x, l.samples->ids, w.ffn.gate.weight, route.bias, route.table, route.forced,
+               s.ffn.gate);
     s.ffn.rows = assignments::of(scratch, c, s.ffn.gate);
     experts(e, scratch, c, half.x, w.ffn, s.ffn, half.f);
     hyper_write(e, s.mid, half.f, half.streams, out);

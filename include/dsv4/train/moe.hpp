@@ -224,7 +224,7 @@ double moe_backward(E& e, workspace& scratch, const config& c, const batch& b, v
   if (learned)
     for (index_t i = 0; i < b.samples(); ++i)
       balance += balance_loss(c, s.gate, b.begin(i), b.end(i), balance_scale, dscores);
-  gate_backward(e, c, dweights, dscores, x, w.gate, s.gate, dx, dw.gate);
+  gate_backward(e, c, dweights, dscores, x, w.gate.weight, s.gate, dx, dw.gate.weight);
   return balance;
 }
 

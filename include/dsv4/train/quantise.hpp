@@ -31,35 +31,14 @@
 
 namespace dsv4::train {
 
-/// How the published checkpoint stores a parameter.
-enum class storage { f32, bf16, fp8, fp4 };
-
-/// By the parameter's hub name.
-inline storage storage_of(std::string_view name) {
-  const auto ends_with_one_of = [&](std::initializer_list<std::string_view> ends) {
-    for (const std::string_view e : ends)
-      if (name.ends_with(e)) return true;
-    return false;
-  };
-  if (name.find(".ffn.experts.") != name.npos) return storage::fp4;
-  if (name.find(".shared_experts.") != name.npos) return storage::fp8;
-  // The compressors' wkv is not the attention's.
-  if (name.find("compressor.") == name.npos &&
-      ends_with_one_of({".wq_a.weight", ".wq_b.weight", ".wkv.weight", ".wo_a.weight", ".wo_b.weight",
-                        ".e_proj.weight", ".h_proj.weight"}))
-    return storage::fp8;
-  if (ends_with_one_of({"_fn", "_base", "_scale", ".attn_sink", ".ape"})) return storage::f32;
-  return storage::bf16;
-}
-
 /// Rows and columns that share a scale; fp8 and fp4 only.
 struct scale_tile {
   index_t rows, cols;
   index_t count_rows(index_t o) const { return (o + rows - 1) / rows; }
   index_t count_cols(index_t i) const { return (i + cols - 1) / cols; }
 };
-constexpr scale_tile tile_of(storage s) {
-  return s == storage::fp8 ? scale_tile{fp8_tile, fp8_tile} : scale_tile{1, fp4_tile_cols};
+constexpr scale_tile tile_of(weight_format s) {
+  return s == weight_format::fp8 ? scale_tile{fp8_tile, fp8_tile} : scale_tile{1, fp4_tile_cols};
 }
 
 namespace detail {
@@ -133,16 +112,16 @@ void through_tiles(view<const T, 2> w, view<const e8m0, 2> scale, scale_tile til
 
 /// Scales of a matrix as stored: 2^ceil(log2(amax / largest code)), amax at least the released kernels' floor.
 template <class T>
-void tile_scales(view<const T, 2> w /*[o,i]*/, storage s, view<e8m0, 2> scale /*[o/tile,i/tile]*/) {
+void tile_scales(view<const T, 2> w /*[o,i]*/, weight_format s, view<e8m0, 2> scale /*[o/tile,i/tile]*/) {
   using word = typename detail::float_bits<T>::word;
   const scale_tile tile = tile_of(s);
   // contract
-  expects(s == storage::fp8 || s == storage::fp4, "tile_scales: fp8 or fp4");
+  expects(s == weight_format::fp8 || s == weight_format::fp4, "tile_scales: fp8 or fp4");
   expects_equal(scale.extent(0), tile.count_rows(w.extent(0)), "tile_scales: rows of tiles");
   expects_equal(scale.extent(1), tile.count_cols(w.extent(1)), "tile_scales: columns of tiles");
 
-  const double largest = s == storage::fp8 ? e4m3_max : e2m1_max,
-               floor = s == storage::fp8 ? fp8_amax_floor : fp4_amax_floor;
+  const double largest = s == weight_format::fp8 ? e4m3_max : e2m1_max,
+               floor = s == weight_format::fp8 ? fp8_amax_floor : fp4_amax_floor;
   for (index_t a = 0; a < scale.extent(0); ++a)
     for (index_t b = 0; b < scale.extent(1); ++b) {
       const index_t from = b * tile.cols, n = std::min(tile.cols, w.extent(1) - from);
@@ -156,12 +135,12 @@ void tile_scales(view<const T, 2> w /*[o,i]*/, storage s, view<e8m0, 2> scale /*
 
 /// One parameter as stored and read back: [n], or [o, i] with `cols` > 0.  x and out may be the same.
 template <class T>
-void fake_quantise(std::string_view name, storage s, const T* x, index_t rows, index_t cols, T* out) {
+void fake_quantise(std::string_view name, weight_format s, const T* x, index_t rows, index_t cols, T* out) {
   const index_t n = rows * (cols ? cols : 1);
   detail::check_weights(name, x, n, cols);
-  if (s == storage::f32) {
+  if (s == weight_format::f32) {
     for (index_t k = 0; k < n; ++k) out[k] = static_cast<float>(x[k]);
-  } else if (s == storage::bf16) {
+  } else if (s == weight_format::bf16) {
     for (index_t k = 0; k < n; ++k) out[k] = static_cast<T>(to_float(round_bf16(x[k])));
   } else {
     expects(cols > 0, std::string(name) + ": fp8 and fp4 store matrices");
@@ -170,7 +149,7 @@ void fake_quantise(std::string_view name, storage s, const T* x, index_t rows, i
     const scale_tile tile = tile_of(s);
     tensor<e8m0, 2> scale(tile.count_rows(rows), tile.count_cols(cols));
     tile_scales(w, s, scale.all());
-    if (s == storage::fp8)
+    if (s == weight_format::fp8)
       detail::through_tiles<e4m3>(w, std::as_const(scale).all(), tile, y);
     else
       detail::through_tiles<e2m1>(w, std::as_const(scale).all(), tile, y);
@@ -185,8 +164,7 @@ void fake_quantise(const parameter_layout& layout, view<const T, 1> master, view
   expects_equal(out.extent(0), layout.size, "fake_quantise: elements of out");
 
   for (const parameter_info& p : layout.all)
-    fake_quantise(p.name, storage_of(p.name), master.data() + p.offset, p.shape[0],
-                  p.shape.size() == 2 ? p.shape[1] : 0, out.data() + p.offset);
+    fake_quantise(p.name, p.format, master.data() + p.offset, p.shape[0], p.columns(), out.data() + p.offset);
 }
 
 }  // namespace dsv4::train

@@ -74,18 +74,18 @@ struct quantised_matrix {
   std::vector<std::byte> codes;
   tensor<e8m0, 2> scale;
 };
-inline quantised_matrix quantised(view<const float, 2> w, train::storage s) {
+inline quantised_matrix quantised(view<const float, 2> w, weight_format s) {
   const train::scale_tile tile = train::tile_of(s);
   const index_t rows = w.extent(0), cols = w.extent(1);
   quantised_matrix q{{}, tensor<e8m0, 2>(tile.count_rows(rows), tile.count_cols(cols))};
   train::tile_scales(w, s, q.scale.all());
-  q.codes.assign(static_cast<std::size_t>(s == train::storage::fp4 ? rows * cols / 2 : rows * cols),
+  q.codes.assign(static_cast<std::size_t>(s == weight_format::fp4 ? rows * cols / 2 : rows * cols),
                  std::byte{0});
   for (index_t o = 0; o < rows; ++o)
     for (index_t i = 0; i < cols; ++i) {
       const double v = w(o, i) / q.scale(o / tile.rows, i / tile.cols).decode();
       const index_t at = o * cols + i;
-      if (s == train::storage::fp8)
+      if (s == weight_format::fp8)
         q.codes[static_cast<std::size_t>(at)] = std::byte{e4m3::encode(v).bits};
       else  // the even column is the low half
         q.codes[static_cast<std::size_t>(at / 2)] |= std::byte(e2m1::encode(v).bits << (i % 2 ? 4 : 0));
@@ -107,8 +107,7 @@ class exporter {
     expects_equal(static_cast<index_t>(routing.table.size()), gates,
                   "export: hash tables, one per layer and MTP block");
     for (const train::parameter_info& p : layout.all)
-      train::detail::check_weights(p.name, weights.data() + p.offset, p.size(),
-                                   p.shape.size() == 2 ? p.shape[1] : 0);
+      train::detail::check_weights(p.name, weights.data() + p.offset, p.size(), p.columns());
   }
 
   export_report run(bool official, const std::filesystem::path& tokenizer) {
@@ -119,10 +118,10 @@ class exporter {
     if (!tokenizer.empty()) copy_tokenizer(tokenizer, fields);
 
     for (const train::parameter_info& p : layout_.all) official ? add_official(p) : add_float(p);
-    for (index_t l = 0; l < c_.num_hidden_layers; ++l)
-      add_routing("layers." + std::to_string(l) + ".ffn.gate.", l, c_.is_hash_layer(l));
-    for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b)
-      add_routing("mtp." + std::to_string(b) + ".ffn.gate.", c_.num_hidden_layers + b, false);
+    std::size_t gate = 0;
+    each_weight(weight_tree<storage::none>(c_), c_, [&](const weight_info& i, const auto&) {
+      if (i.rule == update_rule::routing) add_routing(i, gate++);
+    });
 
     const std::string shard = "model-00001-of-00001.safetensors";
     writer_.metadata = {{"format", "pt"}};  // transformers asks for it
@@ -194,21 +193,20 @@ class exporter {
 
   void add_official(const train::parameter_info& p) {
     const float* w = weights_.data() + p.offset;
-    const train::storage s = train::storage_of(p.name);
-    if (s == train::storage::f32) return add_float(p);
-    if (s == train::storage::bf16) {
+    const weight_format s = p.format;
+    if (s == weight_format::f32) return add_float(p);
+    if (s == weight_format::bf16) {
       std::vector<bf16> narrow(static_cast<std::size_t>(p.size()));
       for (std::size_t k = 0; k < narrow.size(); ++k) narrow[k] = round_bf16(w[k]);
       return add(p.name, dtype::bf16, p.shape, bytes_of(narrow.data(), p.size()));
     }
     const index_t rows = p.shape[0], cols = p.shape[1];
-    const bool fp4 = s == train::storage::fp4;
+    const bool fp4 = s == weight_format::fp4;
     expects(!fp4 || cols % 2 == 0,
             p.name + ": FP4 is stored in pairs of columns, found " + std::to_string(cols));
     quantised_matrix q = quantised({w, rows, cols}, s);
     if (fp4) note_spread(p, q);
-    const std::string scale = p.name.substr(0, p.name.rfind('.')) + ".scale";
-    add(scale, dtype::f8_e8m0, {q.scale.extent(0), q.scale.extent(1)},
+    add(p.scale_name(), dtype::f8_e8m0, {q.scale.extent(0), q.scale.extent(1)},
         bytes_of(q.scale.data(), q.scale.size()));
     add(p.name, fp4 ? dtype::i8 : dtype::f8_e4m3, {rows, fp4 ? cols / 2 : cols}, std::move(q.codes));
   }
@@ -222,20 +220,19 @@ class exporter {
       report_.widest = s, report_.widest_name = p.name;
   }
 
-  void add_routing(const std::string& prefix, index_t gate, bool hash) {
-    const auto at = static_cast<std::size_t>(gate);
-    if (!hash) {
-      const tensor<float, 1>& bias = routing_.bias[at];
-      expects_equal(bias.size(), c_.n_routed_experts, prefix + "bias: experts");
-      train::detail::check_weights(prefix + "bias", bias.data(), bias.size(), 0);
-      return add(prefix + "bias", dtype::f32, {c_.n_routed_experts}, bytes_of(bias.data(), bias.size()));
+  /// The selection bias or the table of a gate.
+  void add_routing(const weight_info& i, std::size_t gate) {
+    if (i.format == weight_format::f32) {
+      const tensor<float, 1>& bias = routing_.bias[gate];
+      expects_equal(bias.size(), i.shape[0], i.name + ": experts");
+      train::detail::check_weights(i.name, bias.data(), bias.size(), 0);
+      return add(i.name, dtype::f32, i.shape, bytes_of(bias.data(), bias.size()));
     }
-    const tensor<std::int32_t, 2>& table = routing_.table[at];
-    expects_equal(table.extent(0), c_.vocab_size, prefix + "tid2eid: tokens");
-    expects_equal(table.extent(1), c_.num_experts_per_tok, prefix + "tid2eid: experts per token");
+    const tensor<std::int32_t, 2>& table = routing_.table[gate];
+    expects_equal(table.extent(0), i.shape[0], i.name + ": tokens");
+    expects_equal(table.extent(1), i.shape[1], i.name + ": experts per token");
     const std::vector<std::int64_t> wide(table.data(), table.data() + table.size());
-    add(prefix + "tid2eid", dtype::i64, {c_.vocab_size, c_.num_experts_per_tok},
-        bytes_of(wide.data(), table.size()));
+    add(i.name, dtype::i64, i.shape, bytes_of(wide.data(), table.size()));
   }
 
   void add(const std::string& name, dtype type, std::vector<index_t> shape, std::vector<std::byte> data) {

@@ -40,20 +40,21 @@ void initial_weights(const train::parameter_layout& layout, const initial_settin
   std::fill(buffer.begin(), buffer.end(), T{0});
   for (const train::parameter_info& p : layout.all) {
     const view<T, 1> w(buffer.data() + p.offset, p.size());
-    const auto is = [&](std::string_view end) { return std::string_view(p.name).ends_with(end); };
-    if (is("norm.weight")) {
-      std::fill(w.begin(), w.end(), T{1});
-    } else if (is("_scale")) {
-      std::fill(w.begin(), w.end(), T(s.hyper_alpha));
-    } else if (!is("_base") && !is("attn_sink") && !is(".ape")) {
-      constexpr double usual_width = 256;
-      const double scale = s.by_width ? std::sqrt(usual_width / static_cast<double>(p.shape.back())) : 1;
-      const double std = is("_fn")                  ? s.hyper_std
-                         : p.name == "embed.weight" ? s.embedding_std
-                         : p.name == "head.weight"  ? s.head_std
-                                                    : s.std * scale;
+    constexpr double usual_width = 256;
+    const double scale = s.by_width ? std::sqrt(usual_width / static_cast<double>(p.shape.back())) : 1;
+    const auto fill = [&](double value) { std::fill(w.begin(), w.end(), T(value)); };
+    const auto draw = [&](double std) {
       const counter_random r(seed, p.name);
       for (index_t i = 0; i < w.size(); ++i) w[i] = T(std * r.normal(i));
+    };
+    switch (p.start) {
+      case initial_value::zero: fill(0); break;
+      case initial_value::one: fill(1); break;
+      case initial_value::hyper_alpha: fill(s.hyper_alpha); break;
+      case initial_value::hyper_mix: draw(s.hyper_std); break;
+      case initial_value::embedding: draw(s.embedding_std); break;
+      case initial_value::head: draw(s.head_std); break;
+      case initial_value::normal: draw(s.std * scale); break;
     }
   }
 }

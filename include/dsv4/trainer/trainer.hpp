@@ -277,14 +277,14 @@ class training {
   view<const T, 1> weights_of(index_t step) {
     if (!quantised(step)) return state_.w;
     if (quantised_.empty()) quantised_ = tensor<T, 1>(layout_.layout.size);
-    kernel::rows<E>::run(
-        executor_, static_cast<index_t>(layout_.all.size()), 1, [&](index_t from, index_t to) {
-          for (index_t i = from; i < to; ++i) {
-            const parameter_info& p = layout_.all[std::size_t(i)].info;
-            train::fake_quantise(p.name, train::storage_of(p.name), state_.w.data() + p.offset, p.shape[0],
-                                 p.shape.size() == 2 ? p.shape[1] : 0, quantised_.data() + p.offset);
-          }
-        });
+    kernel::rows<E>::run(executor_, static_cast<index_t>(layout_.all.size()), 1,
+                         [&](index_t from, index_t to) {
+                           for (index_t i = from; i < to; ++i) {
+                             const parameter_info& p = layout_.all[std::size_t(i)].info;
+                             train::fake_quantise(p.name, p.format, state_.w.data() + p.offset, p.shape[0],
+                                                  p.columns(), quantised_.data() + p.offset);
+                           }
+                         });
     return quantised_;
   }
 

@@ -28,7 +28,7 @@ struct placed_layout {
   /// `only_adamw`: nothing goes to Muon.
   placed_layout(parameter_layout l, bool only_adamw) : layout(std::move(l)) {
     for (const parameter_info& p : layout.all) {
-      const bool muon = p.rule == train::update_rule::muon && !only_adamw;
+      const bool muon = p.rule == update_rule::muon && !only_adamw;
       all.push_back({p, muon, muon ? -1 : second_size});
       if (!muon) second_size += p.size();
     }

@@ -13,7 +13,7 @@ namespace {
 
 struct experts_under_test {
   std::vector<std::vector<std::byte>> memory;
-  std::vector<expert_weights> all;
+  std::vector<expert_weights<>> all;
 
   weight_matrix matrix(std::mt19937& random, dtype type, index_t rows, index_t cols) {
     weight_matrix w;
@@ -50,7 +50,7 @@ struct experts_under_test {
 
 template <class E>
 tensor<wide_t<E>, 2> run(int threads, view<bf16, 2> x, view<std::int32_t, 2> chosen,
-                         view<const double, 2> weight, const std::vector<expert_weights>& all) {
+                         view<const double, 2> weight, const std::vector<expert_weights<>>& all) {
   E e;
   if constexpr (requires { e.threads; }) e.threads = threads;
   using W = wide_t<E>;

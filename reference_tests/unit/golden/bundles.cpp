@@ -36,7 +36,7 @@ struct model_of {
     golden::write_recipe_checkpoint(dir / "model", golden_bundle.model(), golden_bundle.about().weights.seed);
     model.emplace(io::checkpoint::open(dir / "model"));
   }
-  const model_weights& weights() const { return model->weights(); }
+  const model_weights<>& weights() const { return model->weights(); }
   template <class F>
   void each(const std::string& site, F f) const {
     for (const tensor_entry& t : golden_bundle.tensors())

@@ -36,20 +36,20 @@ void stream_numbers(const H& h, V& visit) {
   numbers(h.scale, visit);
 }
 template <class V>
-void numbers(const compressor_weights& c, V& visit) {
+void numbers(const compressor_weights<>& c, V& visit) {
   numbers(c.wkv, visit);
   numbers(c.wgate, visit);
   numbers(c.ape, visit);
   numbers(c.norm, visit);
 }
 template <class V>
-void numbers(const expert_weights& e, V& visit) {
+void numbers(const expert_weights<>& e, V& visit) {
   numbers(e.w1, visit);
   numbers(e.w2, visit);
   numbers(e.w3, visit);
 }
 template <class V>
-void numbers(const block_weights& b, V& visit) {
+void numbers(const block_weights<>& b, V& visit) {
   stream_numbers(b.hc_attn, visit);
   stream_numbers(b.hc_ffn, visit);
   for (const auto* v :
@@ -67,18 +67,18 @@ void numbers(const block_weights& b, V& visit) {
   const expert_table& t = b.ffn.gate.tid2eid;
   for (dsv4::index_t v = 0; v < t.rows; ++v)
     for (dsv4::index_t j = 0; j < t.k; ++j) visit(static_cast<double>(t.at(v, j)));
-  for (const expert_weights& e : b.ffn.experts) numbers(e, visit);
+  for (const expert_weights<>& e : b.ffn.experts) numbers(e, visit);
   numbers(b.ffn.shared, visit);
 }
-std::vector<double> numbers(const model_weights& w) {
+std::vector<double> numbers(const model_weights<>& w) {
   std::vector<double> out;
   auto visit = [&](double x) { out.push_back(x); };
   numbers(w.embed, visit);
   numbers(w.head, visit);
   numbers(w.norm, visit);
   stream_numbers(w.hc_head, visit);
-  for (const block_weights& b : w.layers) numbers(b, visit);
-  for (const mtp_weights& m : w.mtp) {
+  for (const block_weights<>& b : w.layers) numbers(b, visit);
+  for (const mtp_weights<>& m : w.mtp) {
     for (const auto* v : {&m.enorm, &m.hnorm, &m.norm}) numbers(*v, visit);
     numbers(m.e_proj, visit);
     numbers(m.h_proj, visit);
@@ -239,7 +239,7 @@ TEST_CASE("checkpoint: every form of storage, and what it means", "[io]") {
     const checkpoint c = checkpoint::open(dir);
     CHECK(c.unused().empty());
     CHECK(c.tensors().size() == t.size());
-    const block_weights& b = c.weights().layers[1];
+    const block_weights<>& b = c.weights().layers[1];
     CHECK(b.attn.indexer.has_value());
     CHECK_FALSE(c.weights().layers[2].attn.indexer.has_value());
     CHECK_FALSE(c.weights().layers[0].attn.compressor.has_value());

@@ -212,7 +212,7 @@ TEMPLATE_TEST_CASE("head: sigmoid plus eps without Sinkhorn, norm, wide logits",
   no_tap none;
   const segment one{};
   const tapper<no_tap> tap{none, std::span(&one, 1), {}};
-  const hyper_head_weights& w = model.weights.hc_head;
+  const hyper_connection_weights<>& w = model.weights.hc_head;
   head(e, scratch, tap, c, h.all(), {&w, model.weights.norm.all(), &model.weights.head}, logits.all());
   for (index_t t = 0; t < tokens; ++t) {
     double squares = 0;

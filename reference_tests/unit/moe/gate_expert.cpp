@@ -58,7 +58,7 @@ TEMPLATE_TEST_CASE("gate by hand: ties, bias, order, weights", "[moe]", DSV4_TES
   c.routed_scaling_factor = 2.5;
   // logits of x = (1, 0): 1, 2, 1, 1
   const float rows[] = {1, 0, 2, 0, 1, 0, 1, 0};
-  gate_weights w;
+  gate_weights<> w;
   w.weight = {dtype::f32, reinterpret_cast<const std::byte*>(rows), 4, 2, dtype::f8_e8m0, nullptr, 1, 1};
   w.bias = tensor<float, 1>(4);
   tensor<float, 2> x(1, 2);
@@ -88,7 +88,7 @@ TEMPLATE_TEST_CASE("gate by hand: ties, bias, order, weights", "[moe]", DSV4_TES
   const std::int32_t narrow[] = {0, 0, 0, 3, 1, 3};
   for (const auto& table : {expert_table{dtype::i64, reinterpret_cast<const std::byte*>(wide), 2, 3},
                             expert_table{dtype::i32, reinterpret_cast<const std::byte*>(narrow), 2, 3}}) {
-    gate_weights hash{w.weight, {}, table};
+    gate_weights<> hash{w.weight, {}, table};
     const auto r = gate(e, scratch, q.tap, c, x.all(), ids, hash);
     CHECK(r.indices(0, 0) == 3);
     CHECK(r.indices(0, 1) == 1);
@@ -105,7 +105,7 @@ TEMPLATE_TEST_CASE("expert by hand: clamps, silu, weight before w2", "[moe]", DS
   const float identity[] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
   const weight_matrix eye{
       dtype::f32, reinterpret_cast<const std::byte*>(identity), 4, 4, dtype::f8_e8m0, nullptr, 1, 1};
-  const expert_weights w{eye, eye, eye};
+  const expert_weights<> w{eye, eye, eye};
   tensor<float, 2> x(2, 4), y(2, 4);
   for (index_t t = 0; t < 2; ++t) x(t, 0) = 1, x(t, 1) = 5, x(t, 2) = -5, x(t, 3) = -1;
   tensor<W, 1> weight(2);
@@ -129,8 +129,8 @@ TEMPLATE_TEST_CASE("expert, official: stores after w1, w3, swiglu, w2; the weigh
   integers r{6};
   for (const stored_as format : {stored_as::fp4, stored_as::fp8, stored_as::bf16}) {
     random_model m(tiny_config({0}), {format, format, format});
-    const expert_weights w{m.matrix(64, 160, format, 1), m.matrix(64, 160, format, 1),
-                           m.matrix(160, 64, format)};
+    const expert_weights<> w{m.matrix(64, 160, format, 1), m.matrix(64, 160, format, 1),
+                             m.matrix(160, 64, format)};
     const index_t tokens = 5;
     auto x = random_tensor<bf16>(r, 2, tokens, index_t{160});
     auto weight = random_tensor<double>(r, 1, tokens);

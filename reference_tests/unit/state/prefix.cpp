@@ -284,7 +284,7 @@ TEST_CASE("prefixes: the best of several, and misuse", "[prefix]") {
   auto foreign = elsewhere.model.new_sequence(10);
   CHECK_THROWS_AS(full.keep(foreign, {}), contract_violation);
   CHECK_THROWS_AS(several[0].restore(elsewhere.model, ids, 150), contract_violation);
-  model_weights without = model.weights;
+  model_weights<> without = model.weights;
   without.mtp.clear();
   state_run<official, exec::ref> no_mtp(model.c, without);
   CHECK_THROWS_AS(several[0].restore(no_mtp.model, ids, 150, 0, true), unsupported);

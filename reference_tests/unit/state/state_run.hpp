@@ -49,7 +49,7 @@ struct state_run {
 
   transformer<P, E> model;
   state_identity identity;
-  state_run(const config& c, const model_weights& w, E e = {})
+  state_run(const config& c, const model_weights<>& w, E e = {})
       : model(c, w, e), identity(identity_of(model)) {}
   explicit state_run(const random_model& r, E e = {}) : state_run(r.c, r.weights, e) {}
 

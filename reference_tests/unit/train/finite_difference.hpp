@@ -149,22 +149,9 @@ struct trained_model {
 
   explicit trained_model(const random_model& m)
       : c(m.c), layout(train::parameter_layout::of<T>(c)), weights(layout.size), gradients(layout.size) {
-    const train::model_parameters<T> p = train::bind<T>(c, weights.data());
-    copy(m.weights.embed, p.embed);
-    copy(m.weights.head, p.head);
-    copy(m.weights.norm, p.norm);
-    streams(m.weights.hc_head, p.hc_head);
-    for (std::size_t l = 0; l < p.layers.size(); ++l) block(m.weights.layers[l], p.layers[l]);
-    for (std::size_t b = 0; b < p.mtp.size(); ++b) {
-      const mtp_weights& w = m.weights.mtp[b];
-      copy(w.enorm, p.mtp[b].enorm);
-      copy(w.hnorm, p.mtp[b].hnorm);
-      copy(w.e_proj, p.mtp[b].e_proj);
-      copy(w.h_proj, p.mtp[b].h_proj);
-      block(w.block, p.mtp[b].block);
-      streams(w.hc_head, p.mtp[b].hc_head);
-      copy(w.norm, p.mtp[b].norm);
-    }
+    train::decode_weights<T>(m.weights, c, train::bind<T>(c, weights.data()));
+    for (const block_weights<>& b : m.weights.layers) routing(b.ffn.gate);
+    for (const mtp_weights<>& w : m.weights.mtp) routing(w.block.ffn.gate);
     forget();
   }
   explicit trained_model(const config& c, std::uint64_t seed = 1)
@@ -205,62 +192,10 @@ struct trained_model {
   }
 
  private:
-  static void copy(const weight_matrix& from, view<T, 2> to) {
-    REQUIRE((from.type == dtype::f32 && from.rows == to.extent(0) && from.cols == to.extent(1)));
-    for (index_t i = 0; i < to.size(); ++i) {
-      float v;
-      std::memcpy(&v, from.data + 4 * i, 4);
-      to.data()[i] = T(v);
-    }
-  }
-  template <int R>
-  static void copy(const tensor<float, R>& from, view<T, R> to) {
-    REQUIRE(from.size() == to.size());
-    for (index_t i = 0; i < to.size(); ++i) to.data()[i] = T(from.data()[i]);
-  }
-  template <class W>
-  static void streams(const W& from, const train::hyper_parameters<T>& to) {
-    copy(from.fn, to.fn);
-    copy(from.base, to.base);
-    copy(from.scale, to.scale);
-  }
-  static void compressor(const compressor_weights& from, const train::compressor_parameters<T>& to) {
-    copy(from.wkv, to.wkv);
-    copy(from.wgate, to.wgate);
-    copy(from.ape, to.ape);
-    copy(from.norm, to.norm);
-  }
-  static void expert(const expert_weights& from, const train::expert_parameters<T>& to) {
-    copy(from.w1, to.w1);
-    copy(from.w2, to.w2);
-    copy(from.w3, to.w3);
-  }
-  void block(const block_weights& from, const train::block_parameters<T>& to) {
-    streams(from.hc_attn, to.hc_attn);
-    streams(from.hc_ffn, to.hc_ffn);
-    copy(from.attn_norm, to.attn_norm);
-    copy(from.ffn_norm, to.ffn_norm);
-    copy(from.attn.wq_a, to.attn.wq_a);
-    copy(from.attn.q_norm, to.attn.q_norm);
-    copy(from.attn.wq_b, to.attn.wq_b);
-    copy(from.attn.wkv, to.attn.wkv);
-    copy(from.attn.attn_sink, to.attn.attn_sink);
-    copy(from.attn.kv_norm, to.attn.kv_norm);
-    copy(from.attn.wo_a, to.attn.wo_a);
-    copy(from.attn.wo_b, to.attn.wo_b);
-    if (from.attn.compressor) compressor(*from.attn.compressor, *to.attn.compressor);
-    if (from.attn.indexer) {
-      copy(from.attn.indexer->wq_b, to.attn.indexer->wq_b);
-      copy(from.attn.indexer->weights_proj, to.attn.indexer->weights_proj);
-      compressor(from.attn.indexer->compressor, to.attn.indexer->compressor);
-    }
-    copy(from.ffn.gate.weight, to.ffn.gate);
-    for (std::size_t e = 0; e < to.ffn.experts.size(); ++e) expert(from.ffn.experts[e], to.ffn.experts[e]);
-    expert(from.ffn.shared, to.ffn.shared);
-
-    tables.bias.push_back(from.ffn.gate.bias);
+  void routing(const gate_weights<>& gate) {
+    tables.bias.push_back(gate.bias);
     tables.table.emplace_back();
-    if (const expert_table& t = from.ffn.gate.tid2eid; t.present()) {
+    if (const expert_table& t = gate.tid2eid; t.present()) {
       tables.table.back() = tensor<std::int32_t, 2>(t.rows, t.k);
       for (index_t i = 0; i < t.rows; ++i)
         for (index_t j = 0; j < t.k; ++j) tables.table.back()(i, j) = static_cast<std::int32_t>(t.at(i, j));

@@ -334,13 +334,13 @@ struct gate_case {
     bias[1] = 0.3f, bias[3] = -0.2f;
   }
   void forward() {
-    train::gate<exec::ref, T>(e, c, x, b.ids, m.w().layers[0].ffn.gate,
+    train::gate<exec::ref, T>(e, c, x, b.ids, m.w().layers[0].ffn.gate.weight,
                               hash ? view<const float, 1>{} : bias.all(),
                               hash ? table.all() : view<std::int32_t, 2>{}, {}, s);
   }
   void backward(view<T, 2> dw, view<T, 2> dscores) {
-    train::gate_backward<exec::ref, T>(e, c, dw, dscores, x, m.w().layers[0].ffn.gate, s, x.gradient,
-                                       m.g().layers[0].ffn.gate);
+    train::gate_backward<exec::ref, T>(e, c, dw, dscores, x, m.w().layers[0].ffn.gate.weight, s, x.gradient,
+                                       m.g().layers[0].ffn.gate.weight);
   }
 };
 
@@ -442,7 +442,8 @@ TEST_CASE("mixture of experts: routed, shared, routes and balance", "[train]") {
     const double balance_scale = 2;
     auto s = train::moe_state<T>::take(scratch, c, tokens);
     const auto loss = [&] {
-      train::gate<exec::ref, T>(e, c, x, b.ids, w.gate, learned ? m.tables.bias[0].all() : view<float, 1>{},
+      train::gate<exec::ref, T>(e, c, x, b.ids, w.gate.weight,
+                                learned ? m.tables.bias[0].all() : view<float, 1>{},
                                 learned ? view<std::int32_t, 2>{} : table.all(), {}, s.gate);
       if (chosen.empty()) chosen.assign(s.gate.indices.begin(), s.gate.indices.end());
       if (!std::equal(chosen.begin(), chosen.end(), s.gate.indices.begin())) return not_a_number;

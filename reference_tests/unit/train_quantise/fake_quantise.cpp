@@ -63,12 +63,12 @@ TEST_CASE("fake_quantise is the storage type's encode and decode in both precisi
     fake_quantise(layout, std::as_const(out).all(), again.all());
     std::size_t wrong = 0, moved = 0;
     for (const train::parameter_info& p : layout.all) {
-      const storage s = train::storage_of(p.name);
+      const weight_format s = p.format;
       const index_t cols = p.shape.size() == 2 ? p.shape[1] : 1, rows = p.size() / cols;
       const view<const T, 2> w(master.data() + p.offset, rows, cols);
       const train::scale_tile t = train::tile_of(s);
       tensor<double, 2> largest(t.count_rows(rows), t.count_cols(cols));
-      std::fill_n(largest.data(), largest.size(), s == storage::fp8 ? 1e-4 : 6 * std::ldexp(1.0, -126));
+      std::fill_n(largest.data(), largest.size(), s == weight_format::fp8 ? 1e-4 : 6 * std::ldexp(1.0, -126));
       for (index_t o = 0; o < rows; ++o)
         for (index_t i = 0; i < cols; ++i) {
           double& m = largest(o / t.rows, i / t.cols);
@@ -77,16 +77,17 @@ TEST_CASE("fake_quantise is the storage type's encode and decode in both precisi
       for (index_t o = 0; o < rows; ++o)
         for (index_t i = 0; i < cols; ++i) {
           double expected = 0;
-          if (s == storage::f32) {
+          if (s == weight_format::f32) {
             expected = static_cast<float>(w(o, i));
-          } else if (s == storage::bf16) {
+          } else if (s == weight_format::bf16) {
             expected = bf16::encode(double(w(o, i))).decode();
           } else {
             const double amax = largest(o / t.rows, i / t.cols);
             int e = -200;  // 2^ceil(log2(amax / largest))
-            while (std::ldexp(1.0, e) * (s == storage::fp8 ? 448 : 6) < amax) ++e;
+            while (std::ldexp(1.0, e) * (s == weight_format::fp8 ? 448 : 6) < amax) ++e;
             const double scale = std::ldexp(1.0, e), y = double(w(o, i)) / scale;
-            expected = (s == storage::fp8 ? e4m3::encode(y).decode() : e2m1::encode(y).decode()) * scale;
+            expected =
+                (s == weight_format::fp8 ? e4m3::encode(y).decode() : e2m1::encode(y).decode()) * scale;
           }
           const index_t at = p.offset + o * cols + i;
           wrong += bits(out(at)) != bits(static_cast<T>(expected));
@@ -106,22 +107,28 @@ TEST_CASE("fake_quantise is the storage type's encode and decode in both precisi
 }
 
 TEST_CASE("a parameter's storage is its role", "[train_quantise]") {
-  CHECK(train::storage_of("layers.2.ffn.experts.31.w2.weight") == storage::fp4);
-  CHECK(train::storage_of("mtp.0.ffn.experts.0.w1.weight") == storage::fp4);
+  const auto layout = parameter_layout::of<float>(tiny_config());
+  const auto format_of = [&](const char* name) {
+    const train::parameter_info* p = layout.find(name);
+    REQUIRE(p);
+    return p->format;
+  };
+  CHECK(format_of("layers.2.ffn.experts.5.w2.weight") == weight_format::fp4);
+  CHECK(format_of("mtp.0.ffn.experts.0.w1.weight") == weight_format::fp4);
   for (const char* name :
        {"layers.0.ffn.shared_experts.w1.weight", "layers.0.attn.wq_a.weight", "layers.0.attn.wq_b.weight",
         "layers.0.attn.wkv.weight", "layers.0.attn.wo_a.weight", "mtp.0.attn.wo_b.weight",
-        "layers.2.attn.indexer.wq_b.weight", "mtp.0.e_proj.weight", "mtp.0.h_proj.weight"})
-    CHECK(train::storage_of(name) == storage::fp8);
+        "layers.1.attn.indexer.wq_b.weight", "mtp.0.e_proj.weight", "mtp.0.h_proj.weight"})
+    CHECK(format_of(name) == weight_format::fp8);
   for (const char* name :
        {"embed.weight", "head.weight", "norm.weight", "mtp.0.norm.weight", "layers.0.attn_norm.weight",
         "layers.0.attn.q_norm.weight", "layers.0.ffn.gate.weight", "layers.2.attn.compressor.wkv.weight",
         "layers.2.attn.compressor.wgate.weight", "layers.2.attn.compressor.norm.weight",
-        "layers.2.attn.indexer.compressor.wkv.weight", "layers.2.attn.indexer.weights_proj.weight"})
-    CHECK(train::storage_of(name) == storage::bf16);
+        "layers.1.attn.indexer.compressor.wkv.weight", "layers.1.attn.indexer.weights_proj.weight"})
+    CHECK(format_of(name) == weight_format::bf16);
   for (const char* name : {"hc_head_fn", "layers.0.hc_attn_base", "layers.0.hc_ffn_scale",
                            "layers.0.attn.attn_sink", "layers.2.attn.compressor.ape"})
-    CHECK(train::storage_of(name) == storage::f32);
+    CHECK(format_of(name) == weight_format::f32);
 }
 
 TEST_CASE("weights that are not finite are refused with their name and place", "[train_quantise]") {

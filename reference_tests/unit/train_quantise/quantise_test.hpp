@@ -11,7 +11,6 @@ namespace dsv4_test {
 
 using train::fake_quantise;
 using train::parameter_layout;
-using train::storage;
 
 /// Values of many sizes and both signs, zeros, whole tiles of zeros: everything the tiles can meet.
 template <class T = float>

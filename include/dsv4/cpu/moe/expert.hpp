@@ -114,7 +114,7 @@ struct experts<exec::basic_cpu<M>> {
 
   template <numerics_policy P>
   static void run(E& e, workspace& scratch, view<act_t<P>, 2> x, const routing<W>& route,
-                  const std::vector<expert_weights>& all, double limit, view<W, 2> routed) {
+                  const std::vector<expert_weights<>>& all, double limit, view<W, 2> routed) {
     const index_t tokens = x.extent(0);
     for (index_t from = 0; from < tokens; from += cpu::tokens_of_expert_pass) {
       const workspace::scope here(scratch);
@@ -130,10 +130,10 @@ struct experts<exec::basic_cpu<M>> {
   }
 
  private:
-  static bool integer_products(const cpu::sorted_routes<W>& r, const std::vector<expert_weights>& all) {
+  static bool integer_products(const cpu::sorted_routes<W>& r, const std::vector<expert_weights<>>& all) {
     const index_t inner = all.front().w1.rows;
     for (index_t a = 0; a < r.actives; ++a) {
-      const expert_weights& w = all[static_cast<std::size_t>(r.active[a])];
+      const expert_weights<>& w = all[static_cast<std::size_t>(r.active[a])];
       if (!cpu::integer_product(w.w1) || !cpu::integer_product(w.w3) || !cpu::integer_product(w.w2))
         return false;
       if (w.w1.rows != inner || w.w3.rows != inner) return false;
@@ -153,7 +153,7 @@ struct experts<exec::basic_cpu<M>> {
 
   template <class P, class A>
   static void by_integers(E& e, workspace& scratch, view<A, 2> x, index_t from, index_t n,
-                          const cpu::sorted_routes<W>& r, const std::vector<expert_weights>& all,
+                          const cpu::sorted_routes<W>& r, const std::vector<expert_weights<>>& all,
                           double limit, view<A, 2> y) {
     const index_t inner = all.front().w1.rows, choices = r.token.extent(0), d = x.extent(1);
     auto a = scratch.take<A>(choices, inner), u = scratch.take<A>(choices, inner);  // [s, i]
@@ -162,7 +162,7 @@ struct experts<exec::basic_cpu<M>> {
     // a = w1 x, u = w3 x
     const auto input = cpu::quantised_digits(e, scratch, x.rows(from, from + n));
     tasks(r.actives, inner, [&](index_t i, index_t begin, index_t end) {
-      const expert_weights& w = all[static_cast<std::size_t>(r.active[i])];
+      const expert_weights<>& w = all[static_cast<std::size_t>(r.active[i])];
       const auto own = input.of(row.data() + r.first[i], r.count(i));
       const index_t first = r.first[i];
       cpu::multiply_fp4<W>(w.w1, begin, end, own, cpu::into<W>(a[first].data(), inner));
@@ -182,7 +182,7 @@ struct experts<exec::basic_cpu<M>> {
 
   template <class P, class A>
   static void one_by_one(E& e, workspace& scratch, view<A, 2> x, const cpu::sorted_routes<W>& r,
-                         const std::vector<expert_weights>& all, double limit, view<A, 2> y) {
+                         const std::vector<expert_weights<>>& all, double limit, view<A, 2> y) {
     for (index_t i = 0; i < r.actives; ++i) {
       const workspace::scope here(scratch);
       const index_t first = r.first[i], n = r.count(i);

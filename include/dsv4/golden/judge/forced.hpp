@@ -191,7 +191,7 @@ inline std::vector<std::vector<std::int32_t>> all_ids(const bundle& b) {
 
 /// Runs the test's calls under an observer that has begin_call(step).
 template <execution E = exec::ref, class Observer>
-void run_forced(const bundle& test, const config& c, const model_weights& weights, bool official_numerics,
+void run_forced(const bundle& test, const config& c, const model_weights<>& weights, bool official_numerics,
                 Observer& o, E e = {}) {
   const auto ids = all_ids(test);
   const auto begin = [&](const call_info& call) { o.begin_call(call.step); };
@@ -201,7 +201,7 @@ void run_forced(const bundle& test, const config& c, const model_weights& weight
     run_calls<float32<>>(c, weights, test.about().calls, ids, o, begin, e);
 }
 
-inline void compare_forced(verify_walk& w, const model_weights& weights) {
+inline void compare_forced(verify_walk& w, const model_weights<>& weights) {
   forcing f(w);
   run_forced(w.test(), w.model(), weights, w.result().numerics != "float32", f);
   // What the golden has and the test does not.

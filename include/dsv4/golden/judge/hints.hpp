@@ -12,8 +12,8 @@ template <numerics_policy P>
 class hint_finder {
  public:
   static constexpr bool on = true;
-  hint_finder(verify_walk& w, const model_weights& weights, const std::vector<std::vector<std::int32_t>>& ids,
-              const tensor_entry& culprit)
+  hint_finder(verify_walk& w, const model_weights<>& weights,
+              const std::vector<std::vector<std::int32_t>>& ids, const tensor_entry& culprit)
       : name_(culprit.name),
         scope_(culprit.parsed()->scope),
         memory_(w.model(),
@@ -115,7 +115,7 @@ class hint_finder {
 };
 
 /// Fills culprit.hints.  Needs the weights; nothing happens for names that are not the model's.
-inline void find_hints(verify_walk& w, const model_weights& weights) {
+inline void find_hints(verify_walk& w, const model_weights<>& weights) {
   verify_result& r = w.result();
   const tensor_result& culprit = r.tensors[r.culprit.at];
   const tensor_entry* t = nullptr;

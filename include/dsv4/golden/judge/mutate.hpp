@@ -17,7 +17,7 @@ template <numerics_policy P>
 class mutator {
  public:
   static constexpr bool on = true;
-  mutator(const config& c, const model_weights& w, const std::vector<std::vector<std::int32_t>>& ids,
+  mutator(const config& c, const model_weights<>& w, const std::vector<std::vector<std::int32_t>>& ids,
           const mutation& what)
       : c_(c), what_(what), memory_(c), wrong_(c, w, memory_, ids) {}
 
@@ -100,7 +100,7 @@ struct mutate_options {
 namespace detail {
 
 template <numerics_policy P, execution E>
-mutation_outcome mutate_once(const bundle& golden, const model_weights& weights, const mutation& m,
+mutation_outcome mutate_once(const bundle& golden, const model_weights<>& weights, const mutation& m,
                              const std::filesystem::path& dir) {
   mutation_outcome o;
   o.bug = m.bug;
@@ -163,7 +163,7 @@ mutation_outcome mutate_once(const bundle& golden, const model_weights& weights,
 /// A golden, and the weights that it is a run of by this library's bits.
 struct mutation_subject {
   const bundle* golden;
-  const model_weights* weights;
+  const model_weights<>* weights;
 };
 
 /// Runs each mutation on the goldens' own calls, one golden after the other until one of them catches and names it.
@@ -192,7 +192,7 @@ power_matrix mutate(std::span<const mutation_subject> subjects, const mutate_opt
   return matrix;
 }
 template <execution E = exec::ref>
-power_matrix mutate(const bundle& golden, const model_weights& weights, const mutate_options& options) {
+power_matrix mutate(const bundle& golden, const model_weights<>& weights, const mutate_options& options) {
   const mutation_subject one{&golden, &weights};
   return mutate<E>(std::span(&one, 1), options);
 }

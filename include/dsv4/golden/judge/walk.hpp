@@ -33,7 +33,7 @@ struct verify_options {
   bool werror = false;
   bool hints = true;
   /// Forced mode recomputes with these.
-  const model_weights* weights = nullptr;
+  const model_weights<>* weights = nullptr;
 };
 
 class verify_walk {

@@ -80,7 +80,7 @@ struct renumbered {
 /// Runs the calls from fresh sequences; `begin(call)` is called before each, `tap` sees every value.
 /// @throws contract_violation calls that do not follow each other, ids outside the vocabulary
 template <numerics_policy P, execution E, observer Tap>
-void run_calls(const config& c, const model_weights& weights, std::span<const call_info> calls,
+void run_calls(const config& c, const model_weights<>& weights, std::span<const call_info> calls,
                const std::vector<std::vector<std::int32_t>>& ids, Tap& tap,
                std::function<void(const call_info&)> begin, E e = {}) {
   using model = transformer<P, E>;

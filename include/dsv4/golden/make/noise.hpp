@@ -62,7 +62,7 @@ class noise_meter {
 /// `runs` measurements of a recorded bundle: the first on the weights themselves, the others on permuted
 /// copies of them.  Returns the bundle's entries with their noise.  E is the executor with other sums.
 template <numerics_policy P, execution E>
-std::vector<tensor_entry> measure_noise(const bundle& golden, const model_weights& weights, index_t runs,
+std::vector<tensor_entry> measure_noise(const bundle& golden, const model_weights<>& weights, index_t runs,
                                         E e = {}) {
   std::vector<tensor_entry> entries = golden.tensors();
   std::vector<std::vector<std::int32_t>> ids;

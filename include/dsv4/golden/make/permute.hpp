@@ -73,53 +73,46 @@ inline std::vector<index_t> repeated(const std::vector<index_t>& p, index_t time
 /// Owns permuted copies of all matrices (memory: as much as the model's weights).
 struct permuted_model {
   channel_permutation permutation;
-  model_weights weights;
+  model_weights<> weights;
 
-  permuted_model(const config& c, const model_weights& from, std::uint64_t seed) : weights(from) {
+  permuted_model(const config& c, const model_weights<>& from, std::uint64_t seed) : weights(from) {
     permutation.hidden = detail::block_permutation(c.hidden_size, seed);
     permutation.query_rank = detail::block_permutation(c.q_lora_rank, seed);
     permutation.inner = detail::block_permutation(c.moe_intermediate_size, seed);
     permutation.output_rank = detail::block_permutation(c.o_lora_rank, seed);
-    hidden_ = &permutation.hidden;
     streams_ = detail::repeated(permutation.hidden, c.hc_mult);
     ranks_ = detail::repeated(permutation.output_rank, c.o_groups);
-
-    columns(weights.embed, *hidden_), columns(weights.head, *hidden_), vector(weights.norm, *hidden_);
-    columns(weights.hc_head.fn, streams_);
-    for (block_weights& b : weights.layers) block(b);
-    for (mtp_weights& m : weights.mtp) {
-      vector(m.enorm, *hidden_), vector(m.hnorm, *hidden_), vector(m.norm, *hidden_);
-      for (weight_matrix* w : {&m.e_proj, &m.h_proj}) columns(*w, *hidden_), rows(*w, *hidden_);
-      columns(m.hc_head.fn, streams_);
-      block(m.block);
-    }
+    each_weight(weights, c, [&](const weight_info& i, auto& field) { permute(i, field); });
   }
   permuted_model(const permuted_model&) = delete;
   permuted_model& operator=(const permuted_model&) = delete;
 
  private:
-  void block(block_weights& b) {
-    columns(b.hc_attn.fn, streams_), columns(b.hc_ffn.fn, streams_);
-    vector(b.attn_norm, *hidden_), vector(b.ffn_norm, *hidden_);
-    attention_weights& a = b.attn;
-    const std::vector<index_t>& rank = permutation.query_rank;
-    columns(a.wq_a, *hidden_), rows(a.wq_a, rank), vector(a.q_norm, rank), columns(a.wq_b, rank);
-    columns(a.wkv, *hidden_);
-    rows(a.wo_a, ranks_), columns(a.wo_b, ranks_), rows(a.wo_b, *hidden_);
-    if (a.compressor) compressor(*a.compressor);
-    if (a.indexer) {
-      columns(a.indexer->wq_b, rank), columns(a.indexer->weights_proj, *hidden_);
-      compressor(a.indexer->compressor);
+  /// Of an axis; null where it keeps its order.
+  const std::vector<index_t>* order(channel_kind c) const {
+    switch (c) {
+      case channel_kind::hidden: return &permutation.hidden;
+      case channel_kind::streams: return &streams_;
+      case channel_kind::query_rank: return &permutation.query_rank;
+      case channel_kind::output_rank: return &ranks_;
+      case channel_kind::inner: return &permutation.inner;
+      case channel_kind::other: break;
     }
-    columns(b.ffn.gate.weight, *hidden_);
-    for (expert_weights& x : b.ffn.experts) expert(x);
-    expert(b.ffn.shared);
+    return nullptr;
   }
-  void compressor(compressor_weights& w) { columns(w.wkv, *hidden_), columns(w.wgate, *hidden_); }
-  void expert(expert_weights& x) {
-    for (weight_matrix* w : {&x.w1, &x.w3}) columns(*w, *hidden_), rows(*w, permutation.inner);
-    columns(x.w2, permutation.inner), rows(x.w2, *hidden_);
+  void permute(const weight_info& i, weight_matrix& w) {
+    if (const auto* p = order(i.channels[0])) rows(w, *p);
+    if (const auto* p = order(i.channels[1])) columns(w, *p);
   }
+  template <int R>
+  void permute(const weight_info& i, tensor<float, R>& v) {
+    for (const channel_kind c : i.channels)
+      if (const auto* p = order(c)) {
+        expects(R == 1, "permuted_model: " + i.name + ": only vectors and matrices are permuted");
+        if constexpr (R == 1) vector(v, *p);
+      }
+  }
+  void permute(const weight_info&, expert_table&) {}
 
   static void vector(tensor<float, 1>& v, const std::vector<index_t>& p) {
     expects_equal(v.extent(0), static_cast<index_t>(p.size()), "permuted_model: a vector's channels");
@@ -166,7 +159,6 @@ struct permuted_model {
     return static_cast<std::byte*>(std::align(line, static_cast<std::size_t>(bytes), p, space));
   }
 
-  const std::vector<index_t>* hidden_ = nullptr;
   std::vector<index_t> streams_, ranks_;
   std::vector<std::vector<std::byte>> storage_;
 };

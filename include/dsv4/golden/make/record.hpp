@@ -101,7 +101,7 @@ struct rewind_plan {
 
 /// The run again, without MTP, with rejected tokens after every call.
 template <numerics_policy P, execution E>
-void run_with_rewinds(const config& c, const model_weights& weights,
+void run_with_rewinds(const config& c, const model_weights<>& weights,
                       const std::vector<std::vector<std::int32_t>>& ids, const rewind_plan& plan,
                       stored_row_hashes& rows, E e = {}) {
   expects(plan.accepted > 0 && plan.rejected > 0, "run_with_rewinds: positive numbers of tokens");
@@ -140,7 +140,7 @@ struct record_options {
 /// Runs the plan and writes its values; the caller has set about() (name, created_by, oracle, numerics,
 /// model, weights) and calls finish().  @throws internal_error if a run in chunks gives other bits
 template <numerics_policy P, execution E>
-index_t record(const config& c, const model_weights& weights, const run_plan& plan, bundle_writer& to,
+index_t record(const config& c, const model_weights<>& weights, const run_plan& plan, bundle_writer& to,
                const record_options& o = {}, E e = {}) {
   const std::vector<call_info> calls = calls_of(plan);
   to.ids(plan.ids);

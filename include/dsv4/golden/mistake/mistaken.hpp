@@ -17,14 +17,14 @@ template <numerics_policy P>
 class mistaken {
  public:
   using A = act_t<P>;
-  mistaken(const config& c, const model_weights& w, const operator_memory& memory,
+  mistaken(const config& c, const model_weights<>& w, const operator_memory& memory,
            const std::vector<std::vector<std::int32_t>>& ids)
       : x_{c, w, memory, &ids}, attention_(x_) {}
 
   maybe_values operator()(mistake m, const tap_event& e) {
     const bool head = e.scope.where == tap_scope::part::head || e.scope.where == tap_scope::part::mtp_head;
     if (head) return std::nullopt;
-    const block_weights& w = x_.block(e.scope);
+    const block_weights<>& w = x_.block(e.scope);
     switch (e.where) {
       case site::hc_attn_pre:
       case site::hc_attn_post:
@@ -68,7 +68,7 @@ class mistaken {
     return v->v;
   }
 
-  maybe_values split(mistake m, const tap_event& e, const hyper_connection_weights& w, site from, bool pre,
+  maybe_values split(mistake m, const tap_event& e, const hyper_connection_weights<>& w, site from, bool pre,
                      bool post) {
     const auto mixes = wide(e, from);
     if (!mixes) return std::nullopt;
@@ -156,7 +156,7 @@ class mistaken {
     return x_.out(h);
   }
 
-  maybe_values gate_scores(mistake m, const tap_event& e, const gate_weights& w) {
+  maybe_values gate_scores(mistake m, const tap_event& e, const gate_weights<>& w) {
     auto x = x_.input(e, site::ffn_norm);
     const bool mine = m == mistake::gate_bf16 || (P::quantised && m == mistake::gate_quantised) ||
                       m == mistake::gate_sigmoid;
@@ -172,7 +172,7 @@ class mistaken {
     if (m != mistake::gate_sigmoid) kernel::gate_scores<exec::ref>::run(x_.e, s.all(), {}, biased.all());
     return x_.out(s);
   }
-  maybe_values gate_indices(mistake m, const tap_event& e, const gate_weights& w) {
+  maybe_values gate_indices(mistake m, const tap_event& e, const gate_weights<>& w) {
     const index_t k = e.shape[1];
     std::vector<double> out(static_cast<std::size_t>(e.size()));
     if (m == mistake::hash_of_previous_token && w.tid2eid.present()) {
@@ -230,7 +230,7 @@ class mistaken {
     return m == mistake::weight_after_w2 || m == mistake::clamp_missing || m == mistake::gate_clamped_below ||
            (P::quantised && m == mistake::act_quant_missing);
   }
-  tensor<A, 2> expert_output(mistake m, const tensor<A, 2>& x, const expert_weights& w,
+  tensor<A, 2> expert_output(mistake m, const tensor<A, 2>& x, const expert_weights<>& w,
                              const std::vector<double>& weight) {
     const index_t t = x.extent(0);
     auto a = x_.product(x, w.w1, m), u = x_.product(x, w.w3, m);
@@ -249,7 +249,7 @@ class mistaken {
           y(i, d) = store<A>(widen<double>(y(i, d)) * weight[static_cast<std::size_t>(i)]);
     return y;
   }
-  maybe_values routed(mistake m, const tap_event& e, const moe_weights& w) {
+  maybe_values routed(mistake m, const tap_event& e, const moe_weights<>& w) {
     auto x = x_.input(e, site::ffn_norm);
     const auto chosen = wide(e, site::gate_indices), weights = wide(e, site::gate_weights);
     if (!of_expert(m) || x.empty() || !chosen || !weights) return std::nullopt;

@@ -13,7 +13,7 @@ class mistaken_attention {
   explicit mistaken_attention(mistaken_context<P>& x) : x_(x) {}
 
   maybe_values operator()(mistake m, const tap_event& e) {
-    const attention_weights& w = x_.block(e.scope).attn;
+    const attention_weights<>& w = x_.block(e.scope).attn;
     switch (e.where) {
       case site::attn_qr: return normed(m, e, w.wq_a, w.q_norm);
       case site::attn_kv_norm: return normed(m, e, w.wkv, w.kv_norm);
@@ -64,7 +64,7 @@ class mistaken_attention {
     rms_norm(x_.e, y.all(), norm.all(), x_.c.rms_norm_eps, y.all());
     return x_.out(y);
   }
-  maybe_values q_norm(mistake m, const tap_event& e, const attention_weights& w) {
+  maybe_values q_norm(mistake m, const tap_event& e, const attention_weights<>& w) {
     auto x = x_.input(e, site::attn_qr);
     const bool of_norm =
         m == mistake::head_norm_missing || m == mistake::head_norm_one_store || m == mistake::race;
@@ -96,7 +96,7 @@ class mistaken_attention {
     if (!x_.quantise(m, x) && !turns) return std::nullopt;
     return x_.out(x);
   }
-  maybe_values q_had(mistake m, const tap_event& e, const indexer_weights& w) {
+  maybe_values q_had(mistake m, const tap_event& e, const indexer_weights<>& w) {
     auto x = x_.input(e, site::attn_qr);
     const bool turns = x_.frequencies(m, x_.ratio(e.scope)).has_value() && !x_.of_entries(m);
     const bool mine = turns || x_.product_can(m, w.wq_b) || (P::quantised && m == mistake::hadamard_missing);
@@ -135,7 +135,7 @@ class mistaken_attention {
     return x_.out(x);
   }
 
-  maybe_values pooled(mistake m, const tap_event& e, const compressor_weights& w) {
+  maybe_values pooled(mistake m, const tap_event& e, const compressor_weights<>& w) {
     const value_rows* all = x_.memory.history(e.scope, site::attn_norm, e.sequence);
     const index_t ratio = x_.ratio(e.scope), entries = e.shape[0], from = e.start / ratio, d = e.shape[1];
     const bool overlap = kind_of_ratio(ratio) == attention_kind::csa;
@@ -173,7 +173,7 @@ class mistaken_attention {
     }
     return x_.out(out);
   }
-  maybe_values index_weights(mistake m, const tap_event& e, const indexer_weights& w) {
+  maybe_values index_weights(mistake m, const tap_event& e, const indexer_weights<>& w) {
     auto x = x_.input(e, site::attn_norm);
     if (m != mistake::index_scale_missing || x.empty()) return std::nullopt;
     tensor<A, 2> y(e.tokens, w.weights_proj.rows);
@@ -236,7 +236,7 @@ class mistaken_attention {
     return out;
   }
 
-  maybe_values o(mistake m, const tap_event& e, const attention_weights& w) {
+  maybe_values o(mistake m, const tap_event& e, const attention_weights<>& w) {
     const value_rows* kv = x_.memory.history(e.scope, site::attn_kv, e.sequence);
     const value_rows* slots = x_.memory.latest(site::attn_topk_idxs, e.sequence);
     auto q = x_.input(e, site::attn_q_rope);
@@ -281,7 +281,7 @@ class mistaken_attention {
                                              sink, scale, out.all());
     return x_.out(out);
   }
-  maybe_values o_lora(mistake m, const tap_event& e, const attention_weights& w) {
+  maybe_values o_lora(mistake m, const tap_event& e, const attention_weights<>& w) {
     auto x = x_.input(e, site::attn_o_derot);
     if (m != mistake::o_quantised || !P::quantised || x.empty()) return std::nullopt;
     act_quant_in_place(x_.e, x.all(), x.extent(1), fp8_tile);

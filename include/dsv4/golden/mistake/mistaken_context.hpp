@@ -16,13 +16,13 @@ template <numerics_policy P>
 struct mistaken_context {
   using A = act_t<P>;
   const config& c;
-  const model_weights& w;
+  const model_weights<>& w;
   const operator_memory& memory;
   const std::vector<std::vector<std::int32_t>>* ids = nullptr;  ///< of all sequences
   exec::ref e{};
   workspace scratch{};
 
-  const block_weights& block(const tap_scope& s) const {
+  const block_weights<>& block(const tap_scope& s) const {
     const auto n = static_cast<std::size_t>(s.number);
     return s.where == tap_scope::part::mtp ? w.mtp[n].block : w.layers[n];
   }
