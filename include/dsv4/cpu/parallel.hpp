@@ -24,13 +24,13 @@ namespace cpu {
 
 inline constexpr index_t pieces_per_thread = 4;
 
-/// Pieces of b that cover a.
+/// How many pieces of size b cover a.
 constexpr index_t ceil_div(index_t a, index_t b) { return (a + b - 1) / b; }
 
 /// Threads that a parallel_for started here may use.
 inline index_t concurrency() { return tbb::this_task_arena::max_concurrency(); }
 
-/// f(begin, end) over pieces that cover [0, n), none (but the only one) smaller than `grain`.
+/// Calls f(begin, end) for pieces that cover [0, n).  A piece is never smaller than `grain`, unless all of [0, n) is.
 template <class F>
 void parallel_for(index_t n, index_t grain, F f) {
   const index_t threads = concurrency();
@@ -44,7 +44,7 @@ void parallel_for(index_t n, index_t grain, F f) {
       tbb::simple_partitioner{});
 }
 
-/// f(i) for every i in [0, n), each a task of its own: for units of 10 us and more and of unlike size.
+/// Calls f(i) for every i in [0, n), each as a task of its own: for work of 10 us and more whose parts differ in size.
 template <class F>
 void parallel_tasks(index_t n, F f) {
   if (concurrency() == 1 || n <= 1)

@@ -26,7 +26,7 @@
 #endif
 
 /// Before a loop over registers with a constant count: unroll it, so that an array of vectors stays in them.
-/// g++ else keeps such arrays on the stack; clang needs no telling.
+/// Without it g++ keeps such arrays on the stack; clang unrolls by itself.
 #if defined(__GNUC__) && !defined(__clang__)
 #define DSV4_UNROLL _Pragma("GCC unroll 16")
 #else
@@ -165,8 +165,9 @@ inline void store_group(double* p, f64x8 a) {
 // ---- stored formats to groups -------------------------------------------------------------------------------
 
 /// codes<F>: 8 consecutive codes of format F as a group.
-///   load<W>(p)   the values times unit<W>, a power of two that saves instructions; exact
-///   bytes        bytes of 8 codes
+///   load<W>(p)   the values times unit<W>.  The unit is the power of two by which the cheapest decoding is off, so
+///                the products are exact, and the caller multiplies it away once instead of per value
+///   bytes        how many bytes 8 codes take
 template <class F>
 struct codes;
 

@@ -118,9 +118,9 @@ class conversation {
   struct memory {
     dsv4::sequence<P, E> sequence;
     std::vector<std::int32_t> ids;
-    tensor<act_t<P>, 3> streams{};  // [1, n, d] of the last token, of a mark with drafts
+    tensor<act_t<P>, 3> streams{};  // [1, n, d] of the last token; kept by a mark when there are drafts
 
-    /// How many of `wanted` it can stand behind; the last one is always read again.
+    /// How many of the ids `wanted` this memory has read already.  The last of them is always read again.
     index_t agrees_with(std::span<const std::int32_t> wanted) const {
       const auto differ = std::mismatch(ids.begin(), ids.end(), wanted.begin(), wanted.end()).first;
       const index_t n =
@@ -129,7 +129,7 @@ class conversation {
     }
   };
 
-  /// At the end of answer(), however it ends: ids of the live sequence.
+  /// At the end of answer(), however it ends: the ids that the live sequence has read.
   class follow_up {
    public:
     follow_up(conversation& c, std::span<const std::int32_t> ids, const std::vector<std::int32_t>& made)

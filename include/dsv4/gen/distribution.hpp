@@ -46,7 +46,7 @@ class ranking {
   }
 
  private:
-  /// Does a rank after b?
+  /// Whether a ranks after b.
   struct later {
     std::span<const double> x;
     bool operator()(std::int32_t a, std::int32_t b) const {
@@ -79,7 +79,7 @@ class distribution {
   double operator[](std::int32_t id) const {
     return certain_ < 0 ? p_[static_cast<std::size_t>(id)] : id == certain_ ? 1 : 0;
   }
-  /// Has one token all the probability by decree (greedy)?  Then no random number is needed.
+  /// Whether one token has all the probability because the choice is greedy.  Then no random number is needed.
   bool certain() const { return certain_ >= 0; }
 
   /// The likeliest token, the lowest id among equals.
@@ -119,9 +119,9 @@ class distribution {
     return static_cast<std::int32_t>(last);
   }
 
-  /// What is left of this after q has had its share: (4).  Where rounding alone leaves nothing, no change.
+  /// (4) Takes q's share away and scales the rest to a sum of 1.  Changes nothing where rounding leaves no rest.
   void subtract(const distribution& q) {
-    if (certain()) return;  // q had less than all of the one token
+    if (certain()) return;  // q gave this token less than all, so all that is left is this token
     double left = 0;
     for (std::size_t i = 0; i < p_.size(); ++i)
       left += std::max(p_[i] - q[static_cast<std::int32_t>(i)], 0.0);
@@ -134,7 +134,7 @@ class distribution {
  private:
   double mass(std::int32_t id) const { return p_[static_cast<std::size_t>(id)]; }
 
-  /// Zero the masses that top_k, top_p and min_p drop: all three keep the beginning of one order.
+  /// Sets the masses that top_k, top_p and min_p drop to zero.  All three keep a beginning of the same order.
   void cut(std::span<const double> x, const sampling& s, ranking& order) {
     if (s.top_k == 0 && s.top_p == 1 && s.min_p == 0) return;
     order.rank(x, p_);

@@ -32,7 +32,7 @@ class draft_list {
   distribution& next() { return q_[size_]; }
   /// A token that was drawn from next().
   void add(std::int32_t id) { ids_[size_++] = id; }
-  /// Is the last draft a stop id?
+  /// Whether the last draft is a stop id.
   bool ended() const {
     return size_ > 0 && std::find(stop_ids_.begin(), stop_ids_.end(), ids_[size_ - 1]) != stop_ids_.end();
   }
@@ -50,8 +50,8 @@ struct verdict {
   bool accepted;
 };
 
-/// Keep x, which was drawn from q, or replace it by a token of what q left of p.
-/// choose: chance(probability) -> bool, pick(distribution) -> id, as a sampler.  Spoils p.
+/// Keeps x, which was drawn from q, or replaces it by a token from what q leaves of p.
+/// choose: has chance(probability) -> bool and pick(distribution) -> id, as a sampler has.  Overwrites p.
 template <class Choose>
 verdict judge(Choose& choose, distribution& p, std::int32_t x, const distribution& q) {
   if (choose.chance(p[x] / q[x])) return {x, true};

@@ -20,7 +20,7 @@ inline constexpr index_t prefill_chunk = 256;
 
 struct generate_options {
   index_t max_new = 0;                       ///< tokens to generate at most
-  std::span<const std::int32_t> stop_ids{};  ///< any of these ends the text; it is the last token given
+  std::span<const std::int32_t> stop_ids{};  ///< any of these ends the text, and is its last token
   std::function<void(index_t, index_t)>
       on_prefill{};  ///< (tokens done, tokens of the prompt), after each chunk
 };
@@ -48,7 +48,7 @@ class stopwatch {
   clock::time_point begin_ = clock::now();
 };
 
-/// What every way to generate asks of its arguments.
+/// The preconditions that every way of generating has.
 template <class Sequence>
 void check_generate(const Sequence& s, std::span<const std::int32_t> prompt, const generate_options& o) {
   const auto n = static_cast<index_t>(prompt.size());
@@ -59,7 +59,7 @@ void check_generate(const Sequence& s, std::span<const std::int32_t> prompt, con
              "generate: tokens of prompt and answer against the sequence's max_tokens");
 }
 
-/// read(ids, last) for each chunk of the prompt.
+/// Calls read(ids, last) for each chunk of the prompt; `last` is true for the chunk that ends it.
 template <class Read>
 double prefill(std::span<const std::int32_t> prompt, const generate_options& o, Read&& read) {
   const stopwatch time;
@@ -72,7 +72,7 @@ double prefill(std::span<const std::int32_t> prompt, const generate_options& o, 
   return time.seconds();
 }
 
-/// Counts a made token and tells the caller.  Is another one wanted?
+/// Counts a token that was made and hands it to the caller.  @returns whether another one is wanted
 template <class T, class OnToken>
 bool tell(generation& r, const generate_options& o, std::int32_t id, view<const T, 1> logits,
           OnToken& on_token) {

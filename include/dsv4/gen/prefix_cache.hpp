@@ -36,8 +36,8 @@ enum class window_rule { full, periodic, zero };
 
 /// What is reused of a prompt.
 struct prefix_plan {
-  index_t cut = 0;   ///< tokens that need not be given to forward() again
-  index_t from = 0;  ///< of those, [from, cut) are run again by restore()
+  index_t cut = 0;   ///< this many tokens need not go through forward() again
+  index_t from = 0;  ///< restore() runs [from, cut) again, to have their window rows
   index_t again() const { return cut - from; }
 };
 
@@ -57,7 +57,7 @@ inline index_t prefix_tail(const config& c, bool mtp = false) {
   for (index_t l = 0; l < c.num_hidden_layers; ++l) csa = csa || c.kind(l) == attention_kind::csa;
   return std::max(csa ? csa_ratio : index_t{0}, mtp ? c.sliding_window : index_t{0});
 }
-/// How many without any kept row.  Each layer needs W - 1 rows more than the layer above it.
+/// How many tokens are run again when no window row is kept.  Each layer needs W - 1 rows more than the layer above it.
 inline index_t prefix_depth(const config& c, bool mtp = false) {
   const index_t rows = c.sliding_window - 1, above = mtp ? c.sliding_window : 0;
   return rows * (c.num_hidden_layers - 1) + std::max(prefix_tail(c, mtp), rows + above);
@@ -144,7 +144,7 @@ class stored_prefix {
   std::span<const position_range> runs() const { return runs_; }
   index_t length() const { return static_cast<index_t>(ids_.size()); }
   std::span<const std::int32_t> ids() const { return ids_; }
-  /// Of all rows and entries.
+  /// Bytes of all rows and entries.
   index_t bytes() const { return entry_bytes() + window_bytes(); }
   index_t entry_bytes() const {
     index_t n = 0;
@@ -289,7 +289,7 @@ void read_and_keep(transformer<P, E>& model, sequence<P, E>& s, std::span<const 
   }
 }
 
-/// Of several prefixes that which spares the most tokens; null if none spares any.
+/// The prefix, of several, that saves most tokens; null if none saves any.
 template <numerics_policy P>
 const stored_prefix<P>* best_prefix(std::span<const stored_prefix<P>> prefixes,
                                     std::span<const std::int32_t> prompt, bool mtp = false) {

@@ -38,7 +38,7 @@ class sampler {
 
   // ---- which ids have been said
 
-  /// Does any setting look at earlier ids?  If not, none are kept.
+  /// Whether any setting looks at earlier ids.  If none does, no ids are kept.
   bool remembers() const { return s_.penalises() || s_.constrain; }
   void remember(std::int32_t id) {
     if (remembers()) history_.push(id);

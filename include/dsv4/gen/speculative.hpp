@@ -23,7 +23,7 @@ namespace dsv4 {
 
 /// What drafting achieved.
 struct speculation {
-  index_t calls = 0;  ///< of the model, to decode
+  index_t calls = 0;  ///< calls of the model while decoding
   std::vector<index_t> proposed,
       accepted;  ///< drafts by depth, from depth 1; one after a refused one is not accepted
 

@@ -51,14 +51,14 @@ template <numerics_policy P, execution E>
 struct sequence_access {
   using sequence_type = sequence<P, E>;
 
-  /// Was it made for such a model?
+  /// Whether it was made for a model of this configuration.
   static bool fits(const sequence_type& s, const config& c) { return s.fits(c); }
 
   static sequence_extent extent(const sequence_type& s) {
     return {s.length_, std::max(index_t{0}, s.rewind_limit()), s.mtp_length_,
             std::max(index_t{0}, s.mtp_rewind_limit())};
   }
-  /// Say that the rows of x are there.
+  /// Declares that the rows of x have been filled in.
   static void set_extent(sequence_type& s, const sequence_extent& x) {
     s.length_ = s.high_water_ = x.length;
     s.floor_ = x.floor;

@@ -40,7 +40,7 @@ namespace detail {
 
 inline constexpr const char* state_format = "dsv4-state/1";
 
-/// Is it the work of this model?  The executor is compared by the caller.
+/// Refuses a state that is not this model's.  The caller compares the executor.
 inline void expect_identity(const state_reader& in, const char* format, const state_identity& own) {
   in.expect("format", format, "this is another kind of file");
   in.expect("config_sha256", own.config, "it belongs to a model of another configuration");

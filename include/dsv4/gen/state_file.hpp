@@ -31,7 +31,7 @@ void add_rows(io::safetensors_writer& w, const std::string& name, const Rows& ro
         });
 }
 
-/// Decompressed bytes of the largest state that `limits` lets in.
+/// The largest state that `limits` allow, in decompressed bytes.
 template <numerics_policy P, execution E>
 std::size_t largest_state(const config& c, const state_limits& limits) {
   constexpr index_t spare =

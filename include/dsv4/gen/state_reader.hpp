@@ -93,7 +93,7 @@ class state_reader {
              std::to_string(vocabulary));
     return v;
   }
-  /// All arrays have been asked for.
+  /// Refuses the file if it has arrays that nobody asked for.
   void expect_no_more() const {
     if (taken_ != file_.tensors().size())
       fail("holds " + std::to_string(file_.tensors().size()) + " arrays, expected the " +

@@ -39,7 +39,7 @@ class token_history {
   }
 
  private:
-  /// Does the window lie wholly behind us, so that a new id pushes one out?
+  /// Whether the window is full, so that a new id pushes one out.
   bool full() const { return window_ > 0 && size() >= window_; }
   std::size_t leaving() const {
     return static_cast<std::size_t>(ids_[ids_.size() - static_cast<std::size_t>(window_)]);

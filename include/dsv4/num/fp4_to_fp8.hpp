@@ -22,7 +22,7 @@
 
 namespace dsv4 {
 
-/// Largest max S4 / min S4 of an FP8 tile, as an exponent of two.
+/// How far the FP4 scales inside one FP8 tile may differ: the largest log2(max S4 / min S4).
 enum class cast_limit {
   released = 11,  ///< what the released kernels assert
   exact = 14,     ///< what is lossless
@@ -88,7 +88,7 @@ inline std::optional<fp4_spread> widest_spread(const weight_matrix& w /*[o,i]*/)
   return widest;
 }
 
-/// The same values as e4m3 codes and one scale per 128 x 128.  `name` is for the message.
+/// The same values as e4m3 codes with one scale per tile of 128 x 128.  `name` stands in the message of a refusal.
 inline void fp4_to_fp8(const weight_matrix& w /*[o,i]*/, view<e4m3, 2> code /*[o,i]*/,
                        view<e8m0, 2> scale /*[o/128,i/128]*/, cast_limit limit = cast_limit::released,
                        std::string_view name = "fp4_to_fp8") {

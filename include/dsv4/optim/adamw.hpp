@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// AdamW: the optimiser of what is no matrix of a layer (embedding, head, norms, mHC's biases and gates).
+/// AdamW: the optimiser of everything that is not a matrix inside a layer: embedding, head, norms, mHC's biases and gates.
 /// @paper{DSV4, section 4.2.2}
 /// axes     n parameter, of any tensor, flat
 /// oracle   golden/optimizer, the adamw cases
@@ -31,7 +31,7 @@ void adamw_step(view<const T, 1> g /*[n]*/, view<T, 1> m /*[n]*/, view<T, 1> v /
   expects_equal(w.extent(0), g.extent(0), "adamw: weights against gradients");
   expects(step >= 1, "adamw: steps count from 1");
   const auto [beta1, beta2, eps, decay] = options;
-  // What the moments lack for having started at zero.
+  // Both moments started at zero, so early means are too small by these factors (bias correction).
   const double mass1 = 1 - std::pow(beta1, double(step)), mass2 = 1 - std::pow(beta2, double(step));
   const double keep = 1 - lr * decay;
   for (index_t n = 0; n < g.extent(0); ++n) {

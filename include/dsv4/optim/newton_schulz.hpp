@@ -40,7 +40,7 @@ inline constexpr double newton_schulz_growth = 79263;  // check: 79263 == round(
 
 namespace kernel {
 /// run(e, scratch, x [s, l]): all steps of Newton-Schulz in place; x has Frobenius norm 1 and s <= l.
-/// number<T>: what a matrix of T (float or double) is iterated in; number<number<T>> is number<T>.
+/// number<T>: the type in which a matrix of T (float or double) is iterated.  It is its own: number<number<T>> is number<T>.
 template <execution E>
 struct newton_schulz {
   static_assert(has_kernel<E>, "newton_schulz: no kernel for this executor");
@@ -118,7 +118,7 @@ void newton_schulz(E& e, workspace& scratch, view<T, 2> x /*[o,i]*/,
     for (auto& v : y) v = 0;
     return;
   }
-  // M_0 = x / |x|_F, lying down.
+  // M_0 = x / |x|_F, transposed if it is tall, so that the small products are those of its short side.
   const index_t rows = x.extent(0), columns = x.extent(1);
   const bool tall = rows > columns;
   const workspace::scope here(scratch);

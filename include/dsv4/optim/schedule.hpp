@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// The learning rate of a step: up in a line, constant, down along a cosine.
+/// The learning rate of a step: it rises linearly, stays constant, and falls along a cosine.
 /// @paper{DSV4, section 4.2.2}
 /// axes     none
 /// oracle   closed form

@@ -24,7 +24,7 @@ inline constexpr index_t longest_block = 128;
 /// How a float is rounded to the format F.
 template <class F>
 struct rounding {
-  static constexpr int drop = 23 - F::mantissa_bits;  // mantissa bits that go
+  static constexpr int drop = 23 - F::mantissa_bits;  // mantissa bits of a float that F does not have
   static constexpr float normal = std::bit_cast<float>(std::uint32_t(F::min_exponent + 127) << 23);
   static constexpr float magic = std::bit_cast<float>(std::uint32_t(23 + F::step_exponent + 127) << 23);
   static constexpr std::uint32_t rebias = std::uint32_t(127 - F::bias) << F::mantissa_bits;
@@ -53,10 +53,11 @@ struct float_block {
   template <class A>
   float_block(const A* x, index_t n) {
     for (index_t i = 0; i < n; ++i) v[i] = widen<float>(x[i]);
-    std::uint32_t most = 0;  // the bits of magnitudes are ordered as the magnitudes are
-    for (index_t i = 0; i < n; ++i) most = std::max(most, std::bit_cast<std::uint32_t>(v[i]) & 0x7FFFFFFF);
-    finite = most < 0x7F800000;
-    amax = std::bit_cast<float>(most);
+    std::uint32_t largest = 0;  // as bits: those of magnitudes are ordered as the magnitudes are
+    for (index_t i = 0; i < n; ++i)
+      largest = std::max(largest, std::bit_cast<std::uint32_t>(v[i]) & 0x7FFFFFFF);
+    finite = largest < 0x7F800000;
+    amax = std::bit_cast<float>(largest);
   }
 };
 

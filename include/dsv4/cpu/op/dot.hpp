@@ -24,13 +24,16 @@
 
 namespace dsv4::cpu {
 
-inline constexpr index_t free_block = 256;   // columns of one chain when the format has no scales
-inline constexpr int rows_in_registers = 4;  // of the kernel for one token: 4 parts, 4 totals; 8 rows of 4096
-                                             // bytes would fight for the same 8 ways of the first-level cache
-inline constexpr index_t bytes_ahead = 1 << 15;  // asked for before they are read; check: 32768 == 2**15
-inline constexpr index_t rows_at_once = 4;       // of the tile kernel
-inline constexpr index_t tokens_at_once = 3;     // check: 12 == 4 * 3
-inline constexpr index_t rows_of_tile = 32;      // decoded together: 32 rows x 512 columns of float, 64 KiB
+inline constexpr index_t free_block = 256;  // columns of one chain when the format has no scales
+// Rows that the kernel for one token works on: their 4 partial sums and 4 totals fit the registers.  With 8 rows,
+// which lie 4096 bytes apart, all would compete for the same 8 ways of the first-level cache.
+inline constexpr int rows_in_registers = 4;
+// How far ahead of their use weights are prefetched.
+inline constexpr index_t bytes_ahead = 1 << 15;  // check: 32768 == 2**15
+// The tile kernel keeps a sum for each pair of 4 rows and 3 tokens in a register of its own.
+inline constexpr index_t rows_at_once = 4;
+inline constexpr index_t tokens_at_once = 3;  // check: 12 == 4 * 3
+inline constexpr index_t rows_of_tile = 32;   // decoded together: 32 rows x 512 columns of float, 64 KiB
 inline constexpr index_t bytes_of_tile_row = 2048;  // check: 2048 == 512 * 4
 
 /// What the activations and the block scales are multiplied by for weights of format F.
@@ -93,8 +96,8 @@ class row_scales {
 // ---- one token ------------------------------------------------------------------------------------------------
 
 /// y[r] = row[r] . x for R rows of k codes of format F.
-/// row: R starts · scale: R rows of block scales · x: groups, times half_unit
-/// next: the rows read later; for every byte read here one there is asked for, in its order
+/// `row`: where each row begins; `scale`: its block scales; `x`: the token as groups, multiplied by half_unit.
+/// `next`: rows needed after these; each line read prefetches one of theirs.
 template <class W, class F, int R>
 [[gnu::noinline]] void dot_rows(const std::byte* const* row, const W* const* scale, const W* x, index_t k,
                                 index_t block, const std::byte* next, W* y) {
@@ -141,7 +144,8 @@ template <class W, class F, int R>
 
 // ---- many tokens ----------------------------------------------------------------------------------------------
 
-/// With doubles the order of sums is free: weights of a tile carry their scale, and a block is as long as it gets.
+/// With doubles the order of sums is free: the weights of a tile are multiplied by their scales when they are decoded,
+/// and one block spans all columns.
 template <class W>
 inline constexpr bool scale_in_tile = std::is_same_v<W, double>;
 

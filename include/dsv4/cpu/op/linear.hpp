@@ -21,9 +21,9 @@ namespace dsv4 {
 namespace cpu {
 
 inline constexpr index_t weights_per_task = 1 << 16;  // ~10 us of one core; check: 65536 == 2**16
-inline constexpr index_t bytes_of_packed =
-    index_t{4} << 20;  // activations packed at a time; check: 4194304 == 4 * 2**20
-inline constexpr index_t least_tokens = 48, most_tokens = 256;  // … and their number
+// Activations are packed for the tile kernel by so many bytes at a time, but never fewer or more tokens than these.
+inline constexpr index_t bytes_of_packed = index_t{4} << 20;  // check: 4194304 == 4 * 2**20
+inline constexpr index_t least_tokens = 48, most_tokens = 256;
 
 /// f(std::type_identity<F>) for the C++ type F of stored type t.  @throws internal_error on integers.
 template <class F>

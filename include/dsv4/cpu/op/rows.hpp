@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// What goes into a product and what comes out: rows of activations as groups of 8, sums to their places.
+/// What goes into a product and what comes out: rows of activations are read as groups of 8, and sums are stored.
 /// axes     t token · k input channel · o output channel
 /// oracle   quantised_activations::at; store
 #include <algorithm>
@@ -71,7 +71,7 @@ struct quantised_rows {
 template <class W>
 struct destination {
   std::byte* data;
-  index_t token_bytes, element_bytes;  // from one token, one output, to the next
+  index_t token_bytes, element_bytes;  // from one token to the next, and from one output to the next
   void (*put)(std::byte* at, const W* sum, index_t n);
 
   void operator()(index_t t, index_t o, const W* sum, index_t n) const {

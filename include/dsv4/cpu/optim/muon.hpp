@@ -103,7 +103,7 @@ struct newton_schulz<exec::basic_cpu<A>> {
   static void each_depth(index_t length, F f) {
     for (index_t k = 0; k < length; k += deepest<W>) f(k, std::min(deepest<W>, length - k));
   }
-  /// Above the diagonal from below it.
+  /// Copies what stands below the diagonal to above it.
   template <class W>
   static void mirror(view<W, 2> a) {
     for (index_t i = band; i < a.extent(0); i += band) {

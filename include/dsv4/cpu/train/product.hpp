@@ -13,9 +13,9 @@
 namespace dsv4 {
 
 namespace cpu {
-/// Tokens of a tile of y or dx: enough for Eigen's packing of the weight to cost a few percent.
+/// Tokens in a tile of y or dx: with so many, Eigen's packing of the weight costs a few percent of the product.
 inline constexpr index_t token_tile = 256;
-/// Rows of a tile of dw, whose contracted axis is long; few rows are cut into as many columns as well.
+/// Rows in a tile of dw.  A matrix of few rows is cut by columns as well, so that there are tiles for all threads.
 inline constexpr index_t weight_tile = 128;
 }  // namespace cpu
 
@@ -32,7 +32,8 @@ template <accumulate A>
 struct exponential<exec::basic_cpu<A>> {
   template <class T>
   static void run(exec::basic_cpu<A>&, T* x, index_t n) {
-    // In vectors from the first to the last: Eigen's exp of a vector and std::exp may differ by an ulp.
+    // The last numbers go through a vector too: Eigen's exp of a vector and std::exp may differ by an ulp, and what
+    // becomes of a number must not depend on its place.
     constexpr index_t wide = 16;
     using vector = Eigen::Array<T, wide, 1>;
     index_t i = 0;
@@ -83,7 +84,7 @@ struct products<exec::basic_cpu<A>> {
       adapt::as_eigen(dx.rows(begin, end)).noalias() +=
           adapt::as_eigen(dy.rows(begin, end)) * adapt::as_eigen(w);
     };
-    // The tiles of dw are the larger ones: first.
+    // Tiles of dw take longest, so they are started first.
     cpu::parallel_tasks(weights + cpu::ceil_div(tokens, side),
                         [&](index_t i) { i < weights ? weight(i) : input(i - weights); });
   }
