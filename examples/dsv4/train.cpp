@@ -60,8 +60,9 @@ class teller final : public train_listener {
     if (!r.back_to && (r.step % s_.log_every == 0 || r.step == s_.steps)) {
       line(
           "step %lld/%lld  loss %.4f  mtp %.4f  index %.4f  rate %.2e  norm %.3f  load %.2f  %.0f tokens/s%s",
-          ll(r.step), ll(s_.steps), r.loss, r.mtp_loss, r.index_kl, r.rate, r.norm, r.load,
-          seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0, r.anticipatory ? "  anticipatory" : "");
+          ll(r.step), ll(s_.steps), r.loss, r.mtp_loss, r.index_kl, r.learning_rate, r.gradient_norm,
+          r.busiest_over_mean, seconds_ > 0 ? static_cast<double>(tokens_) / seconds_ : 0,
+          r.anticipatory ? "  anticipatory" : "");
       tokens_ = 0;
       seconds_ = 0;
     }
@@ -71,7 +72,7 @@ class teller final : public train_listener {
     if (e.tokens == 0) return;
     add(to_json(e, final));
     line("step %lld: held-out loss %.4f, %.4f bits per byte, mtp %.4f, load %.2f (%lld tokens, %lld bytes)",
-         ll(e.step), e.loss, e.bits_per_byte, e.mtp_loss, e.load, ll(e.tokens), ll(e.bytes));
+         ll(e.step), e.loss, e.bits_per_byte, e.mtp_loss, e.busiest_over_mean, ll(e.tokens), ll(e.bytes));
     if (final) draw_curve();
   }
   void saved(index_t) override { draw_curve(); }

@@ -44,9 +44,11 @@ void each_line(const std::filesystem::path& path, F f) {
 }  // namespace
 
 json to_json(const dsv4::trainer::step_report& r) {
-  json j{{"step", r.step},         {"loss", r.loss},      {"mtp_loss", r.mtp_loss}, {"balance", r.balance},
-         {"index_kl", r.index_kl}, {"rate", r.rate},      {"norm", r.norm},         {"load", r.load},
-         {"tokens", r.tokens},     {"seconds", r.seconds}};
+  json j{{"step", r.step},          {"loss", r.loss},
+         {"mtp_loss", r.mtp_loss},  {"balance", r.balance},
+         {"index_kl", r.index_kl},  {"rate", r.learning_rate},
+         {"norm", r.gradient_norm}, {"load", r.busiest_over_mean},
+         {"tokens", r.tokens},      {"seconds", r.seconds}};
   if (r.anticipatory) j["anticipatory"] = true;
   if (r.spike) j["spike"] = true;
   if (r.skipped) j["skipped"] = true;
@@ -60,7 +62,7 @@ json to_json(const dsv4::trainer::evaluation& e, bool final) {
           {{"loss", e.loss},
            {"mtp_loss", e.mtp_loss},
            {"bits_per_byte", e.bits_per_byte},
-           {"load", e.load},
+           {"load", e.busiest_over_mean},
            {"tokens", e.tokens},
            {"bytes", e.bytes}}}};
   if (final) j["final"] = true;

@@ -3,7 +3,7 @@
 /// Anticipatory routing: experts of step t are chosen by the parameters of step t - delay, while everything else,
 /// gate weights included, uses those of step t; and the detector that switches it on.
 /// @paper{DSV4, section 4.2.3}
-/// deviates the report gives neither the delay nor the detector, the rollback nor the duration: all are knobs
+/// deviates the report gives neither the delay nor the detector, the rollback nor the duration: all are settings
 ///
 ///   normal --spike--> back to the last snapshot --> anticipatory for `duration` steps --> normal
 ///
@@ -25,7 +25,7 @@ struct anticipatory_settings {
   index_t delay = 1;            ///< steps between choosing experts and using them
   double spike = 6;             ///< deviations above the mean; 0: no detector
   double memory = 100;          ///< steps that mean and deviation remember
-  index_t quiet = 100;          ///< first steps, in which nothing is a spike
+  index_t quiet = 100;          ///< the first steps of a run, in which nothing counts as a spike
   index_t snapshot_every = 25;  ///< steps between snapshots in memory
   index_t duration = 100;       ///< steps of anticipatory routing after a spike
   index_t most_rollbacks = 10;  ///< after which spikes are only reported
@@ -36,13 +36,13 @@ struct spike_detector {
   double mean = 0, variance = 0;
   index_t count = 0;
 
-  /// Is `loss` far above what is usual?  It is not remembered; not a number always is.
+  /// Whether `loss` is far above what is usual, or not a number.  Asking does not make it part of what is usual.
   bool is_spike(double loss, const anticipatory_settings& s) const {
     if (!std::isfinite(loss)) return true;
     return s.spike > 0 && count >= s.quiet && loss > mean + s.spike * std::sqrt(variance);
   }
   void remember(double loss, const anticipatory_settings& s) {
-    // The first steps weigh alike, so that the start does not linger.
+    // The first steps all have the same weight, so that the very first one does not dominate the mean for long.
     const double weight = 1 / std::min(static_cast<double>(++count), s.memory);
     const double off = loss - mean;
     mean += weight * off;

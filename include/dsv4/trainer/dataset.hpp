@@ -28,10 +28,10 @@ namespace dsv4::trainer {
 
 using train::batch;
 
-/// What begins with the tokenizer's begin-of-text token.
+/// Where the tokenizer's begin-of-text token is put.
 enum class begin_token {
-  sample,    ///< every sample, as every prompt does: a model of one long text learns it, too
-  document,  ///< documents only, not their later parts
+  sample,    ///< before every sample, as before every prompt; so a model of one long text sees it often, too
+  document,  ///< before documents only, not before the later parts of one
   none,
 };
 
@@ -110,9 +110,9 @@ inline std::vector<std::int32_t> token_bytes(const text::tokenizer& t) {
   return bytes;
 }
 
-/// Adds a row of at most `length` tokens, from token `at` of the list on, to `out`; where the next one begins.
+/// Adds a row of at most `length` tokens, from token `at` of the list on, to `out`.  @returns where the next row begins
 inline index_t append_row(const token_list& list, index_t at, index_t length, batch& out) {
-  if (!out.begins.empty()) out.begins.pop_back();  // the end, which moves
+  if (!out.begins.empty()) out.begins.pop_back();  // the end of the batch, which is put back below
   index_t room = length;
   while (room > 0 && at < list.size()) {
     const index_t d = list.document_of(at), first = list.begins[std::size_t(d)],
@@ -133,7 +133,7 @@ inline index_t append_row(const token_list& list, index_t at, index_t length, ba
   return at;
 }
 
-/// The rows that cover `list` from token `shift` on: where each begins.  The last may be shorter than `length`.
+/// Where each row begins that covers `list` from token `shift` on.  The last row may be shorter than `length`.
 inline std::vector<index_t> row_begins(const token_list& list, index_t length, index_t shift) {
   expects(length >= 2, "row_begins: a row has at least two tokens, got " + std::to_string(length));
   std::vector<index_t> rows;
@@ -185,7 +185,8 @@ class dataset {
     // Draw 0 is the shift, the others the order.
     std::vector<index_t> begins = row_begins(
         list_, length_, shift_ && e > 0 ? random.below(0, std::min(length_, list_.size() - length_ + 1)) : 0);
-    if (begins.size() > 1 && list_.size() - begins.back() < length_) begins.pop_back();  // a short one
+    // A last row that is shorter than the others is left out, unless it is the only one.
+    if (begins.size() > 1 && list_.size() - begins.back() < length_) begins.pop_back();
     const std::vector<index_t> order = shuffled(static_cast<index_t>(begins.size()),
                                                 counter_random(seed_ + 1, static_cast<std::uint64_t>(e)));
     std::vector<index_t> rows;
@@ -201,13 +202,13 @@ class dataset {
   std::list<std::pair<index_t, std::vector<index_t>>> epochs_;
 };
 
-/// All rows of the held-out part in order, `rows` to a batch; at most `most` of them, spread evenly (0: all).
+/// The rows of the held-out part in order, in batches of `rows`; at most `max_rows` of them, spread evenly (0: all).
 inline std::vector<batch> held_out_batches(const token_list& list, index_t length, index_t rows,
-                                           index_t most = 0) {
+                                           index_t max_rows = 0) {
   std::vector<index_t> begins = row_begins(list, length, 0);
-  if (const auto n = static_cast<index_t>(begins.size()); most > 0 && most < n) {
+  if (const auto n = static_cast<index_t>(begins.size()); max_rows > 0 && max_rows < n) {
     std::vector<index_t> some;
-    for (index_t i = 0; i < most; ++i) some.push_back(begins[std::size_t(i * n / most)]);
+    for (index_t i = 0; i < max_rows; ++i) some.push_back(begins[std::size_t(i * n / max_rows)]);
     begins = std::move(some);
   }
   std::vector<batch> out;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// A checkpoint as a buffer of parameters: any stored type, quantised ones decoded, code times scale.
+/// A checkpoint as a buffer of parameters.  Any stored type is accepted; quantised ones are decoded, code times scale.
 /// oracle: golden/transformers/seed0/grads.safetensors (through dsv4 grad)
 #include <algorithm>
 #include <string>

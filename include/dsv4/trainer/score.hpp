@@ -49,9 +49,9 @@ struct text_score {
 
 /// The busiest expert's tokens over the mean; 0 if nothing was routed.
 inline double load_imbalance(std::span<const index_t> load) {
-  index_t sum = 0, most = 0;
-  for (const index_t n : load) sum += n, most = std::max(most, n);
-  return sum > 0 ? static_cast<double>(most) * static_cast<double>(load.size()) / static_cast<double>(sum)
+  index_t sum = 0, busiest = 0;
+  for (const index_t n : load) sum += n, busiest = std::max(busiest, n);
+  return sum > 0 ? static_cast<double>(busiest) * static_cast<double>(load.size()) / static_cast<double>(sum)
                  : 0;
 }
 
@@ -183,12 +183,12 @@ draft_score score_drafts(transformer<P, E>& model, std::span<const std::int32_t>
     generate_options g;
     g.max_new = o.max_new;
     g.stop_ids = o.stop_ids;
-    const speculative_generation told =
+    const speculative_generation generated =
         generate_speculative(model, s, std::span<const std::int32_t>(prompt), g, greedy, drafter, depth,
                              [](std::int32_t) { return true; });
     ++r.prompts;
-    r.proposed += told.drafts.proposed[0];
-    r.accepted += told.drafts.accepted[0];
+    r.proposed += generated.drafts.proposed[0];
+    r.accepted += generated.drafts.accepted[0];
     if (o.on_row) o.on_row(p + 1, o.prompts);
   }
   return r;

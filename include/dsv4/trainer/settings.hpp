@@ -258,8 +258,8 @@ inline settings read_settings(const std::filesystem::path& file) {
   }
 }
 
-/// The knobs of either run whose values differ and change its numbers, "" if none: how often a run is saved, told or
-/// looked at does not.
+/// The settings in which two runs differ and that change their numbers; "" if there are none.  How often a run is
+/// saved, logged or evaluated changes no number.
 inline std::string difference(const nlohmann::json& a, const nlohmann::json& b,
                               const std::string& prefix = {}) {
   static const std::vector<std::string> harmless{"tokenizer", "checkpoint_every", "eval_every",

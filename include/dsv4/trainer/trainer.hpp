@@ -29,27 +29,30 @@ using train::bind, train::index_stage, train::model_parameters, train::objective
 
 struct step_report {
   index_t step = 0;                                          ///< steps done, this one included
-  double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;  // means, nats
-  double rate = 0, norm = 0;                                 // of learning; of the gradient before clipping
-  double load = 0;  // max / mean use of experts, the worst learned gate
+  double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;  ///< means over tokens, in nats
+  double learning_rate = 0;
+  double gradient_norm = 0;  ///< of all parameters that learn, before clipping
+  double busiest_over_mean =
+      0;  ///< tokens of the busiest expert over the mean, in the learned gate where it is worst
   index_t tokens = 0;
   double seconds = 0;
-  bool anticipatory = false, spike = false, skipped = false;  // skipped: the gradient was not finite
-  std::optional<index_t> back_to;                             // a rollback: steps done now
+  bool anticipatory = false, spike = false, skipped = false;  ///< skipped: the gradient was not finite
+  std::optional<index_t> back_to;  ///< after a rollback: how many steps are done now
 };
 
 struct evaluation {
   index_t step = 0, tokens = 0, bytes = 0;
-  double loss = 0, mtp_loss = 0;  // means, nats
-  double bits_per_byte = 0;       // of the text: no loss on what begins a document
-  double load = 0;                // as in step_report
+  double loss = 0, mtp_loss = 0;  ///< means over tokens, in nats
+  double bits_per_byte =
+      0;  ///< of the text; the token that begins a document stands for no byte and has no loss
+  double busiest_over_mean = 0;  ///< as in step_report
 };
 
-/// T, E: numbers and executor of the model; O: executor of Newton-Schulz.
+/// A training run.  T and E: number type and executor of the model; O: executor of Newton-Schulz.
 template <class T, execution E, execution O = E>
 class training {
  public:
-  /// `bytes`: token_bytes of the tokenizer.
+  /// `bytes`: how many bytes of text each token id stands for (token_bytes, dataset.hpp).
   training(const settings& s, token_list training, token_list held_out, std::vector<std::int32_t> bytes,
            E executor = {}, O optimiser_executor = {})
       : s_(s),
@@ -70,7 +73,6 @@ class training {
   }
 
   index_t steps_done() const { return state_.step; }
-  const settings& knobs() const { return s_; }
   const parameter_layout& layout() const { return layout_.layout; }
   /// The master weights, never the quantised ones.
   view<const T, 1> weights() const { return state_.w; }
@@ -85,7 +87,7 @@ class training {
     return r;
   }
 
-  /// Loss of the held-out part: of `rows` rows spread over it; 0: all.
+  /// Loss of the held-out part, from `rows` rows spread evenly over it; 0: from all of them.
   evaluation evaluate(index_t rows = 0) {
     evaluation v;
     kernel::scope<E>::run(executor_, [&] { v = run_evaluation(rows); });
@@ -129,7 +131,7 @@ class training {
       set_place(state_, run, path);
       snapshot_.reset();
       if (run.contains("snapshot")) {
-        snapshot_ = state_;  // for the shapes
+        snapshot_ = state_;  // gives it its shapes; the values are read next
         read_state(file, "snapshot.", layout_, *snapshot_);
         set_place(*snapshot_, run["snapshot"], path);
       }
@@ -214,8 +216,8 @@ class training {
     }
     r.loss /= static_cast<double>(std::max<index_t>(r.tokens, 1));
     r.mtp_loss /= static_cast<double>(std::max<index_t>(mtp_tokens, 1));
-    r.load = worst_load(load);
-    r.rate = schedule_.at(now + 1);
+    r.busiest_over_mean = worst_load(load);
+    r.learning_rate = schedule_.at(now + 1);
 
     if (is_spike(r, now)) {
       r.spike = true;
@@ -232,12 +234,13 @@ class training {
     }
 
     const std::vector<char> learn = learning(now);
-    r.norm = updates_.norm(executor_, gradients_, learn) / static_cast<double>(work.size());
-    r.skipped = !std::isfinite(r.norm);
+    r.gradient_norm = updates_.norm(executor_, gradients_, learn) / static_cast<double>(work.size());
+    r.skipped = !std::isfinite(r.gradient_norm);
     if (!r.skipped) {
       const double factor =
-          (s_.clip > 0 ? clip_factor(r.norm, s_.clip) : 1.0) / static_cast<double>(work.size());
-      updates_.run(executor_, optimiser_executor_, state_, gradients_, learn, now + 1, r.rate, factor);
+          (s_.clip > 0 ? clip_factor(r.gradient_norm, s_.clip) : 1.0) / static_cast<double>(work.size());
+      updates_.run(executor_, optimiser_executor_, state_, gradients_, learn, now + 1, r.learning_rate,
+                   factor);
       if (now < s_.bias.until.of(s_.steps) && !only_indexer(now)) move_bias(load);
     }
     state_.step = r.step = now + 1;
@@ -388,7 +391,7 @@ class training {
     if (v.bytes > 0) v.bits_per_byte = v.loss / std::numbers::ln2 / static_cast<double>(v.bytes);
     v.loss /= static_cast<double>(std::max<index_t>(v.tokens, 1));
     v.mtp_loss /= static_cast<double>(std::max<index_t>(mtp_tokens, 1));
-    v.load = worst_load(load);
+    v.busiest_over_mean = worst_load(load);
     return v;
   }
 
@@ -407,7 +410,7 @@ class training {
   train::network<T, E> network_;
 
   std::optional<training_state<T>> snapshot_;
-  std::deque<parts> ahead_;  // of this step and the next ones
+  std::deque<parts> ahead_;  // choices made ahead, for this step and the next ones
   index_t anticipate_until_ = 0, rollbacks_ = 0;
 };
 

@@ -41,7 +41,7 @@ struct training_state {
   tensor<T, 1> v;     // [second_size] second moments (AdamW)
   routing_tables routing;
   index_t step = 0;  ///< steps done
-  cursor data;       ///< of the next batch
+  cursor data;       ///< where the next batch begins in the data
   spike_detector detector;
 
   training_state() = default;

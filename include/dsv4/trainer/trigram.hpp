@@ -9,7 +9,7 @@
 ///   P1(w)       = max(N(. w) - D1, 0) / N(. .)       + D1 N(.)     / N(. .)     1 / 256
 /// where N(v .) and N(.) count the different w.  D = n1 / (n1 + 2 n2), n1 and n2 of the order's counts that are 1 and
 /// 2 (1/2 where there are none).  A context that never occurred leaves everything to the next shorter one.
-/// Before a text stand two line breaks.  64 MiB of counts.
+/// A text is read as if two line breaks stood before it.  The counts take 64 MiB.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -29,7 +29,8 @@ class trigram {
       ++counts_[(u * bytes + v) * bytes + w];
       u = std::exchange(v, w);
     }
-    std::array<std::array<std::size_t, 3>, 3> occurring{};  // [order][1 or 2]: how many counts are that
+    std::array<std::array<std::size_t, 3>, 3>
+        occurring{};  // [order][n]: how many counts are n, for n = 1 and 2
     for (u = 0; u < bytes; ++u)
       for (v = 0; v < bytes; ++v)
         for (std::size_t w = 0; w < bytes; ++w) {

@@ -20,7 +20,7 @@
 
 namespace dsv4::trainer {
 
-/// E shares the work out, O orthogonalises.
+/// Executor E distributes the work over threads; executor O runs Newton-Schulz.
 template <class T, execution E, execution O>
 class updates {
  public:
@@ -57,7 +57,8 @@ class updates {
   /// A matrix for Muon, or a stretch of elements for AdamW.
   struct unit {
     std::size_t parameter;
-    index_t from, size, rows;  // elements from the parameter's first; rows 0: AdamW
+    index_t from, size;  // elements, counted from the parameter's first
+    index_t rows;        // of the matrix; 0: a stretch for AdamW
     double cost;
   };
 
@@ -84,7 +85,7 @@ class updates {
         at += rows * cols;
       }
     }
-    // The dearest first, each to the group that has least.
+    // The most expensive units first, each to the group that has least to do so far.
     std::stable_sort(units.begin(), units.end(),
                      [](const unit& a, const unit& b) { return a.cost > b.cost; });
     constexpr std::size_t groups = 64;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Every metric on numbers that can be computed by hand, and the judgement at the edges of its bounds.
 #include "catch.hpp"
-#include "dsv4/golden/judge/walk.hpp"
+#include "dsv4/golden/judge/ledger.hpp"
 
 namespace dsv4 {
 

@@ -36,7 +36,7 @@ inline double stored_as(dtype t, double x) {
 }
 inline int carrier_width(dtype t) { return mantissa_bits(t); }
 
-/// What a comparison keeps of the tensor that becomes the culprit.
+/// What is kept of a comparison in case its tensor becomes the culprit.
 struct comparison_detail {
   std::vector<error_by_axis> by_axis;
   std::vector<position_error> by_position;
@@ -73,7 +73,7 @@ class tensor_comparison {
   tensor_result& about() { return r_; }
 
   /// A row of values; scores that grow may differ in width: what both have is compared.
-  /// `known`: what compare_logits gives for a row of logits, if that is known already.
+  /// `known`: what compare_logits has already found for this row, if it is a row of logits.
   void values(index_t position, std::vector<double>& a, std::vector<double>& b,
               const logits_point* known = nullptr) {
     const std::size_t n = std::min(a.size(), b.size());
@@ -159,7 +159,7 @@ class tensor_comparison {
         }
     return d;
   }
-  /// Largest difference of every row: how far this token's scores moved.
+  /// The largest difference in every row: how far the scores of that token have moved.
   const std::vector<position_error>& rows() const { return metrics_->by_row(); }
   const std::vector<logits_point>& logits() const { return points_; }
   const std::vector<std::string>& axes() const { return axes_; }

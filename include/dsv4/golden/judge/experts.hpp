@@ -5,7 +5,7 @@
 ///
 /// share(e) = squared relative error of the tokens that use e, of all squared relative errors.  A token uses
 /// several experts, so shares add up to their number; one that has nearly all of the error is the culprit.
-#include "walk.hpp"
+#include "ledger.hpp"
 
 namespace dsv4::golden {
 
@@ -15,11 +15,11 @@ constexpr bool sums_experts(std::string_view site) {
 }
 
 /// The experts of every token of a scope, as the run used them: the test's where it recorded them.
-inline std::map<std::pair<index_t, index_t>, std::vector<index_t>> experts_of(const verify_walk& w,
+inline std::map<std::pair<index_t, index_t>, std::vector<index_t>> experts_of(const verify_ledger& ledger,
                                                                               const std::string& scope) {
   std::map<std::pair<index_t, index_t>, std::vector<index_t>> chosen;  // by sequence and position
   const std::string name = scope + ".ffn.gate.indices";
-  for (const bundle* b : {&w.golden(), &w.test()})
+  for (const bundle* b : {&ledger.golden(), &ledger.test()})
     for (const tensor_entry* t : b->find_all(name)) {
       const tensor_data d = b->read(*t);
       for (index_t row = 0; row < t->rows(); ++row) {
@@ -33,12 +33,12 @@ inline std::map<std::pair<index_t, index_t>, std::vector<index_t>> experts_of(co
 }
 
 /// Fills the culprit's by_expert, and says so if the error is that of one expert.
-inline void find_experts(verify_walk& w) {
-  verify_result& r = w.result();
+inline void find_experts(verify_ledger& ledger) {
+  verify_result& r = ledger.result();
   culprit_report& c = r.culprit;
   if (!sums_experts(r.tensors[c.at].site)) return;
-  const auto chosen = experts_of(w, r.tensors[c.at].scope);
-  // A row counts as wrong from a thousandth of the worst on, as for the other patterns.
+  const auto chosen = experts_of(ledger, r.tensors[c.at].scope);
+  // A row counts as wrong if its error is at least a thousandth of the worst row's, as in the other patterns.
   double worst = 0, all = 0;
   for (const position_error& p : c.by_position) worst = std::max(worst, p.rel_l2), all += p.rel_l2 * p.rel_l2;
   if (!(all > 0) || !std::isfinite(all)) return;
@@ -46,7 +46,7 @@ inline void find_experts(verify_walk& w) {
   index_t wrong = 0, rows = 0;
   for (const position_error& p : c.by_position) {
     const auto at = chosen.find({p.sequence, p.position});
-    if (at == chosen.end()) return;  // without its routing nothing is known
+    if (at == chosen.end()) return;  // a token whose routing was not recorded says nothing about experts
     const bool is_wrong = p.rel_l2 > worst * (1 - nearly_all);
     ++rows, wrong += is_wrong;
     for (const index_t e : std::set<index_t>(at->second.begin(), at->second.end())) {
@@ -56,7 +56,8 @@ inline void find_experts(verify_walk& w) {
     }
   }
   for (const auto& [e, x] : experts) c.by_expert.push_back(x);
-  // The rarest expert that explains all; it must be told from the others: two wrong rows, and rows without it.
+  // The rarest expert whose tokens are all the wrong ones.  To be told from the others it needs two wrong rows, and
+  // there must be right rows that did not use it.
   const error_by_expert* guilty = nullptr;
   for (const error_by_expert& x : c.by_expert)
     if (x.share >= nearly_all && x.wrong_rows == wrong && x.rows < rows && (!guilty || x.rows < guilty->rows))

@@ -14,8 +14,8 @@
 
 namespace dsv4::golden {
 
-/// Choices of a test put in the place of a run's, as far as they are possible: window slots follow from the
-/// position, an entry or expert that does not exist is left out.  False if one was.
+/// Puts a test's choices in the place of a run's, as far as they are possible: window slots follow from the
+/// position, and an entry or expert that does not exist is left out.  @returns false if one was left out
 inline bool replace_choices(const tap_event& e, const tensor_entry& t, const tensor_data& test,
                             const config& c) {
   const index_t width = e.shape[1], own = t.row_elements();
@@ -41,7 +41,8 @@ class forcing {
  public:
   static constexpr bool on = true;
 
-  explicit forcing(verify_walk& w) : w_(w), test_(w.test()), by_step_(same_calls(w.golden(), w.test())) {}
+  explicit forcing(verify_ledger& ledger)
+      : ledger_(ledger), test_(ledger.test()), by_step_(same_calls(ledger.golden(), ledger.test())) {}
 
   void begin_call(index_t step) {
     step_ = step;
@@ -77,17 +78,17 @@ class forcing {
     if (judging && (!same || integer != integer_test)) {
       std::string want;
       for (int a = 0; a < e.rank; ++a) want += (a ? ", " : "[") + std::to_string(e.shape[std::size_t(a)]);
-      w_.structure(2, verify_walk::where(t) + ": " + std::string(name_of(t.carrier)) + " " +
-                          io::shape_text(t.shape) + " in the test, the model gives " +
-                          std::string(name_of(e.type)) + " " + want + "]");
+      ledger_.structure(2, verify_ledger::where(t) + ": " + std::string(name_of(t.carrier)) + " " +
+                               io::shape_text(t.shape) + " in the test, the model gives " +
+                               std::string(name_of(e.type)) + " " + want + "]");
     }
     return same && integer == integer_test;
   }
 
   /// The golden's entry for this value, for its noise and class.
   const tensor_entry* golden_of(const tensor_entry& t) const {
-    if (by_step_) return w_.golden().find(t.step, t.sequence, t.name);
-    const auto all = w_.golden().find_all(t.name);
+    if (by_step_) return ledger_.golden().find(t.step, t.sequence, t.name);
+    const auto all = ledger_.golden().find_all(t.name);
     return all.empty() ? nullptr : all.front();
   }
 
@@ -97,48 +98,49 @@ class forcing {
       about.noise = g->noise, about.cls = g->cls, about.margin = g->margin;
     about.cls = facts(e.where).cls;
     about.axes = axis_names(e.where);
-    if (!w_.selected(about)) return;
+    if (!ledger_.selected(about)) return;
     bool ancestors = false;
     for (const std::string& name : t.deps) ancestors = ancestors || recomputed_.contains(name);
-    for (const std::string& name : dependencies_of(e.scope, e.where, w_.model()).deps)
+    for (const std::string& name : dependencies_of(e.scope, e.where, ledger_.model()).deps)
       ancestors = ancestors || recomputed_.contains(name);
     std::vector<index_t> row_shape(e.shape.begin() + 1, e.shape.begin() + e.rank);
-    tensor_comparison c(result_of(about), row_shape, e.type, t.carrier, w_.model(), w_.context(), about.axes);
+    tensor_comparison c(result_of(about), row_shape, e.type, t.carrier, ledger_.model(), ledger_.context(),
+                        about.axes);
     const index_t rows = e.shape[0], own = e.size() / std::max<index_t>(1, rows), other = t.row_elements();
     for (index_t r = 0; r < rows; ++r) {
       const index_t row = first_row(t) + r;
-      if (!w_.selected_row(t, row)) continue;
+      if (!ledger_.selected_row(t, row)) continue;
       a_.resize(static_cast<std::size_t>(other)), b_.resize(static_cast<std::size_t>(own));
       for (index_t i = 0; i < other; ++i) a_[std::size_t(i)] = d[r * other + i];
       for (index_t i = 0; i < own; ++i) b_[std::size_t(i)] = element(e, r * own + i);
       if (c.is_choice()) {
-        const index_t window = w_.model().sliding_window;
+        const index_t window = ledger_.model().sliding_window;
         const auto x = choices_of(t, a_, row, window);
         const auto y = choices_of(t, b_, row, window);
         bool legal = false;
         const bool flipped =
             c.choices(row, x, y, [&](const choice_difference& diff) { return legal = tie(e, diff, r); });
         const auto margin = by_step_ ? margin_of(t, row) : -1.0;
-        if (margin >= 0) w_.routing_point_of(about, row, margin, flipped, legal);
+        if (margin >= 0) ledger_.routing_point_of(about, row, margin, flipped, legal);
       } else {
         c.values(row, a_, b_);
       }
     }
-    w_.add(c, about, ancestors);
+    ledger_.add(c, about, ancestors);
   }
   double margin_of(const tensor_entry& t, index_t row) const {
-    const tensor_entry* g = w_.golden().find(t.step, t.sequence, t.name);
-    return g ? w_.golden_margin(*g, row)[0] : -1;
+    const tensor_entry* g = ledger_.golden().find(t.step, t.sequence, t.name);
+    return g ? ledger_.golden_margin(*g, row)[0] : -1;
   }
 
-  /// Whether other choices are as good by the test's own scores: equal up to their rounding.
+  /// Whether the other choices are as good by the test's own scores, that is, equal up to rounding.
   bool tie(const tap_event& e, const choice_difference& d, index_t row) const {
-    if (w_.result().policy == tolerance_policy::strict) return false;
+    if (ledger_.result().policy == tolerance_policy::strict) return false;
     if (d.same_set) return true;
     const bool gate = e.where == site::gate_indices;
     const auto at = scores_.find({e.sequence, gate ? site::gate_biased : site::indexer_scores});
     if (at == scores_.end() ||
-        (gate && e.scope.where == tap_scope::part::layer && w_.model().is_hash_layer(e.scope.number)))
+        (gate && e.scope.where == tap_scope::part::layer && ledger_.model().is_hash_layer(e.scope.number)))
       return false;
     if (d.only_test.size() != d.only_expected.size()) return false;
     const auto& [width, v, ulp] = at->second;
@@ -153,8 +155,8 @@ class forcing {
   }
   void put(const tap_event& e, const tensor_entry& t, const tensor_data& d) {
     if (info(e.where).kind == site_class::integer) {
-      if (!replace_choices(e, t, d, w_.model()) && judging)
-        w_.note(t.name + ": choices that do not exist were left out before going on");
+      if (!replace_choices(e, t, d, ledger_.model()) && judging)
+        ledger_.note(t.name + ": choices that do not exist were left out before going on");
     } else if (t.shape.size() == static_cast<std::size_t>(e.rank)) {
       replace(e, d);
     }
@@ -173,7 +175,7 @@ class forcing {
     std::vector<double> values;
     double ulp = 0;
   };
-  verify_walk& w_;
+  verify_ledger& ledger_;
   const bundle& test_;
   bool by_step_;
   index_t step_ = 0;
@@ -201,18 +203,18 @@ void run_forced(const bundle& test, const config& c, const model_weights<>& weig
     run_calls<float32<>>(c, weights, test.about().calls, ids, o, begin, e);
 }
 
-inline void compare_forced(verify_walk& w, const model_weights<>& weights) {
-  forcing f(w);
-  run_forced(w.test(), w.model(), weights, w.result().numerics != "float32", f);
-  // What the golden has and the test does not.
-  const bool by_step = same_calls(w.golden(), w.test());
-  row_locator locate(w.test(), by_step);
-  for (const tensor_entry& g : w.golden().tensors()) {
+inline void compare_forced(verify_ledger& ledger, const model_weights<>& weights) {
+  forcing f(ledger);
+  run_forced(ledger.test(), ledger.model(), weights, ledger.result().numerics != "float32", f);
+  // Tensors that the golden has and the test does not.
+  const bool by_step = same_calls(ledger.golden(), ledger.test());
+  row_locator locate(ledger.test(), by_step);
+  for (const tensor_entry& g : ledger.golden().tensors()) {
     if (g.is_margin()) continue;
-    if (!w.selected(g))
-      ++w.result().skipped;
+    if (!ledger.selected(g))
+      ++ledger.result().skipped;
     else if (g.rows() > 0 && !locate.find(g, first_row(g)))
-      w.missing(g);
+      ledger.missing(g);
   }
 }
 

@@ -5,7 +5,7 @@
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
-#include "walk.hpp"
+#include "ledger.hpp"
 
 namespace dsv4::golden {
 
@@ -44,7 +44,7 @@ class row_locator {
   std::vector<const tensor_entry*> all_;
 };
 
-/// Rows of one recording, read one after another; pages behind are given back.
+/// Rows of one recording, read one after another.  Pages that have been read are released to the system.
 class row_reader {
  public:
   row_reader(const bundle& b, const tensor_entry& t) : entry_(&t), data_(b.read(t)) {}
@@ -75,7 +75,7 @@ class row_reader {
           out[i] = element(entry_->carrier, r.data(), static_cast<index_t>(i));
     }
   }
-  /// Gives back the pages of rows before `row`, in pieces.
+  /// Releases the pages of the rows before `row`, some at a time.
   void passed(index_t row) const {
     constexpr std::size_t piece = std::size_t{1} << 20;
     const std::size_t end = static_cast<std::size_t>(raw(row).data() - data_.bytes().data());
@@ -90,19 +90,19 @@ class row_reader {
   mutable std::size_t released_ = 0;
 };
 
-/// Why a row of the test cannot be held against one of the golden; empty if it can.
+/// Why a row of the test cannot be compared with one of the golden; empty if it can.
 inline std::string incomparable_rows(const tensor_entry& g, const tensor_entry& t) {
   const bool integer = g.cls == tolerance_class::choice || g.carrier == dtype::u8 || g.carrier == dtype::i32;
   const bool integer_test = t.carrier == dtype::i32 || t.carrier == dtype::u8 || t.carrier == dtype::i64;
   if (integer != integer_test)
-    return verify_walk::where(t) + ": " + std::string(name_of(t.carrier)) + " in the test, " +
+    return verify_ledger::where(t) + ": " + std::string(name_of(t.carrier)) + " in the test, " +
            std::string(name_of(g.carrier)) +
            " in the golden: " + (integer ? "indices must be integers" : "values, not integers, belong here");
   const bool grows = g.site == "attn.indexer.scores" || g.site == "attn.topk_idxs";
   const bool same =
       g.shape.size() == t.shape.size() && std::equal(g.shape.begin() + 1, g.shape.end(), t.shape.begin() + 1);
   if (same || (grows && g.shape.size() == t.shape.size())) return {};
-  std::string why = verify_walk::where(t) + ": shape " + io::shape_text(t.shape) + " in the test, " +
+  std::string why = verify_ledger::where(t) + ": shape " + io::shape_text(t.shape) + " in the test, " +
                     io::shape_text(g.shape) + " in the golden";
   if (g.elements() == t.elements())
     why += "; the same number of elements: axes in another order? (axes are " + [&] {
@@ -124,12 +124,12 @@ inline std::vector<index_t> choices_of(const tensor_entry& t, std::span<const do
 }
 
 /// Routing weights of a token in the order of their experts, where the two sides list the same ones differently.
-inline void by_expert(verify_walk& w, const tensor_entry& weights, row_locator& in_test, index_t row,
+inline void by_expert(verify_ledger& ledger, const tensor_entry& weights, row_locator& in_test, index_t row,
                       std::vector<double>& a, std::vector<double>& b) {
-  tensor_entry like = weights;  // where the choice lies that these weights belong to
+  tensor_entry like = weights;  // becomes the entry of the choice that these weights belong to
   like.site = "ffn.gate.indices";
   like.name = weights.scope + "." + like.site;
-  const tensor_entry* g = w.golden().find(like.step, like.sequence, like.name);
+  const tensor_entry* g = ledger.golden().find(like.step, like.sequence, like.name);
   const tensor_entry* t = in_test.find(like, row);
   if (!g || !t || g->row_elements() != static_cast<index_t>(b.size()) ||
       t->row_elements() != static_cast<index_t>(a.size()))
@@ -142,26 +142,26 @@ inline void by_expert(verify_walk& w, const tensor_entry& weights, row_locator& 
     std::sort(pairs.begin(), pairs.end());
     for (std::size_t i = 0; i < v.size(); ++i) v[i] = pairs[i].second;
   };
-  sorted(w.golden(), *g, b);
-  sorted(w.test(), *t, a);
+  sorted(ledger.golden(), *g, b);
+  sorted(ledger.test(), *t, a);
 }
 
 /// One recording of the golden against the test's rows.  Recordings do not depend on one another, but for
 /// choices: these look at the scores before them, and decide which later rows are tainted.
 class free_comparison {
  public:
-  free_comparison(verify_walk& w, const tensor_entry& g, bool by_step)
-      : w_(w), g_(g), locate_(w.test(), by_step) {}
+  free_comparison(verify_ledger& ledger, const tensor_entry& g, bool by_step)
+      : ledger_(ledger), g_(g), locate_(ledger.test(), by_step) {}
 
-  /// Reads the walk, changes nothing of it: several can run at once, choices only alone.
+  /// Reads the ledger and changes nothing in it, so several can run at once; a choice must run alone.
   void run() {
-    const row_reader golden(w_.golden(), g_);
+    const row_reader golden(ledger_.golden(), g_);
     std::optional<row_reader> test;
     const index_t end = first_row(g_) + g_.rows();
     for (index_t row = first_row(g_); row < end; ++row) {
       const tensor_entry* t = test && holds(test->entry(), row) ? &test->entry() : locate_.find(g_, row);
       if (!t || !holds(*t, row)) {
-        problem_ = verify_walk::where(g_) + ": row " + std::to_string(row) + " is not in the test";
+        problem_ = verify_ledger::where(g_) + ": row " + std::to_string(row) + " is not in the test";
         break;
       }
       if (!test || t != &test->entry()) {
@@ -170,29 +170,29 @@ class free_comparison {
           c_.reset();
           return;
         }
-        test.emplace(w_.test(), *t);
+        test.emplace(ledger_.test(), *t);
       }
       if (!c_) {
         std::vector<index_t> row_shape(g_.shape.begin() + (g_.shape.empty() ? 0 : 1), g_.shape.end());
-        c_.emplace(result_of(g_), std::move(row_shape), g_.carrier, t->carrier, w_.model(), w_.context(),
-                   g_.axes);
+        c_.emplace(result_of(g_), std::move(row_shape), g_.carrier, t->carrier, ledger_.model(),
+                   ledger_.context(), g_.axes);
       }
-      if (!w_.selected_row(g_, row)) continue;
-      if (!strict() && w_.tainted(g_, row))
+      if (!ledger_.selected_row(g_, row)) continue;
+      if (!strict() && ledger_.tainted(g_, row))
         c_->masked();
       else
         compare(row, golden, *test);
       test->passed(row), golden.passed(row);
     }
   }
-  /// What was found, into the walk; in the order of the golden.
+  /// Enters what was found into the ledger; called in the order of the golden.
   void deliver() {
-    if (!problem_.empty()) w_.structure(2, std::move(problem_));
-    if (c_) w_.add(*c_, g_);
+    if (!problem_.empty()) ledger_.structure(2, std::move(problem_));
+    if (c_) ledger_.add(*c_, g_);
   }
 
  private:
-  bool strict() const { return w_.result().policy == tolerance_policy::strict; }
+  bool strict() const { return ledger_.result().policy == tolerance_policy::strict; }
   static bool holds(const tensor_entry& t, index_t row) {
     return first_row(t) <= row && row < first_row(t) + t.rows();
   }
@@ -209,27 +209,27 @@ class free_comparison {
       c_->equal_values(row, b_);
     } else {
       test.read(row, a_);
-      if (!strict() && g_.site == "ffn.gate.weights") by_expert(w_, g_, locate_, row, a_, b_);
-      c_->values(row, a_, b_, t.carrier == g_.carrier ? w_.known_logits(t, row) : nullptr);
+      if (!strict() && g_.site == "ffn.gate.weights") by_expert(ledger_, g_, locate_, row, a_, b_);
+      c_->values(row, a_, b_, t.carrier == g_.carrier ? ledger_.known_logits(t, row) : nullptr);
     }
   }
   void choose(index_t row, const tensor_entry& t) {
-    const index_t window = w_.model().sliding_window;
+    const index_t window = ledger_.model().sliding_window;
     const auto x = choices_of(t, a_, row, window), y = choices_of(g_, b_, row, window);
-    const auto margin = w_.golden_margin(g_, row);
+    const auto margin = ledger_.golden_margin(g_, row);
     bool legal = false, other_set = false;
     const bool flipped = c_->choices(row, x, y, [&](const choice_difference& d) {
       if (strict()) return false;
       // A choice may differ where its scores moved by more than half the gap; their order alone is free.
-      const double moved = w_.score_error(g_, row);
+      const double moved = ledger_.score_error(g_, row);
       other_set = !d.same_set;
       return legal = d.same_set || (moved >= 0 && margin[0] >= 0 && margin[0] <= 2 * moved);
     });
-    if (legal && other_set) w_.flip(g_, row);
-    if (margin[0] >= 0) w_.routing_point_of(g_, row, margin[0], flipped, legal);
+    if (legal && other_set) ledger_.flip(g_, row);
+    if (margin[0] >= 0) ledger_.routing_point_of(g_, row, margin[0], flipped, legal);
   }
 
-  verify_walk& w_;
+  verify_ledger& ledger_;
   const tensor_entry& g_;
   row_locator locate_;
   std::optional<tensor_comparison> c_;
@@ -237,11 +237,11 @@ class free_comparison {
   std::vector<double> a_, b_;
 };
 
-inline void compare_free(verify_walk& w) {
-  const bool by_step = same_calls(w.golden(), w.test());
-  if (!by_step) w.note("the runs are split into different calls: values are matched by position");
-  row_locator locate(w.test(), by_step);
-  // Values between two choices, at once; a window of them, so that results do not wait in memory.
+inline void compare_free(verify_ledger& ledger) {
+  const bool by_step = same_calls(ledger.golden(), ledger.test());
+  if (!by_step) ledger.note("the runs are split into different calls: values are matched by position");
+  row_locator locate(ledger.test(), by_step);
+  // Values between two choices are compared in parallel, a limited number at a time: results take memory.
   std::vector<free_comparison> waiting;
   const auto compare_waiting = [&] {
     tbb::parallel_for(
@@ -250,20 +250,20 @@ inline void compare_free(verify_walk& w) {
     waiting.clear();
   };
   const auto most_waiting = static_cast<std::size_t>(4 * tbb::this_task_arena::max_concurrency());
-  for (const tensor_entry& g : w.golden().tensors()) {
+  for (const tensor_entry& g : ledger.golden().tensors()) {
     if (g.is_margin()) continue;
-    if (!w.selected(g)) {
-      ++w.result().skipped;
+    if (!ledger.selected(g)) {
+      ++ledger.result().skipped;
       continue;
     }
     const bool choice = g.cls == tolerance_class::choice;
     const bool there = locate.find(g, first_row(g)) != nullptr;
     if (choice || !there || waiting.size() >= most_waiting) compare_waiting();
     if (!there) {
-      if (g.rows() > 0) w.missing(g);
+      if (g.rows() > 0) ledger.missing(g);
       continue;
     }
-    waiting.emplace_back(w, g, by_step);
+    waiting.emplace_back(ledger, g, by_step);
     if (choice) compare_waiting();
   }
   compare_waiting();

@@ -12,47 +12,47 @@ template <numerics_policy P>
 class hint_finder {
  public:
   static constexpr bool on = true;
-  hint_finder(verify_walk& w, const model_weights<>& weights,
+  hint_finder(verify_ledger& ledger, const model_weights<>& weights,
               const std::vector<std::vector<std::int32_t>>& ids, const tensor_entry& culprit)
       : name_(culprit.name),
         scope_(culprit.parsed()->scope),
-        memory_(w.model(),
+        memory_(ledger.model(),
                 [this](const tap_scope& s) { return s.where == scope_.where && s.number == scope_.number; }),
-        wrong_(w.model(), weights, memory_, ids),
-        forcing_(w),
-        window_(w.model().sliding_window) {
-    for (const tensor_result& t : w.result().tensors)
+        wrong_(ledger.model(), weights, memory_, ids),
+        forcing_(ledger),
+        window_(ledger.model().sliding_window) {
+    for (const tensor_result& t : ledger.result().tensors)
       if (t.name == name_ && t.v == verdict::fail) wrong_calls_.emplace(t.step, t.sequence);
     // In free mode over other calls the results have the golden's steps: then all of the test's calls count.
-    if (!same_calls(w.golden(), w.test()) && w.result().mode == verify_mode::free_running)
+    if (!same_calls(ledger.golden(), ledger.test()) && ledger.result().mode == verify_mode::free_running)
       wrong_calls_.clear();
     forcing_.judging = false;
-    forcing_.before = [this, &w](const tap_event& e, const tensor_entry& t) {
+    forcing_.before = [this, &ledger](const tap_event& e, const tensor_entry& t) {
       if (e.name() == name_ && (wrong_calls_.empty() || wrong_calls_.contains({t.step, t.sequence})))
-        attempt(e, t, w.test().read(t));
+        attempt(e, t, ledger.test().read(t));
     };
     forcing_.after = [this](const tap_event& e) { memory_.remember(e); };
   }
   void begin_call(index_t step) { forcing_.begin_call(step); }
   void operator()(const tap_event& e) { forcing_(e); }
 
-  /// Those that come nearer than the right operator; those that explain first.
+  /// The mistakes that come nearer to the test than the right operator does; those that explain it stand first.
   std::vector<hint_result> result(const tensor_result& culprit) const {
     std::vector<hint_result> out;
     const bool choice = culprit.cls == tolerance_class::choice;
     for (std::size_t i = 0; i < tries_.size(); ++i) {
-      const attempt_sum& s = tries_[i];
+      const distance_sum& s = tries_[i];
       if (s.values == 0) continue;
       hint_result h;
       h.mistake = mistakes[i].name, h.says = mistakes[i].says;
-      h.rel_l2 = s.bb > 0 ? std::sqrt(s.dd / s.bb) : s.dd > 0 ? 1 : 0;
+      h.rel_l2 = s.relative();
       h.mismatch = double(s.different) / double(s.values);
-      const double right = right_.bb > 0 ? std::sqrt(right_.dd / right_.bb) : 1;
+      const double right = right_.squared_norm > 0 ? right_.relative() : 1;
       // An engine with this mistake is as near to it as a right engine is to the right operator.
       constexpr double as_rounding = 5e-3, much_nearer = 0.1, few = 0.01;
-      h.explains = choice ? h.mismatch <= few && h.mismatch < right_.share() * much_nearer
+      h.explains = choice ? h.mismatch <= few && h.mismatch < right_.share_different() * much_nearer
                           : h.mismatch == 0 || (h.rel_l2 <= as_rounding && h.rel_l2 < much_nearer * right);
-      if (h.explains || (choice ? h.mismatch < right_.share() / 2 : h.rel_l2 < right / 2))
+      if (h.explains || (choice ? h.mismatch < right_.share_different() / 2 : h.rel_l2 < right / 2))
         out.push_back(std::move(h));
     }
     std::stable_sort(out.begin(), out.end(), [](const hint_result& a, const hint_result& b) {
@@ -62,25 +62,33 @@ class hint_finder {
   }
 
  private:
-  struct attempt_sum {
-    double dd = 0, bb = 0;
+  /// How far the test is from one way of computing the culprit, summed over its calls.
+  struct distance_sum {
+    double squared_error = 0, squared_norm = 0;
     index_t values = 0, different = 0;
-    double share() const { return values ? double(different) / double(values) : 0; }
+    double share_different() const { return values ? double(different) / double(values) : 0; }
+    /// ||error|| / ||expected||; an error where only zeros are expected counts as 1.
+    double relative() const {
+      if (squared_norm > 0) return std::sqrt(squared_error / squared_norm);
+      return squared_error > 0 ? 1 : 0;
+    }
   };
 
   void attempt(const tap_event& e, const tensor_entry& t, const tensor_data& d) {
-    // Rows that the right operator explains say nothing about the mistake, but must be explained too.
+    // Every row counts, also those that the right operator gets right: a mistake has to explain them as well.
     add(right_, e, t, d, [&](index_t i) { return element(e, i); });
     for (std::size_t m = 0; m < tries_.size(); ++m) {
       const maybe_values v = wrong_(static_cast<mistake>(m), e);
       if (v && static_cast<index_t>(v->size()) == e.size())
         add(tries_[m], e, t, d, [&](index_t i) { return (*v)[static_cast<std::size_t>(i)]; });
       else if (tries_[m].values)
-        add(tries_[m], e, t, d, [&](index_t i) { return element(e, i); });  // no place in this call
+        add(tries_[m], e, t, d, [&](index_t i) {
+          return element(e, i);
+        });  // the mistake has no place in this call, so the right operator stands for it
     }
   }
   template <class F>
-  void add(attempt_sum& s, const tap_event& e, const tensor_entry& t, const tensor_data& d, F&& expected) {
+  void add(distance_sum& s, const tap_event& e, const tensor_entry& t, const tensor_data& d, F&& expected) {
     const index_t rows = std::max<index_t>(1, e.shape[0]), own = e.size() / rows, other = t.row_elements();
     for (index_t r = 0; r < rows; ++r) {
       if (t.cls == tolerance_class::choice || e.type == dtype::i32) {
@@ -89,14 +97,14 @@ class hint_finder {
         for (index_t i = 0; i < own; ++i) y.push_back(expected(r * own + i));
         ++s.values;
         if (choices_of(t, x, first_row(t) + r, window_) != choices_of(t, y, first_row(t) + r, window_))
-          ++s.different, s.dd += 1;
-        s.bb += 1;
+          ++s.different, s.squared_error += 1;
+        s.squared_norm += 1;
         continue;
       }
       for (index_t i = 0; i < std::min(own, other); ++i) {
         const double a = stored_as(e.type, d[r * other + i]), b = stored_as(t.carrier, expected(r * own + i));
         if (!std::isfinite(a) || !std::isfinite(b)) continue;
-        s.dd += (a - b) * (a - b), s.bb += b * b;
+        s.squared_error += (a - b) * (a - b), s.squared_norm += b * b;
         ++s.values;
         if (a != b) ++s.different;
       }
@@ -110,21 +118,21 @@ class hint_finder {
   forcing forcing_;
   index_t window_;
   std::set<std::pair<index_t, index_t>> wrong_calls_;
-  attempt_sum right_;
-  std::array<attempt_sum, static_cast<std::size_t>(mistake::count)> tries_{};
+  distance_sum right_;
+  std::array<distance_sum, static_cast<std::size_t>(mistake::count)> tries_{};
 };
 
 /// Fills culprit.hints.  Needs the weights; nothing happens for names that are not the model's.
-inline void find_hints(verify_walk& w, const model_weights<>& weights) {
-  verify_result& r = w.result();
+inline void find_hints(verify_ledger& ledger, const model_weights<>& weights) {
+  verify_result& r = ledger.result();
   const tensor_result& culprit = r.tensors[r.culprit.at];
   const tensor_entry* t = nullptr;
-  for (const tensor_entry* each : w.test().find_all(culprit.name)) t = each;
+  for (const tensor_entry* each : ledger.test().find_all(culprit.name)) t = each;
   if (!t || !t->parsed()) return;
-  const auto ids = all_ids(w.test());
+  const auto ids = all_ids(ledger.test());
   const auto run = [&]<class P>(P) {
-    hint_finder<P> f(w, weights, ids, *t);
-    run_forced(w.test(), w.model(), weights, P::quantised, f);
+    hint_finder<P> f(ledger, weights, ids, *t);
+    run_forced(ledger.test(), ledger.model(), weights, P::quantised, f);
     r.culprit.hints = f.result(culprit);
   };
   if (r.numerics == "float32")

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// Logits of the test against the golden's, row by row, whatever the mode: for people, for the report's curve, and,
-/// in free mode, for the judgement.  A row of logits costs five exponentials an element, so rows are taken in parallel;
-/// sums are over rows in their order.
+/// Compares the test's logits with the golden's, row by row, in both modes.  The numbers are for people and for the
+/// curve of the report; in free mode they also decide the verdict.  A row of logits costs five exponentials an
+/// element, so rows are compared in parallel; sums are over rows in their order.
 #include "free.hpp"
 
 namespace dsv4::golden {
@@ -26,27 +26,27 @@ inline void compare_row(logits_row& r, const row_reader& golden, const row_reade
 }
 
 /// Fills result().logits and logits_total; before values are compared freely.
-inline void compare_all_logits(verify_walk& w) {
-  row_locator locate(w.test(), false);
+inline void compare_all_logits(verify_ledger& ledger) {
+  row_locator locate(ledger.test(), false);
   double dd = 0, sum = 0, squares = 0;
   index_t n = 0;
-  for (const tensor_entry& g : w.golden().tensors()) {
-    if (g.cls != tolerance_class::logits || !w.selected(g)) continue;
+  for (const tensor_entry& g : ledger.golden().tensors()) {
+    if (g.cls != tolerance_class::logits || !ledger.selected(g)) continue;
     const index_t next = g.scope.starts_with("mtp.") ? 2 : 1;  // the MTP module sees one token more
-    const auto ids = w.golden().ids(g.sequence);
+    const auto ids = ledger.golden().ids(g.sequence);
     std::vector<logits_row> rows;
     std::vector<const tensor_entry*> recordings;
     for (index_t row = g.from; row < g.from + g.rows(); ++row) {
       const tensor_entry* t = locate.find(g, row);
-      if (!t || t->row_elements() != g.row_elements() || !w.selected_row(g, row)) continue;
+      if (!t || t->row_elements() != g.row_elements() || !ledger.selected_row(g, row)) continue;
       if (recordings.empty() || recordings.back() != t) recordings.push_back(t);
       rows.emplace_back().row = row, rows.back().test = recordings.size() - 1;
     }
     if (rows.empty()) continue;
-    const row_reader golden(w.golden(), g);
+    const row_reader golden(ledger.golden(), g);
     std::vector<row_reader> tests;
-    for (const tensor_entry* t : recordings) tests.emplace_back(w.test(), *t);
-    // A few rows at a time: their pages are given back before the next.
+    for (const tensor_entry* t : recordings) tests.emplace_back(ledger.test(), *t);
+    // A few rows at a time, so that their pages can be released before the next ones are read.
     constexpr std::size_t at_once = 32;
     for (std::size_t from = 0; from < rows.size(); from += at_once) {
       const std::size_t to = std::min(rows.size(), from + at_once);
@@ -61,12 +61,13 @@ inline void compare_all_logits(verify_walk& w) {
     }
     for (logits_row& r : rows) {
       r.point.name = g.name, r.point.sequence = g.sequence, r.point.position = r.row;
-      w.add_logits(*recordings[r.test], std::move(r.point));
+      ledger.add_logits(*recordings[r.test], std::move(r.point));
       dd += r.dd, sum += r.sum, squares += r.squares, n += r.n;
     }
   }
   const double variance = n ? squares / double(n) - (sum / double(n)) * (sum / double(n)) : 0;
-  w.result().logits_total = summary_of(w.result().logits, variance > 0 ? dd / double(n) / variance : 0);
+  ledger.result().logits_total =
+      summary_of(ledger.result().logits, variance > 0 ? dd / double(n) / variance : 0);
 }
 
 }  // namespace dsv4::golden

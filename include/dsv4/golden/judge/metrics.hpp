@@ -18,7 +18,7 @@
 
 namespace dsv4::golden {
 
-/// |a-b| <= absolute * rms(row of b) or + relative * |b|; the sum of both, or the larger of them.
+/// An element may differ by absolute * rms(row of b) + relative * |b|, or by the larger of these two terms.
 struct element_tolerance {
   double absolute = 0, relative = 0;
   bool sum = true;
@@ -28,7 +28,7 @@ struct element_tolerance {
   }
 };
 
-/// Bits of a type's mantissa, the hidden one included; what an ulp is measured in.
+/// Bits of a type's mantissa, the hidden one included: they say how large an ulp is.
 constexpr int mantissa_bits(dtype t) {
   switch (t) {
     case dtype::bf16: return 8;
@@ -92,7 +92,7 @@ class metrics_accumulator {
         {0, position, row_bb > 0 ? std::sqrt(row_dd / row_bb) : (row_dd > 0 ? 1.0 : 0.0), row_max});
     row_error_.push_back(row_dd);
   }
-  /// A row whose bits are equal on both sides: its energy is all that there is to know.
+  /// A row that has the same bits on both sides: only its sums are needed.
   void add_equal(index_t position, std::span<const double> b) {
     ++m_.rows;
     m_.values += static_cast<index_t>(b.size());
@@ -115,7 +115,7 @@ class metrics_accumulator {
     by_row_.push_back({0, position, 0, 0});
     row_error_.push_back(0);
   }
-  /// A row that follows a legal flip is seen but not measured.
+  /// Counts a row that follows a legal flip, without measuring it.
   void add_masked() { ++m_.masked_rows; }
 
   error_metrics result() const {
@@ -186,7 +186,8 @@ class metrics_accumulator {
   std::size_t add_stretch(std::span<const double> a, std::span<const double> b, std::size_t i,
                           double& row_bb) {
     const std::size_t first = i;
-    double aa = aa_, bb = bb_, ab = ab_, sum = sum_b_, row = row_bb, largest = largest_;  // in registers
+    // Local copies of the sums, so that they stay in registers.
+    double aa = aa_, bb = bb_, ab = ab_, sum = sum_b_, row = row_bb, largest = largest_;
     for (; i < a.size(); ++i) {
       const double y = b[i], size = std::fabs(y);
       if (std::bit_cast<std::uint64_t>(a[i]) != std::bit_cast<std::uint64_t>(y) ||
@@ -314,7 +315,7 @@ inline logits_summary summary_of(const std::vector<logits_point>& points, double
   return s;
 }
 
-/// Two lists of choices (empty slots left out).
+/// Compares two lists of choices, from which empty slots have been left out.
 struct choice_difference {
   bool equal = true, same_set = true;
   double jaccard = 1, recall = 1;

@@ -40,11 +40,11 @@ inline constexpr std::string_view verdict_names[] = {"pass",    "warn",       "f
                                                      "tainted", "not_judged", "missing"};
 constexpr std::string_view name_of(verdict v) { return verdict_names[static_cast<std::size_t>(v)]; }
 
-/// a: the test's value, b: what it should be.  All over the finite elements of rows that are not tainted.
+/// a is the test's value, b what it should be.  All metrics are over finite elements of rows that are not tainted.
 struct error_metrics {
   index_t values = 0, rows = 0, masked_rows = 0;
   index_t different = 0;  ///< elements that are not equal (in bits for stored values: -0 is not 0)
-  index_t beyond = 0;     ///< elements outside (abs or rel) of the class
+  index_t beyond = 0;     ///< elements outside the element tolerance of the class
   double max_abs = 0, mean_abs = 0;
   std::vector<index_t> worst;  ///< coordinate of max_abs: position (or entry), then the other axes
   double worst_test = 0, worst_expected = 0;
@@ -86,7 +86,7 @@ struct tensor_result {
   error_metrics m;
 };
 
-/// Something wrong before any number was compared.
+/// Something that is wrong before any number is compared.
 struct structural_problem {
   int exit_code = 2;  ///< 2 structure, 4 not comparable
   std::string what;
@@ -101,7 +101,7 @@ struct hint_result {
   bool explains = false;  ///< reproduces the test as well as a right operator would
 };
 
-/// Of the tokens that are routed to one expert; a token has several, so that shares add up to their number.
+/// The error of the tokens that use one expert.  A token uses several, so shares add up to more than 1.
 struct error_by_expert {
   index_t expert = 0, rows = 0, wrong_rows = 0;
   double share = 0;  ///< of the squared relative errors of all rows
@@ -128,7 +128,7 @@ struct culprit_report {
   std::array<index_t, 32> ulp_histogram{};  ///< bin 0: equal, bin i: scaled ulps in [2^(i-4), 2^(i-3))
 };
 
-/// One token of one choice.
+/// One token's choice, for the picture of margins against errors.
 struct routing_point {
   std::string name;
   index_t sequence = 0, position = 0;

@@ -25,7 +25,7 @@ struct tolerance_context {
   index_t layer = 0;
 };
 
-/// The element form of a class, needed while elements are read.
+/// The tolerance of single elements of a class.  It is needed while elements are read, the others only at the end.
 inline element_tolerance element_tolerance_of(tolerance_class cls, const tolerance_context& c) {
   if (c.policy == tolerance_policy::faithful && c.official) {
     if (cls == tolerance_class::attention) return {1e-3, 2.0 / 128, false};
@@ -39,7 +39,7 @@ inline element_tolerance element_tolerance_of(tolerance_class cls, const toleran
 
 namespace detail {
 
-/// Collects the bound that is farthest beyond, or nearest to, its limit.
+/// Keeps the bound whose value is largest relative to its limit: the one that fails worst, or passes most narrowly.
 class judgement {
  public:
   void bound(const char* what, double found, double allowed) {
@@ -58,14 +58,14 @@ class judgement {
   std::string why;
 };
 
-/// A share of a small tensor is less than one element: a few are always allowed.
+/// The allowed share of elements.  In a small tensor a share is less than one element, so a few are always allowed.
 inline double share(double of, index_t values, double at_least) {
   return std::max(of, at_least / double(std::max<index_t>(1, values)));
 }
 
 }  // namespace detail
 
-/// Fills verdict, why and severity of a comparison of values (not of choices).  `largest`: of the expected.
+/// Fills verdict, why and severity of a comparison of values (not of choices).  `largest`: the largest expected value.
 inline void judge_values(tensor_result& r, const tolerance_context& c, double largest,
                          const logits_summary* logits) {
   using cls = tolerance_class;
@@ -173,7 +173,7 @@ inline void judge_values(tensor_result& r, const tolerance_context& c, double la
   }
 }
 
-/// The same for choices: `rows_differ` not legal ones decide.
+/// The same for choices: what decides is how many rows differ that the scores do not excuse.
 inline void judge_choices(tensor_result& r, const tolerance_context& c) {
   const index_t illegal = r.m.rows_differ - r.m.rows_legal;
   char text[160] = "";
@@ -194,7 +194,7 @@ inline void judge_choices(tensor_result& r, const tolerance_context& c) {
   r.v = ok ? verdict::pass : verdict::fail;
 }
 
-/// Length of the sum behind a site, for bounds that grow with it.
+/// How many terms the sum behind a site has, for bounds that grow with it.
 inline index_t summands_of(site s, const config& c) {
   switch (s) {
     case site::hc_attn_mixes:

@@ -27,9 +27,9 @@ inline constexpr int ok = 0, numeric = 1, structure = 2, choice = 3, not_compara
 
 namespace detail {
 
-inline void compare_configurations(verify_walk& w) {
-  const auto a = io::to_json(w.golden().model()), b = io::to_json(w.test().model());
-  if (w.golden().about().config_sha256 == w.test().about().config_sha256) return;
+inline void compare_configurations(verify_ledger& ledger) {
+  const auto a = io::to_json(ledger.golden().model()), b = io::to_json(ledger.test().model());
+  if (ledger.golden().about().config_sha256 == ledger.test().about().config_sha256) return;
   std::string differ;
   int shown = 0;
   for (auto at = a.begin(); at != a.end(); ++at)
@@ -39,16 +39,16 @@ inline void compare_configurations(verify_walk& w) {
                   (b.contains(at.key()) ? b[at.key()].dump() : "not there") + " in the test, " +
                   at.value().dump() + " in the golden";
     }
-  w.structure(verify_exit::not_comparable,
-              "the configurations differ: " + (differ.empty() ? "fields" : differ));
+  ledger.structure(verify_exit::not_comparable,
+                   "the configurations differ: " + (differ.empty() ? "fields" : differ));
 }
 
-inline void compare_inputs(verify_walk& w) {
-  const bundle &g = w.golden(), &t = w.test();
+inline void compare_inputs(verify_ledger& ledger) {
+  const bundle &g = ledger.golden(), &t = ledger.test();
   g.confirm_ids(), t.confirm_ids();
   if (g.sequences() != t.sequences()) {
-    w.structure(verify_exit::not_comparable, std::to_string(t.sequences()) + " sequences in the test, " +
-                                                 std::to_string(g.sequences()) + " in the golden");
+    ledger.structure(verify_exit::not_comparable, std::to_string(t.sequences()) + " sequences in the test, " +
+                                                      std::to_string(g.sequences()) + " in the golden");
     return;
   }
   for (index_t s = 0; s < g.sequences(); ++s) {
@@ -75,29 +75,30 @@ inline void compare_inputs(verify_walk& w) {
         what += "; the test has one token less there (beginning of text missing? template?)";
       else
         what += "; another tokenizer or chat template";
-      w.structure(verify_exit::not_comparable, std::move(what));
+      ledger.structure(verify_exit::not_comparable, std::move(what));
       return;
     }
     if (a.size() != b.size()) {
-      w.structure(verify_exit::not_comparable, std::to_string(a.size()) + " tokens in the test, " +
-                                                   std::to_string(b.size()) +
-                                                   " in the golden; the common ones are equal");
+      ledger.structure(verify_exit::not_comparable, std::to_string(a.size()) + " tokens in the test, " +
+                                                        std::to_string(b.size()) +
+                                                        " in the golden; the common ones are equal");
       return;
     }
     if (t.positions(s) != g.positions(s)) {
-      w.structure(verify_exit::not_comparable, "position ids of sequence " + std::to_string(s) + " differ");
+      ledger.structure(verify_exit::not_comparable,
+                       "position ids of sequence " + std::to_string(s) + " differ");
       return;
     }
   }
 }
 
-inline void compare_manifests(verify_walk& w) {
-  const manifest &g = w.golden().about(), &t = w.test().about();
-  compare_configurations(w);
-  if (g.policy() != t.policy() && w.result().policy != tolerance_policy::quant)
-    w.structure(verify_exit::not_comparable,
-                "the test ran numerics '" + t.policy() + "', the golden '" + g.policy() +
-                    "': they differ by about 18 % and can only be compared under --policy quant");
+inline void compare_manifests(verify_ledger& ledger) {
+  const manifest &g = ledger.golden().about(), &t = ledger.test().about();
+  compare_configurations(ledger);
+  if (g.policy() != t.policy() && ledger.result().policy != tolerance_policy::quant)
+    ledger.structure(verify_exit::not_comparable,
+                     "the test ran numerics '" + t.policy() + "', the golden '" + g.policy() +
+                         "': they differ by about 18 % and can only be compared under --policy quant");
   const auto &a = g.weights, &b = t.weights;
   const bool recipes = a.kind == "recipe" && b.kind == "recipe" && (a.recipe != b.recipe || a.seed != b.seed);
   bool files = false;
@@ -106,13 +107,13 @@ inline void compare_manifests(verify_walk& w) {
       for (const weight_file& o : b.files)
         if (f.name == o.name && f.sha256 && o.sha256 && *f.sha256 != *o.sha256) files = true;
   if (recipes || files) {
-    if (w.result().policy == tolerance_policy::quant)
-      w.note("the weights are other files: expected under policy quant");
+    if (ledger.result().policy == tolerance_policy::quant)
+      ledger.note("the weights are other files: expected under policy quant");
     else
-      w.structure(verify_exit::not_comparable,
-                  "the weights are not the same (by their hashes in the two manifests)");
+      ledger.structure(verify_exit::not_comparable,
+                       "the weights are not the same (by their hashes in the two manifests)");
   }
-  compare_inputs(w);
+  compare_inputs(ledger);
 }
 
 inline std::string statement_of(const verify_result& r, bool forced_possible) {
@@ -182,21 +183,22 @@ inline verify_result verify(const bundle& golden, const bundle& test, const veri
           "verify: forced mode recomputes operators and needs the weights (--model)");
   r.statement = detail::statement_of(r, options.weights != nullptr);
   try {
-    verify_walk w(golden, test, options, r);
-    detail::compare_manifests(w);
+    verify_ledger ledger(golden, test, options, r);
+    detail::compare_manifests(ledger);
     const bool comparable = std::none_of(r.structure.begin(), r.structure.end(), [](const auto& p) {
       return p.exit_code == verify_exit::not_comparable;
     });
     if (comparable) {
-      compare_all_logits(w);
+      compare_all_logits(ledger);
       if (r.mode == verify_mode::forced) {
         try {
-          compare_forced(w, *options.weights);
+          compare_forced(ledger, *options.weights);
         } catch (const contract_violation& e) {  // the test's calls or values are not those of a run
-          w.structure(verify_exit::structure, std::string("the test's calls cannot be run: ") + e.what());
+          ledger.structure(verify_exit::structure,
+                           std::string("the test's calls cannot be run: ") + e.what());
         }
       } else {
-        compare_free(w);
+        compare_free(ledger);
       }
       std::set<std::string> known;
       for (const tensor_entry& t : golden.tensors()) known.insert(t.name);
@@ -206,9 +208,9 @@ inline verify_result verify(const bundle& golden, const bundle& test, const veri
         for (const index_t ratio : golden.model().compress_ratios)
           if (ratio > 1) ratios.insert(ratio);
         r.culprit.patterns = patterns_of(r.culprit, {ratios.begin(), ratios.end()});
-        find_experts(w);
+        find_experts(ledger);
         if (options.hints && options.weights) try {
-            find_hints(w, *options.weights);
+            find_hints(ledger, *options.weights);
           } catch (const contract_violation& e) {
             r.notes.push_back(std::string("no hints: the test's calls cannot be run: ") + e.what());
           }

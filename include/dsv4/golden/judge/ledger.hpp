@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// What both modes of verify share: which tensors are selected, what becomes of each comparison, which
-/// rows follow a choice that differs legally (taint), and the culprit as it is found.
+/// The ledger of a verification, which both modes write: which tensors are selected, what became of each
+/// comparison, which rows follow a choice that differs legally (taint), and the culprit once it is found.
 ///
-/// The walk follows the golden's order of execution and every dependency comes before its user, so the
-/// first failing tensor is one all of whose (recorded) dependencies pass: the culprit.
+/// Entries come in the golden's order of execution, and a tensor's dependencies come before the tensor.  So the
+/// first failing entry is one all of whose (recorded) dependencies pass: the culprit.
 #include <chrono>
 #include <functional>
 #include <limits>
@@ -36,9 +36,10 @@ struct verify_options {
   const model_weights<>* weights = nullptr;
 };
 
-class verify_walk {
+class verify_ledger {
  public:
-  verify_walk(const bundle& golden, const bundle& test, const verify_options& options, verify_result& result)
+  verify_ledger(const bundle& golden, const bundle& test, const verify_options& options,
+                verify_result& result)
       : golden_(golden), test_(test), options_(options), r_(result) {
     if (!options.only.empty()) only_.emplace(options.only, std::regex::ECMAScript);
     allow_skip_.emplace(options.allow_skip, std::regex::ECMAScript);
