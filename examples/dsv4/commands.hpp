@@ -35,6 +35,12 @@ struct inspect_options {
   bool json = false, scan = false;
 };
 
+struct cost_options {
+  std::filesystem::path path;
+  std::vector<index_t> contexts;  ///< empty: powers of four up to the model's
+  bool json = false;
+};
+
 struct forward_options {
   engine_options engine;
   std::string ids;
@@ -70,6 +76,7 @@ struct tokenize_options {
 };
 
 void inspect(const inspect_options&);
+void cost(const cost_options&);
 void forward(const forward_options&);
 void generate(const generate_options&);
 void tokenize(const tokenize_options&);

@@ -60,6 +60,25 @@ included.  Opening reads headers only: seconds, whatever the size; --scan reads 
   verb.callback([o, &run] { run = [o] { cli::inspect(*o); }; });
 }
 
+void add_cost(CLI::App& app, program& run) {
+  CLI::App& verb =
+      *app.add_subcommand("cost", "operations and bytes of a decoded token over context lengths");
+  auto o = std::make_shared<cli::cost_options>();
+  verb.add_option("DIR", o->path, "checkpoint directory, or a config.json alone")->required();
+  verb.add_option("--context", o->contexts, "tokens of context (default: powers of four up to the model's)")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber);
+  verb.add_flag("--json", o->json, "one JSON object instead of text");
+  verb.footer(R"(
+Examples
+  dsv4 cost DeepSeek-V4-Flash/config.json
+  dsv4 cost DeepSeek-V4-Pro/config.json --context 131072,1048576 --json | jq .contexts
+
+Operations are in units of one FP8 operation (BF16 counts twice, FP4 x FP4 half), MTP not included; the last columns
+divide those of DeepSeek-V3.2 by ours.  docs/claims.md compares them with the published figures.)");
+  verb.callback([o, &run] { run = [o] { cli::cost(*o); }; });
+}
+
 void add_forward(CLI::App& app, program& run) {
   CLI::App& verb = *app.add_subcommand("forward", "logits, and any intermediate value, of given tokens");
   auto o = std::make_shared<cli::forward_options>();
@@ -220,6 +239,7 @@ Exit codes: 0 done, 2 usage, 3 bad input file, 4 not implemented (named), 1 anyt
 dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   program run;
   add_inspect(app, run);
+  add_cost(app, run);
   add_forward(app, run);
   add_generate(app, run);
   cli::add_chat(app, run);

@@ -54,6 +54,7 @@
 
 // The model.
 #include "model/accounting.hpp"   // parameters, and bytes of KV cache per token
+#include "model/cost.hpp"         // operations and bytes of one decoded token
 #include "model/block.hpp"        // mHC around attention, mHC around MoE
 #include "model/mtp.hpp"          // multi-token prediction
 #include "model/transformer.hpp"  // prefill, decode, rewind
