@@ -54,8 +54,8 @@
 
 // The model.
 #include "model/accounting.hpp"   // parameters, and bytes of KV cache per token
-#include "model/cost.hpp"         // operations and bytes of one decoded token
 #include "model/block.hpp"        // mHC around attention, mHC around MoE
+#include "model/cost.hpp"         // operations and bytes of one decoded token
 #include "model/mtp.hpp"          // multi-token prediction
 #include "model/transformer.hpp"  // prefill, decode, rewind
 #include "model/weights.hpp"      // all weights: views of a mapped checkpoint
