@@ -60,9 +60,9 @@ inline void add_hub_tensors(std::vector<hub_tensor>& out, const weight_info& w) 
 /// Every tensor, in the order of the tree (model/weights.hpp).  @throws unsupported millions of them (Pro has 145,116): a hostile
 /// configuration must not fill the memory with names
 inline std::vector<hub_tensor> hub_layout(const config& c) {
-  constexpr index_t most = index_t{1} << 22, each_expert = 6;  // w1, w2, w3, and their scales
-  if ((c.num_hidden_layers + c.num_nextn_predict_layers) * c.n_routed_experts > most / each_expert)
-    throw unsupported("a checkpoint of more than " + std::to_string(most) +
+  constexpr index_t max_tensors = index_t{1} << 22, each_expert = 6;  // w1, w2, w3, and their scales
+  if ((c.num_hidden_layers + c.num_nextn_predict_layers) * c.n_routed_experts > max_tensors / each_expert)
+    throw unsupported("a checkpoint of more than " + std::to_string(max_tensors) +
                       " tensors: " + std::to_string(c.num_hidden_layers) + " layers of " +
                       std::to_string(c.n_routed_experts) + " experts");
   std::vector<hub_tensor> out;

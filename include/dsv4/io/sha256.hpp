@@ -26,7 +26,7 @@ class sha256 {
       throw internal_error("sha256: libcrypto gives no SHA-256");
   }
   void update(const void* data, std::size_t bytes) { EVP_DigestUpdate(context_.get(), data, bytes); }
-  /// Once, at the end.
+  /// The hash of everything; call it once, at the end.
   sha256_digest digest() {
     sha256_digest d;
     EVP_DigestFinal_ex(context_.get(), d.data(), nullptr);

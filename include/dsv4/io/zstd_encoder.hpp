@@ -16,7 +16,7 @@
 
 namespace dsv4::io {
 
-/// Where a stream of bytes goes.
+/// A receiver of bytes, called with one piece after the other.
 using byte_sink = std::function<void(const void*, std::size_t)>;
 
 class zstd_encoder {

@@ -67,7 +67,7 @@ class token_search {
         if (t.lstrip) {
           while (begin > done && is_white_space(code_point_at(text, character_before(text, begin))))
             begin = character_before(text, begin);
-          begin = std::max(begin, done);  // what the last token took along is taken
+          begin = std::max(begin, done);  // white space that the last token took along is not taken twice
         }
         if (t.rstrip) {
           end = std::max(end, done);  // white space up to there: seen for the last token

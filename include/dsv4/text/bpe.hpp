@@ -58,7 +58,7 @@ struct merge_rule {
 
 class bpe {
  public:
-  /// Storage of one thread; what is in it between calls is the cache.
+  /// Storage of one thread.  Between calls it keeps nothing but the cache of short words.
   class workspace {
    public:
     workspace() : cache_(cache_lines) {}
@@ -99,7 +99,7 @@ class bpe {
   /// Words that are one token whatever the merge list says (`ignore_merges`): their bytes.
   void set_whole_words(std::unordered_map<std::string, token_id> words) { whole_words_ = std::move(words); }
 
-  /// The tokens of `word` at the end of `out`.
+  /// Appends the tokens of `word` to `out`.
   /// @throws contract_violation the word has 2 GiB or more, or a byte that has no token
   void encode(std::string_view word, workspace& w, std::vector<token_id>& out) const {
     using line = workspace::line;
@@ -130,7 +130,7 @@ class bpe {
   static std::uint64_t key(token_id left, token_id right) {
     return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
   }
-  /// The slot of a pair: its own, or the free one where it would go (half of the table is free).
+  /// The slot of a pair, or the free slot where it would go; half of the table is always free.
   const slot& find(token_id left, token_id right) const {
     const std::uint64_t k = key(left, right);
     const std::uint64_t h = k * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio: spreads the low bits upward

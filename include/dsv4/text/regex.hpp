@@ -168,23 +168,23 @@ class dialect {
 
 }  // namespace detail
 
-/// What one thread needs for matching.
+/// The storage one thread needs for matching.
 class regex_workspace {
  public:
   regex_workspace()
       : context_(pcre2_match_context_create(nullptr)),
         data_(pcre2_match_data_create(1, nullptr)),
-        stack_(pcre2_jit_stack_create(stack_start, stack_most, nullptr)) {
+        stack_(pcre2_jit_stack_create(stack_start, stack_limit, nullptr)) {
     if (!context_ || !data_) throw std::bad_alloc();
-    pcre2_set_heap_limit(context_.get(), heap_most);
+    pcre2_set_heap_limit(context_.get(), heap_limit);
     if (stack_) pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
   }
 
  private:
   friend class regex;
-  static constexpr std::size_t stack_start = 32768;   // check: 2**15
-  static constexpr std::size_t stack_most = 4194304;  // check: 2**22
-  static constexpr std::uint32_t heap_most = 262144;  // KiB; check: 2**18
+  static constexpr std::size_t stack_start = 32768;    // check: 2**15
+  static constexpr std::size_t stack_limit = 4194304;  // check: 2**22
+  static constexpr std::uint32_t heap_limit = 262144;  // KiB; check: 2**18
   detail::pcre2_owned<pcre2_match_context> context_;
   detail::pcre2_owned<pcre2_match_data> data_;
   detail::pcre2_owned<pcre2_jit_stack> stack_;

@@ -91,7 +91,7 @@ class stream_parser {
     conclude(sink);
   }
 
-  /// Has the end-of-sentence token been read?
+  /// Whether the end-of-sentence token has been read.
   bool ended() const { return state_ == state::end; }
   /// Bytes of the completion that are behind an event or a tag.
   std::size_t consumed() const { return consumed_; }
@@ -323,7 +323,7 @@ class stream_parser {
     return true;
   }
 
-  /// The input has ended here: is that a place where it may?
+  /// Whether the input may end where it has ended.
   void conclude(answer_sink& sink) {
     const std::string_view rest = pending();
     switch (state_) {

@@ -63,7 +63,7 @@ class tokenizer {
     return tokenizer(read_tokenizer_json(file, json));
   }
 
-  /// The tokens of `text` at the end of `out`.  Bytes that are not UTF-8 count as U+FFFD.
+  /// Appends the tokens of `text` to `out`.  Bytes that are not UTF-8 count as U+FFFD.
   /// @throws unsupported a pattern of the file backtracks without end on this text
   void encode(std::string_view text, special_tokens special, std::vector<token_id>& out) const {
     std::string valid;
@@ -132,7 +132,7 @@ class tokenizer {
     bpe::workspace merging;
     std::string shadow;
   };
-  /// Workspaces that wait for a caller, as many as ever ran at once.
+  /// Workspaces that no call is using: as many as calls ever ran at the same time.
   struct workspaces {
     std::mutex mutex;
     std::vector<std::unique_ptr<workspace>> free;

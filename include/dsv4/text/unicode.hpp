@@ -77,7 +77,7 @@ inline std::size_t character_before(std::string_view text, std::size_t end) {
   return end;
 }
 
-/// `c` at the end of `out`.
+/// Appends `c` to `out`.
 inline void append_utf8(std::string& out, char32_t c) {
   const auto put = [&](char32_t b) { out += static_cast<char>(static_cast<unsigned char>(b)); };
   if (c < 0x80) return put(c);

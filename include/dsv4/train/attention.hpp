@@ -18,8 +18,8 @@ struct layer_context {
   const batch* samples;
   std::vector<index_t> position;  // [t]
   entry_map entries;
-  std::vector<index_t> chosen_at;  // [samples + 1] where each sample's chosen [t, s] begins
-  const rotary_table& rotary;      // outlives this
+  std::vector<index_t> chosen_at;  // [samples + 1] where the choices [t, s] of each sample begin in `chosen`
+  const rotary_table& rotary;      // must outlive this context
 
   layer_context(const config& config, const batch& b, index_t ratio, const rotary_table& rotary)
       : c(&config), samples(&b), position(positions(b)), rotary(rotary) {
@@ -86,7 +86,7 @@ struct attention_state {
   }
 };
 
-/// Columns [from, from + width) of every row, as a matrix of their own, and back.
+/// Copies columns [at, at + width) of every row into a matrix of their own; paste_columns puts them back.
 template <execution E, class T>
 void copy_columns(E& e, view<T, 2> from, index_t at, view<T, 2> to) {
   kernel::rows<E>::run(e, to.extent(0), token_grain, [&](index_t begin, index_t end) {
@@ -124,7 +124,7 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
   rotate(e, s.kv.reshape(tokens, 1, hd), l.rotary, position, rotation::forward);
   if (l.kind() != attention_kind::window)
     compress(e, c, l.entries, l.position, x, *w.compressor, l.rotary, s.compressor);
-  // The warm-up of the indexer attends densely: its teacher must have looked everywhere.
+  // While the indexer warms up, attention is dense, because its teacher must have looked at every entry.
   const bool choose =
       l.kind() == attention_kind::csa && !want.dense_attention && want.index != index_stage::dense;
   if (l.kind() == attention_kind::csa && (choose || want.index != index_stage::off))
@@ -152,7 +152,7 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
     }
   });
 
-  // Turned back at the query's position; each group of heads to rank r, then all of them to D.
+  // The output is rotated back at the query's position.  Each group of heads goes to rank r, then all of them to D.
   rotate(e, s.o, l.rotary, position, rotation::inverse);
   workspace::scope here(scratch);
   const index_t width = heads * hd / groups;
@@ -165,7 +165,8 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
   project(e, s.low, w.wo_b, out);
 }
 
-/// dx += …, dw += …; the indexer learns from its own objective.  @returns the sum of the indexer's KLs over queries.
+/// Adds to dx and dw.  The indexer learns from its own objective only.
+/// @returns the sum of the indexer's KLs over queries
 template <execution E, class T>
 double attention_backward(E& e, workspace& scratch, const layer_context& l, const objective& want,
                           view<T, 2> dout /*[t,D]*/, view<T, 2> x /*[t,D]*/,
@@ -229,7 +230,7 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
       if (!learn_index || n == 0) continue;
       workspace& own = thread_scratch();
       workspace::scope sample(own);
-      // The set is what was attended to: the chosen entries, in the warm-up all visible ones.
+      // The indexer is taught on what was attended to: the chosen entries, during the warm-up all visible ones.
       const view<const std::uint8_t, 2> set = keys.chosen;
       auto teacher = own.take<T>(end - begin, n);  // [t, s]
       kernel::attend<E>::template mass<T>(s.q.rows(begin, end), keys.entries, set, s.lse.rows(begin, end),

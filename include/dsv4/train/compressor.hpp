@@ -77,7 +77,7 @@ void compress(E& e, const config& c, const entry_map& map, const std::vector<ind
       [&](index_t i) { return map.position[std::size_t(i)]; }, rotation::forward);
 }
 
-/// dentries (overwritten) -> dw += …, dx += … (an empty dx: not wanted).
+/// From dentries, which is overwritten, to dw and dx, which are added to.  An empty dx is not computed.
 template <execution E, class T>
 void compress_backward(E& e, workspace& scratch, const entry_map& map,
                        const std::vector<index_t>& position /*[t]*/, view<T, 2> dentries /*[s,d]*/,
@@ -92,7 +92,7 @@ void compress_backward(E& e, workspace& scratch, const entry_map& map,
   auto dpooled = zeros<T>(e, scratch, map.size(), width);  // [s, d]
   rms_norm_backward(e, dentries, s.pooled, w.norm, s.r, dpooled, dw.norm);
 
-  // Channels that are a slot of no entry (open blocks, the low half of each last block) get nothing.
+  // Channels that are no slot of any entry (open blocks, the low half of each last block) keep a gradient of 0.
   auto dkv = zeros<T>(e, scratch, tokens, channels),
        dscore = zeros<T>(e, scratch, tokens, channels);  // [t, c d]
   kernel::rows<E>::run(e, map.size(), 1, [&](index_t begin, index_t end) {

@@ -22,10 +22,10 @@ struct readout_parameters {
   view<T, 2> head;  // [v, d]
 };
 
-/// Tokens per piece: 512 rows keep the product busy, and 4096 words of them are 8 MB.
+/// Tokens in a piece: 512 rows are enough for an efficient product, and with 4096 logits each they take 8 MB.
 inline constexpr index_t readout_piece = 512;
 
-/// In place: logits of one token to `scale` times their gradient.  @returns its loss.
+/// Replaces the logits of one token by `scale` times their gradient.  @returns the token's loss
 template <execution E, class T>
 double cross_entropy(E& e, view<T, 1> logits /*[v]*/, std::int32_t target, T scale) {
   const auto at = [=](index_t v) { return logits[v]; };

@@ -73,7 +73,8 @@ std::vector<index_t> expert_load(const config& c, const gate_state<T>& s, index_
   return n;
 }
 
-/// sum_e f_e P_e of the tokens [begin, end) of one sequence; adds `scale` times its gradient to dscores (or not: null).
+/// sum_e f_e P_e over the tokens [begin, end) of one sequence.  Adds `scale` times its gradient to dscores, unless that
+/// is null.
 template <class T>
 double balance_loss(const config& c, const gate_state<T>& s, index_t begin, index_t end, T scale,
                     view<T, 2> dscores /*[t,e]*/) {
@@ -94,7 +95,8 @@ double balance_loss(const config& c, const gate_state<T>& s, index_t begin, inde
   return loss;
 }
 
-/// dx += …, dw += … from the gradients of the weights and (of the balance loss) of the scores, which is overwritten.
+/// Adds to dx and dw, from the gradients of the routing weights and those of the scores (balance loss), which are
+/// overwritten.
 template <execution E, class T>
 void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/,
                    view<T, 2> dscores /*[t,e] -> dlogits*/, view<T, 2> x /*[t,D]*/,
@@ -111,7 +113,7 @@ void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/,
       for (index_t j = 0; j < k; ++j)
         dscores(t, s.indices(t, j)) += (T(c.routed_scaling_factor) * dweights(t, j) - pull) / sum;
       for (index_t i = 0; i < dscores.extent(1); ++i) {
-        const T score = s.scores(t, i);  // 0 only where softplus underflows, and its slope with it
+        const T score = s.scores(t, i);  // is 0 only where softplus underflows, and there its slope is 0 too
         dscores(t, i) *= score > 0 ? sigmoid(s.logits(t, i)) / (2 * score) : T(0);
       }
     }

@@ -52,7 +52,7 @@ void hyper_mixes(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, view<const T, 
   });
 }
 
-/// f(n), n a constant where it is the published number of streams: loops over them unroll.
+/// Calls f(n).  If n is the published number of streams it is passed as a constant, so that loops over it unroll.
 template <class F>
 void with_streams(index_t n, F f) {
   constexpr index_t published = 4;  // hc_mult of Flash and Pro
@@ -143,7 +143,7 @@ void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const h
   });
 }
 
-/// Gradients of what hyper_write took: dh (set), df (set), and dpost, dcomb in `ds`.
+/// Gradients of what hyper_write took: sets dh and df, and dpost and dcomb in `ds`.
 template <execution E, class T>
 void hyper_write_backward(E& e, view<T, 3> dnext /*[t,n,d]*/, view<T, 3> h /*[t,n,d]*/,
                           view<T, 2> f /*[t,d]*/, const hyper_state<T>& s, view<T, 3> dh /*[t,n,d]*/,

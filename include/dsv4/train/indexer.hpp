@@ -62,7 +62,7 @@ void index_forward(E& e, const config& c, const entry_map& map, const std::vecto
   }
 }
 
-/// Queries whose products with the keys are computed together.
+/// How many queries have their products with the keys computed together.
 inline constexpr index_t index_tile = 32;
 
 /// I_ts of one query from its products q.K.
@@ -76,8 +76,8 @@ void index_scores(view<const T, 2> products /*[h,s]*/, view<const T, 1> weights 
       scores[s] += weights[h] * std::max(products(h, s), T(0));  // Eq. (16)
 }
 
-/// f(t, visible, products [h, s], scores [s]) for every query of a sample that sees entries; after each tile of them
-/// g(from, to, keys [s, d]), the keys that any of them sees.
+/// Calls f(t, visible, products [h, s], scores [s]) for every query of a sample that sees entries.  After each tile of
+/// queries [from, to) it calls g(from, to, keys [s, d]) with the keys that any of them sees.
 // einsum: t h d, s d -> t h s
 template <execution E, class T, class F, class G>
 void index_tiles(E& e, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> weights /*[t,h]*/,
@@ -147,7 +147,7 @@ double index_objective(E& e, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> we
         mass += teacher(t, s);
         largest = std::max(largest, scores[s]);
       }
-    if (!(mass > 0)) return;  // the attention gave them nothing
+    if (!(mass > 0)) return;  // the attention gave these entries nothing, so there is nothing to learn
     for (index_t s = 0; s < visible; ++s)
       if (set(t, s)) sum += std::exp(scores[s] - largest);
     for (index_t s = 0; s < visible; ++s) {
@@ -163,7 +163,7 @@ double index_objective(E& e, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> we
       }
     }
   };
-  // Through the products of a tile, once all its queries have left their gradients.
+  // Back through the products of a tile, once all its queries have added their gradients.
   std::fill(dproducts.begin(), dproducts.end(), T(0));
   const auto tile = [&](index_t from, index_t to, view<const T, 2> seen /*[s,d]*/) {
     if (!dq.data()) return;
@@ -177,7 +177,7 @@ double index_objective(E& e, view<const T, 3> q /*[t,h,d]*/, view<const T, 2> we
   return total;
 }
 
-/// Queries of a sample of `length` tokens that have a set: those from the first closed block on.
+/// How many queries of a sample of `length` tokens see an entry: those from the end of the first block on.
 inline index_t index_queries(index_t length) { return std::max(index_t{0}, length - (csa_ratio - 1)); }
 
 /// From dq, dweights and dkeys (overwritten) to the indexer's weights.

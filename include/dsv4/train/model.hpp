@@ -26,7 +26,7 @@ using route_choice = std::vector<tensor<std::int32_t, 2>>;
 /// over the layers that have them (the MTP block not counted), and 0 without gradients, where they are not computed.
 struct report {
   double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;
-  index_t tokens = 0, mtp_tokens = 0;      ///< that had a target
+  index_t tokens = 0, mtp_tokens = 0;      ///< tokens that had a target
   std::vector<std::vector<index_t>> load;  ///< [layer, then MTP block][expert] tokens
   route_choice routes;
 };
@@ -78,13 +78,13 @@ class network {
         expects_equal(tables.bias[at].extent(0), c_.n_routed_experts, "network: selection bias" + layer);
     }
   }
-  /// [rows, k], and experts that there are.
+  /// Routes have the shape [rows, k] and name experts that exist.
   void fits(const tensor<std::int32_t, 2>& routes, index_t rows, const std::string& what) const {
     expects_equal(routes.extent(0), rows, what + ": rows");
     expects_equal(routes.extent(1), c_.num_experts_per_tok, what + ": choices");
-    const auto [least, most] = std::minmax_element(routes.all().begin(), routes.all().end());
-    expects_in(*least, 0, c_.n_routed_experts, what + ": expert");
-    expects_in(*most, 0, c_.n_routed_experts, what + ": expert");
+    const auto [smallest, largest] = std::minmax_element(routes.all().begin(), routes.all().end());
+    expects_in(*smallest, 0, c_.n_routed_experts, what + ": expert");
+    expects_in(*largest, 0, c_.n_routed_experts, what + ": expert");
   }
 
   void step(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b,

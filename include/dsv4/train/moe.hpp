@@ -144,7 +144,7 @@ expert_state<T> rows_of(const expert_state<T>& s, index_t begin, index_t end) {
   return {s.x.rows(begin, end), s.a.rows(begin, end), s.u.rows(begin, end)};
 }
 
-/// to += rows of token t in increasing expert id.
+/// Adds the rows of token t to `to`, in increasing expert id.
 template <class T>
 void add_choices(const config& c, const assignments& rows, view<T, 2> y /*[a,D]*/, index_t t, T* to) {
   // Rows are sorted by expert: increasing row is increasing expert id.

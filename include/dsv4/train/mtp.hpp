@@ -26,7 +26,7 @@ void embed_streams(E& e, std::span<const std::int32_t> ids /*[t]*/, view<const T
   });
 }
 
-/// dtable += the rows of dh, in the order of the tokens.
+/// Adds the rows of dh to dtable, in the order of the tokens.
 template <execution E, class T>
 void embed_backward(E& e, std::span<const std::int32_t> ids /*[t]*/, view<T, 3> dh /*[t,n,d]*/,
                     view<T, 2> dtable /*[v,d]*/) {

@@ -4,7 +4,8 @@
 /// @paper{DSV4, section 4.2.2: lambda_MTP 0.3 (0.1 in the decay), balance loss 1e-4; stages of sparse attention}
 /// axes     none
 /// oracle   none: constants
-/// deviates the weight of the indexer's objective is not published; its gradient meets no other, so 1
+/// deviates the weight of the indexer's objective is not published; it is 1, because its gradient reaches no parameter
+///          that another objective reaches
 ///
 ///   L = CE + mtp_weight CE_MTP + balance_weight sum over layers L_bal  (+ the indexer's KL, for the indexer alone)
 namespace dsv4::train {

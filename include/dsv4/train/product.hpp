@@ -111,7 +111,7 @@ void project_backward(E& e, view<T, 2> dy /*[t,o]*/, view<T, 2> x /*[t,k]*/, vie
 
 /// Smallest number of tokens worth a piece of its own in `rows`.
 inline constexpr index_t token_grain = 16;
-/// The same for channels, in sums over all tokens; and for words that are only written.
+/// The same for channels, where a piece sums over all tokens, and for words that are only written.
 inline constexpr index_t channel_grain = 16, word_grain = 4096;
 
 /// All n numbers become zero.

@@ -20,7 +20,7 @@ T rms_factor(const T* x, index_t n, double eps) {
   return 1 / std::sqrt(dot(x, x, n) / T(n) + T(eps));
 }
 
-/// y = norm(x) w; keeps r [t] for the way back.  y may be x's memory only if x is not needed again.
+/// y = norm(x) w; keeps r [t] for the way back.  y may share x's memory only if x is not needed for the way back.
 template <execution E, class T>
 void rms_norm(E& e, view<T, 2> x /*[t,d]*/, view<const T, 1> w /*[d]*/, double eps, view<T, 1> r /*[t]*/,
               view<T, 2> y /*[t,d]*/) {

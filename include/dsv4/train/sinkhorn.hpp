@@ -7,8 +7,9 @@
 /// deviates none
 ///
 /// For y = x / (s + eps), s the sum of x along an axis:  dx = (dy - sum along the axis of dy y) / (s + eps).
-/// The normalisations are recomputed from the logits and walked back.  A matrix of 4 x 4 is too small for vectors:
-/// the same entry of eight tokens is one.  No token's numbers depend on its neighbours.
+/// The normalisations are recomputed from the logits, then differentiated from the last to the first.  A matrix of
+/// 4 x 4 is too small for vectors, so a vector holds the same entry of eight tokens.
+/// No token's numbers depend on its neighbours.
 #include "../mhc/sinkhorn.hpp"
 #include "product.hpp"
 
@@ -62,7 +63,7 @@ struct sinkhorn_steps {
       }
   }
 
-  /// g from the gradient of the result to that of the logits, in place.
+  /// Turns g, the gradient of the result, into that of the logits, in place.
   void backward(view<T, 3> g /*[i,j,l]*/) const {
     for (index_t k = steps; k-- > 0;)
       for (index_t a = 0; a < n; ++a) {
@@ -90,7 +91,7 @@ struct sinkhorn_steps {
   }
   /// The eight entries (i, j).
   static T* at(view<T, 3> x, index_t i, index_t j) { return x.data() + (i * x.extent(1) + j) * lanes; }
-  /// The b-th of those that step k divides by their sum, a-th of n sums.
+  /// Step k divides n groups of n entries by their sums: this is entry b of group a.
   static T* along(view<T, 3> x, index_t k, index_t a, index_t b) {
     return k % 2 == 0 ? at(x, b, a) : at(x, a, b);
   }

@@ -28,7 +28,7 @@ struct check_report {
       const int c = p.kind == check_problem::kind_t::missing   ? no_input
                     : p.kind == check_problem::kind_t::damaged ? io
                                                                : structure;
-      // Missing explains damage, damage explains structure.
+      // The exit code is that of the deepest cause: what is missing explains damage, and damage explains structure.
       if (code == 0 || c == no_input || (c == io && code == structure)) code = c;
     }
     return code;
@@ -45,7 +45,7 @@ class checker {
       const bundle b = bundle::open(path, options);
       for (const file_info& f : b.about().files) guarded([&] { file(b, f); });
       guarded([&] { inputs(b); });
-      std::string broken;  // a shard that cannot be opened is told once
+      std::string broken;  // a shard that cannot be opened is reported once, not once for each of its tensors
       for (const tensor_entry& t : b.tensors()) {
         if (t.file == broken) continue;
         const std::size_t before = r_.problems.size();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// One file of a bundle, opened: mapped, or, when compressed, decompressed piece by piece to a temporary
-/// file and that mapped.  Memory holds only pages that are being looked at; `release` gives them back.
+/// One opened file of a bundle.  A plain one is mapped; a compressed one is decompressed piece by piece to a
+/// temporary file, and that is mapped.  Memory holds only the pages in use; `release` lets them go.
 /// @throws missing_input, damaged, format_error, always naming the file of the bundle
 #include <sys/mman.h>
 #include <unistd.h>
@@ -126,12 +126,12 @@ class shard {
     detail::decompress_file(path_, raw, info.raw_bytes);
     try {
       file_ = io::safetensors::open(raw.path());
-    } catch (const format_error& e) {  // in the words of the bundle, not of the temporary file
+    } catch (const format_error& e) {  // the message must name the bundle's file, not the temporary one
       std::string what = e.what();
       if (what.starts_with(raw.path().string())) what.replace(0, raw.path().string().size(), path_.string());
       throw format_error(what);
     }
-    // The mapping outlives the name.
+    // The temporary file can be removed now: the mapping keeps its contents alive.
   }
 
   const std::filesystem::path& path() const { return path_; }
@@ -139,7 +139,7 @@ class shard {
 
   /// These bytes are not needed now: their pages leave memory (and come back when touched).
   static void release(const std::byte* data, std::size_t bytes) { advise(data, bytes, MADV_DONTNEED); }
-  /// These will be: the system may begin to read them.
+  /// These bytes will be needed soon: the system may begin to read them.
   static void prefetch(const std::byte* data, std::size_t bytes) { advise(data, bytes, MADV_WILLNEED); }
 
  private:

@@ -7,7 +7,7 @@
 ///   comparison_sink    shows each with its golden counterpart to a `comparison`, storing nothing
 ///   callback_sink      calls a function
 ///   fan_out            several of them, in order
-/// A sink that follows a bundle's calls is told of each: begin_call before forward or forward_mtp.
+/// A sink that follows the calls of a bundle has begin_call, which the caller calls before forward or forward_mtp.
 #include <map>
 #include <set>
 
@@ -27,7 +27,7 @@ inline std::string scope_name(const tap_scope& s) {
   return p;
 }
 
-/// What the entry of an event says, before the writer adds its own; dependencies are those of the model.
+/// The entry of an event, without what the writer adds.  Dependencies are those of the model.
 inline tensor_entry entry_of(const tap_event& e, const config& c) {
   tensor_entry t;
   t.name = e.name();
@@ -91,7 +91,7 @@ class bundle_sink {
     tensor_entry t = entry_of(e, model());
     const bool record = !wanted_ || wanted_(t.name);
     if (e.where == site::gate_biased || e.where == site::indexer_scores) keep_scores(e);
-    // Dependencies: what did not happen in this call is no dependency, what was left out is seen through.
+    // A value that did not occur in this call is no dependency; one that was not recorded is replaced by its own.
     std::vector<std::string> deps;
     const auto depend = [&](const std::string& d) {
       if (std::find(deps.begin(), deps.end(), d) == deps.end()) deps.push_back(d);
@@ -188,7 +188,7 @@ class statistics_sink {
   std::map<std::string, record> names_;
 };
 
-/// What a streaming comparison is told, value by value, in the order of execution.
+/// Receives a streaming comparison, value by value, in the order of execution.
 struct comparison {
   virtual ~comparison() = default;
   /// A value and its golden counterpart, of the same shape.  May replace the value through e.data.

@@ -96,12 +96,12 @@ inline tensor_stats stats_of(dtype carrier, std::span<const std::byte> raw) {
   return s.result();
 }
 
-/// Whether a recomputation confirms what a manifest says.  The sum of squares may have been formed in
+/// Whether a recomputation confirms the statistics that a manifest has.  The sum of squares may have been formed in
 /// another order by another program: 1e-9 of difference is allowed there, none elsewhere.
-inline bool confirms(const tensor_stats& computed, const tensor_stats& told) {
+inline bool confirms(const tensor_stats& computed, const tensor_stats& recorded) {
   constexpr double sum_order = 1e-9;
-  return computed.min == told.min && computed.max == told.max && computed.nan == told.nan &&
-         computed.inf == told.inf && std::fabs(computed.rms - told.rms) <= sum_order * computed.rms;
+  return computed.min == recorded.min && computed.max == recorded.max && computed.nan == recorded.nan &&
+         computed.inf == recorded.inf && std::fabs(computed.rms - recorded.rms) <= sum_order * computed.rms;
 }
 
 }  // namespace dsv4::golden

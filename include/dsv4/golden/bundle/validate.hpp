@@ -45,7 +45,7 @@ class manifest_validator {
               "more than " + std::to_string(seq) + ", the one before");
       require(t.step >= step, "step", std::to_string(t.step),
               "no less than " + std::to_string(step) + ", the one before");
-      if (t.step != step) seen_.clear();  // dependencies are within a call
+      if (t.step != step) seen_.clear();  // a dependency must be of the same call
       seq = t.seq, step = t.step;
       one(t);
       require(seen_.emplace(t.sequence, t.name).second, "name", t.name, "a name once per step and sequence");

@@ -14,7 +14,7 @@ struct run_plan {
   std::vector<std::vector<std::int32_t>> ids;  ///< per sequence
   index_t decode = 0;                          ///< single-token calls at the end of every sequence
   std::vector<index_t> chunks;  ///< lengths of the calls before them, the last repeats; empty: one prefill
-  bool mtp = false;             ///< the MTP module on every pair before the decode steps
+  bool mtp = false;             ///< run the MTP module on every pair before the decode steps
 };
 
 /// One prefill (or chunks), MTP after each of these, then single tokens.
@@ -65,7 +65,7 @@ inline index_t largest_call(std::span<const call_info> calls) {
   return most;
 }
 
-/// A call's batch may lack sequences that have ended; events are numbered by the run's sequences, not by it.
+/// Numbers events by the sequences of the run: a call's batch has no place for sequences that have ended.
 template <observer Tap>
 struct renumbered {
   static constexpr bool on = true;

@@ -10,7 +10,7 @@
 
 namespace dsv4::golden {
 
-/// Element i of an event := x, rounded once to what the event stores (exact where the golden has that type).
+/// Sets element i of an event to x, rounded once to the type that the event stores (exact if the golden has that type).
 inline void assign(const tap_event& e, index_t i, double x) {
   const auto at = static_cast<std::size_t>(i);
   switch (e.type) {

@@ -43,7 +43,7 @@ class noise_meter {
       }
       if (!integer || a != b) assign(e, i, b);
     }
-    if (integer) return;  // choices have margins, not noise
+    if (integer) return;  // a choice is judged by its margin, not by noise
     auto& noise = entries_[static_cast<std::size_t>(t - golden_.tensors().data())].noise;
     if (!noise) noise.emplace();
     measured_noise& n = *noise;

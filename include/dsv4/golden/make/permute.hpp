@@ -70,7 +70,7 @@ inline std::vector<index_t> repeated(const std::vector<index_t>& p, index_t time
 
 }  // namespace detail
 
-/// Owns permuted copies of all matrices (memory: as much as the model's weights).
+/// Permuted copies of all matrices; they take as much memory as the model's weights.
 struct permuted_model {
   channel_permutation permutation;
   model_weights<> weights;
@@ -152,7 +152,7 @@ struct permuted_model {
     if (w.scale && w.tile_rows == 1) w.scale = gather(w.scale, w.scale_cols() * bits_of(w.scale_type) / 8);
   }
   std::byte* take(index_t bytes) {
-    constexpr index_t line = 64;  // what the fast kernels load aligned stays aligned
+    constexpr index_t line = 64;  // keeps what the fast kernels load aligned
     storage_.emplace_back(static_cast<std::size_t>(bytes + line));
     void* p = storage_.back().data();
     std::size_t space = storage_.back().size();
