@@ -99,6 +99,8 @@ inline constexpr std::array<site_info, static_cast<std::size_t>(site::count)> si
     {"logits", "t v", site_class::wide},
 }};
 
+static_assert(!sites.back().name.empty(), "every site of the enumeration has its row in this table");
+
 constexpr const site_info& info(site s) { return sites[static_cast<std::size_t>(s)]; }
 
 /// Which part of the model an event belongs to.

@@ -123,14 +123,16 @@ inline constexpr std::array<site_facts, static_cast<std::size_t>(site::count)> s
 // clang-format on
 
 /// Every site has its row, and depends only on sites before it.
-static_assert([] {
-  for (std::size_t i = 0; i < site_table.size(); ++i) {
-    if (static_cast<std::size_t>(site_table[i].id) != i) return false;
-    for (const site d : site_table[i].deps)
-      if (static_cast<std::size_t>(d) >= i) return false;
-  }
-  return true;
-}());
+static_assert(
+    [] {
+      for (std::size_t i = 0; i < site_table.size(); ++i) {
+        if (static_cast<std::size_t>(site_table[i].id) != i) return false;
+        for (const site d : site_table[i].deps)
+          if (static_cast<std::size_t>(d) >= i) return false;
+      }
+      return true;
+    }(),
+    "every site of core/tap.hpp has its row here, in the same order, and depends on earlier sites only");
 
 constexpr const site_facts& facts(site s) { return site_table[static_cast<std::size_t>(s)]; }
 
