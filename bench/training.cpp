@@ -46,7 +46,7 @@ double sgemm_gflops(int threads) {
   return best;
 }
 
-/// Floats that one block keeps of one token for its way back (a CSA block, the largest): train/block.hpp, block_state.
+/// Floats that one block keeps of one token for its way back (a CSA block, the largest): train/block.hpp, block_saved.
 double block_floats(const config& c) {
   const index_t d = c.hidden_size, n = c.hc_mult, hd = c.head_dim, heads = c.num_attention_heads * hd,
                 inner = c.moe_intermediate_size;

@@ -78,6 +78,7 @@ EQUATIONS = {
                 "with X^ are one matrix `fn`, and the norm's factor multiplies their results.", [
         ("mhc/pre.hpp", "hc_mixes<exec::ref>::run", "linear<exec::ref>::run(e, x, fn, mixes)"),
         ("mhc/pre.hpp", "hc_mixes<exec::ref>::run", "mixes(t, m) *= r"),
+        ("num/formulas.hpp", "hyper_pre", "sigmoid(hyper_logit("),
         ("mhc/sinkhorn.hpp", "split_mixes", "scale[0]"),
         ("cpu/mhc/hyper.hpp", "hc_mixes<exec::basic_cpu<M>>::run", "linear<E>::run(e, x, fn, mixes)"),
         ("cpu/mhc/hyper.hpp", "hc_mixes<exec::basic_cpu<M>>::run", "m *= r"),
@@ -98,6 +99,7 @@ EQUATIONS = {
     5: Equation("C~ = alpha_post (X^ W_post) + S_post.", [
         ("mhc/pre.hpp", "hc_mixes<exec::ref>::run", "linear<exec::ref>::run(e, x, fn, mixes)"),
         ("mhc/pre.hpp", "hc_mixes<exec::ref>::run", "mixes(t, m) *= r"),
+        ("num/formulas.hpp", "hyper_post", "2 * sigmoid(hyper_logit("),
         ("mhc/sinkhorn.hpp", "split_mixes", "scale[1]"),
         ("cpu/mhc/hyper.hpp", "hc_mixes<exec::basic_cpu<M>>::run", "linear<E>::run(e, x, fn, mixes)"),
         ("cpu/mhc/hyper.hpp", "hc_mixes<exec::basic_cpu<M>>::run", "m *= r"),
@@ -106,12 +108,14 @@ EQUATIONS = {
         ("train/hyper_connection.hpp", "hyper_read", "w.scale[1]"),
     ], ["hyper.mixes", "hyper.split", "grad.hyper"]),
     6: Equation("A = sigmoid(A~).", [
-        ("mhc/sinkhorn.hpp", "split_mixes", "pre[j] = sigmoid("),
-        ("train/hyper_connection.hpp", "hyper_read", "s.pre(t, j) = sigmoid("),
+        ("num/formulas.hpp", "hyper_pre", "sigmoid(hyper_logit("),
+        ("mhc/sinkhorn.hpp", "split_mixes", "pre[j] = hyper_pre("),
+        ("train/hyper_connection.hpp", "hyper_read", "s.pre(t, j) = hyper_pre("),
     ], ["hyper.split", "grad.hyper"]),
     7: Equation("C = 2 sigmoid(C~).", [
-        ("mhc/sinkhorn.hpp", "split_mixes", "post[j] = 2 * sigmoid("),
-        ("train/hyper_connection.hpp", "hyper_read", "s.post(t, j) = 2 * sigmoid("),
+        ("num/formulas.hpp", "hyper_post", "2 * sigmoid(hyper_logit("),
+        ("mhc/sinkhorn.hpp", "split_mixes", "post[j] = hyper_post("),
+        ("train/hyper_connection.hpp", "hyper_read", "s.post(t, j) = hyper_post("),
     ], ["hyper.split", "hyper.wrong", "grad.hyper"]),
     8: Equation("Sinkhorn: M_0 = exp(B~), M_k = T_r(T_c(M_{k-1})), B = M_20, where T_c makes the sums of columns 1 and T_r "
                 "those of rows. The first T_c is written as a softmax.", [
@@ -136,16 +140,18 @@ EQUATIONS = {
     11: Equation("CSA: S = softmax of Z + B, per channel, over the 2m slots of an entry: its own block (a) and the block "
                  "before it (b).", [
         ("attn/compressor.hpp", "add_ape<exec::ref>::run", "score(t, d) += double(ape("),
-        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "weight = std::exp("),
+        ("num/formulas.hpp", "softmax_mean", "weight = m.weight("),
+        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "softmax_mean<double>(slots)"),
         ("cpu/attn/compressor.hpp", "add_ape<exec::basic_cpu<M>>::run", "s[d] += W(a[d])"),
         ("cpu/attn/compressor.hpp", "compressor_pool<exec::basic_cpu<M>>::run", "weight = std::exp("),
         ("train/compressor.hpp", "compress", "+= bias[d]"),
-        ("train/compressor.hpp", "compress", "weight = std::exp("),
+        ("train/compressor.hpp", "compress", "mean_of_slots("),
     ], ["attn.ape", "attn.pool", "grad.attention"]),
     12: Equation("CSA: an entry is the sum of S times C over its slots. The code divides by the softmax's sum here.", [
-        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "store<A>(sum / weights)"),
+        ("num/formulas.hpp", "softmax_mean", "sum / m.weights"),
+        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "softmax_mean<double>(slots)"),
         ("cpu/attn/compressor.hpp", "compressor_pool<exec::basic_cpu<M>>::run", "store<A>(sum[c] / weights[c])"),
-        ("train/compressor.hpp", "compress", "s.pooled(i, d) = sum / weights"),
+        ("train/compressor.hpp", "compress", "mean_of_slots("),
     ], ["attn.pool", "ref", "grad.attention"]),
     13: Equation("CSA: c^Q = h W^DQ, the query latent that the attention and its indexer share.", [
         ("attn/attention.hpp", "attention", "w.wq_a"),
@@ -190,16 +196,18 @@ EQUATIONS = {
     ], ["ref", "transformers", "grad.attention"]),
     22: Equation("HCA: S = softmax of Z + B, per channel, over the m' tokens of a block.", [
         ("attn/compressor.hpp", "add_ape<exec::ref>::run", "score(t, d) += double(ape("),
-        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "weight = std::exp("),
+        ("num/formulas.hpp", "softmax_mean", "weight = m.weight("),
+        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "softmax_mean<double>(slots)"),
         ("cpu/attn/compressor.hpp", "add_ape<exec::basic_cpu<M>>::run", "s[d] += W(a[d])"),
         ("cpu/attn/compressor.hpp", "compressor_pool<exec::basic_cpu<M>>::run", "weight = std::exp("),
         ("train/compressor.hpp", "compress", "+= bias[d]"),
-        ("train/compressor.hpp", "compress", "weight = std::exp("),
+        ("train/compressor.hpp", "compress", "mean_of_slots("),
     ], ["attn.ape", "attn.pool", "grad.attention"]),
     23: Equation("HCA: an entry is the sum of S times C over its block.", [
-        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "store<A>(sum / weights)"),
+        ("num/formulas.hpp", "softmax_mean", "sum / m.weights"),
+        ("attn/compressor.hpp", "compressor_pool<exec::ref>::run", "softmax_mean<double>(slots)"),
         ("cpu/attn/compressor.hpp", "compressor_pool<exec::basic_cpu<M>>::run", "store<A>(sum[c] / weights[c])"),
-        ("train/compressor.hpp", "compress", "s.pooled(i, d) = sum / weights"),
+        ("train/compressor.hpp", "compress", "mean_of_slots("),
     ], ["attn.pool", "ref", "grad.attention"]),
     24: Equation("HCA: c^Q = h W^DQ, as equation 13.", [
         ("attn/attention.hpp", "attention", "w.wq_a"),

@@ -15,6 +15,7 @@
 #include <cmath>
 
 #include "../core/tap.hpp"
+#include "../num/formulas.hpp"
 #include "../op/hadamard.hpp"
 #include "../op/linear.hpp"
 #include "../op/rms_norm.hpp"
@@ -64,15 +65,11 @@ struct compressor_pool<exec::ref> {
         const index_t begin = overlap && own > 0 ? own - ratio : own;
         // Channel of slot p: the low half looks ahead from the previous block, the high half is its own.
         const auto channel = [&](index_t p) { return overlap && p >= own ? d + pooled.extent(1) : d; };
-        double largest = -INFINITY, weights = 0, sum = 0;
-        for (index_t p = begin; p < own + ratio; ++p)
-          largest = std::max(largest, rows.score(p - rows.first, channel(p)));
-        for (index_t p = begin; p < own + ratio; ++p) {
-          const double weight = std::exp(rows.score(p - rows.first, channel(p)) - largest);  // Eq. (11), (22)
-          sum += weight * rows.kv(p - rows.first, channel(p));
-          weights += weight;
-        }
-        pooled(i, d) = store<A>(sum / weights);  // Eq. (12), (23)
+        const auto slots = [&](auto f) {
+          for (index_t p = begin; p < own + ratio; ++p)
+            f(rows.score(p - rows.first, channel(p)), rows.kv(p - rows.first, channel(p)));
+        };
+        pooled(i, d) = store<A>(softmax_mean<double>(slots).mean);  // Eq. (11), (12), (22), (23)
       }
   }
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// The only header of the specification that asks what the compiler is.
+/// The only header of the specification that asks what the compiler is, and the only one with macros.
 /// Header-only code takes its floating-point rules from the program that includes it; the ones that
 /// would change bits are refused here, and the rest of the library needs no such test.
 
@@ -10,4 +10,12 @@
 #endif
 #if __cplusplus < 202002L
 #error "dsv4 needs C++20 (-std=c++20)."
+#endif
+
+/// Marks a formula that kernels on a device call as well as those on the host: num/ and num/formulas.hpp.  Such a
+/// function computes on its arguments alone; it calls nothing that is not marked, but for <cmath>, which nvcc has.
+#if defined(__CUDACC__)
+#define DSV4_HOST_DEVICE __host__ __device__
+#else
+#define DSV4_HOST_DEVICE
 #endif

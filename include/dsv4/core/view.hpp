@@ -16,6 +16,13 @@ namespace dsv4 {
 /// Every size and every position: signed, 64 bits.
 using index_t = std::int64_t;
 
+/// A size or position for the standard library, which counts unsigned.
+template <class I>
+  requires(std::is_integral_v<I> || std::is_enum_v<I>)
+constexpr std::size_t usize(I i) {
+  return static_cast<std::size_t>(i);
+}
+
 /// Memory spaces.
 namespace mem {
 struct host {};
@@ -112,6 +119,18 @@ class view {
   T* data_ = nullptr;
   index_t n_[R] = {};
 };
+
+/// The same elements, to be read only: what kernels take as inputs.  Deduces what a conversion would have to spell.
+template <class T, int R, class Mem>
+constexpr view<const T, R, Mem> read_only(const view<T, R, Mem>& v) {
+  return v;
+}
+/// Of a tensor.
+template <class Tensor>
+  requires requires(const Tensor& t) { t.all(); }
+auto read_only(const Tensor& t) {
+  return t.all();
+}
 
 template <class T, class Mem = mem::host>
 using vec = view<T, 1, Mem>;

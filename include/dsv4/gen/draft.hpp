@@ -45,7 +45,7 @@ class draft_list {
 };
 
 /// What a judged draft becomes.
-struct verdict {
+struct draft_judgement {
   std::int32_t id;
   bool accepted;
 };
@@ -53,7 +53,7 @@ struct verdict {
 /// Keeps x, which was drawn from q, or replaces it by a token from what q leaves of p.
 /// choose: has chance(probability) -> bool and pick(distribution) -> id, as a sampler has.  Overwrites p.
 template <class Choose>
-verdict judge(Choose& choose, distribution& p, std::int32_t x, const distribution& q) {
+draft_judgement judge(Choose& choose, distribution& p, std::int32_t x, const distribution& q) {
   if (choose.chance(p[x] / q[x])) return {x, true};
   p.subtract(q);
   return {choose.pick(p), false};

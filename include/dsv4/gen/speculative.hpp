@@ -113,7 +113,7 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
     for (bool accepted = true; accepted && more; ++made) {
       const view<const wide, 1> row = logits[made];
       choose.next(row, p);
-      verdict v{-1, false};
+      draft_judgement v{-1, false};
       if (made < k) {
         v = judge(choose, p, drafts.ids()[static_cast<std::size_t>(made)], drafts.q(made));
         r.drafts.accepted[static_cast<std::size_t>(made)] += v.accepted;

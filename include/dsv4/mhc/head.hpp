@@ -34,7 +34,7 @@ void head(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, vie
   kernel::hc_mixes<E>::run(e, view<const A, 2>(h.reshape(t, n * d)), w.mix->fn, c.rms_norm_eps, mixes);
   for (index_t i = 0; i < t; ++i)
     for (index_t j = 0; j < n; ++j)
-      pre(i, j) = sigmoid(mixes(i, j) * W(w.mix->scale[0]) + W(w.mix->base[j])) + W(c.hc_eps);
+      pre(i, j) = hyper_pre(mixes(i, j), W(w.mix->scale[0]), W(w.mix->base[j]), W(c.hc_eps));
   tap.rows(site::hc_head_pre, pre);
   kernel::hc_collapse<E>::run(e, view<const W, 2>(pre), view<const A, 3>(h), y);
   tap.rows(site::hc_head_y, y);

@@ -46,7 +46,7 @@ struct hc_mixes<exec::ref> {
     for (index_t t = 0; t < x.extent(0); ++t) {
       double squares = 0;
       for (index_t c = 0; c < x.extent(1); ++c) squares += widen<double>(x(t, c)) * widen<double>(x(t, c));
-      const double r = 1 / std::sqrt(squares / double(x.extent(1)) + eps);
+      const double r = inverse_rms(squares, double(x.extent(1)), eps);
       for (index_t m = 0; m < mixes.extent(1); ++m) mixes(t, m) *= r;  // Eq. (3), (4), (5)
     }
   }

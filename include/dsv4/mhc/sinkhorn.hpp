@@ -10,17 +10,12 @@
 /// The paper's B is the TRANSPOSE of comb: softmax over j is its column step, the division by the sum
 /// over i its row step (Eq. 8), up to the eps of the released code.
 /// @post (1) pre > 0   (2) 0 <= post <= 2   (3) for all j: sum_i comb[i][j] = 1 up to eps
-#include <algorithm>
 #include <cmath>
 
 #include "../core/view.hpp"
+#include "../num/formulas.hpp"
 
 namespace dsv4 {
-
-template <class W>
-W sigmoid(W x) {
-  return 1 / (1 + std::exp(-x));
-}
 
 /// comb[i][j] of one token in place, from logits to the balanced matrix.  W: arithmetic type.
 template <class W>
@@ -43,7 +38,7 @@ void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
   // Softmax over j, kept off zero; then columns first, and (iterations - 1) times rows and columns.
   for (index_t i = 0; i < n; ++i) {
     W largest = comb(i, 0), sum = 0;
-    for (index_t j = 1; j < n; ++j) largest = std::max(largest, comb(i, j));
+    for (index_t j = 1; j < n; ++j) largest = larger(largest, comb(i, j));
     for (index_t j = 0; j < n; ++j) sum += comb(i, j) = std::exp(comb(i, j) - largest);  // Eq. (8)
     for (index_t j = 0; j < n; ++j) comb(i, j) = comb(i, j) / sum + eps;                 // Eq. (8)
   }
@@ -61,13 +56,13 @@ void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3
                  view<W, 1> post /*[n]*/, view<W, 2> comb /*[n,n]*/) {
   const index_t n = pre.extent(0);
   for (index_t j = 0; j < n; ++j) {
-    pre[j] = sigmoid(mixes[j] * W(scale[0]) + W(base[j])) + W(eps);      // Eq. (3), (6)
-    post[j] = 2 * sigmoid(mixes[n + j] * W(scale[1]) + W(base[n + j]));  // Eq. (5), (7)
+    pre[j] = hyper_pre(mixes[j], W(scale[0]), W(base[j]), W(eps));    // Eq. (3), (6)
+    post[j] = hyper_post(mixes[n + j], W(scale[1]), W(base[n + j]));  // Eq. (5), (7)
   }
   for (index_t i = 0; i < n; ++i)
     for (index_t j = 0; j < n; ++j) {
       const index_t at = 2 * n + n * i + j;
-      comb(i, j) = mixes[at] * W(scale[2]) + W(base[at]);  // Eq. (4)
+      comb(i, j) = hyper_logit(mixes[at], W(scale[2]), W(base[at]));  // Eq. (4)
     }
   sinkhorn(comb, iterations, W(eps));  // Eq. (2)
 }

@@ -15,18 +15,12 @@
 
 #include "../core/config.hpp"
 #include "../core/tap.hpp"
+#include "../num/formulas.hpp"
 #include "../op/linear.hpp"
 #include "../op/top_k.hpp"
 #include "weights.hpp"
 
 namespace dsv4 {
-
-/// softplus(x) = log(1 + e^x), x itself above 20 (where the difference is below 2e-9; of the released code).
-template <class W>
-W softplus(W x) {
-  constexpr W linear_above = 20;
-  return x > linear_above ? x : std::log1p(std::exp(x));
-}
 
 /// One token's route.
 template <class W>
@@ -47,7 +41,7 @@ struct gate_scores<exec::ref> {
   static void run(exec::ref&, view<double, 2> scores, view<const float, 1> bias, view<double, 2> biased) {
     for (index_t t = 0; t < scores.extent(0); ++t)
       for (index_t e = 0; e < scores.extent(1); ++e) {
-        scores(t, e) = std::sqrt(softplus(scores(t, e)));
+        scores(t, e) = gate_affinity(scores(t, e));
         biased(t, e) = scores(t, e) + (bias.extent(0) ? double(bias[e]) : 0.0);
       }
   }
@@ -91,7 +85,7 @@ routing<wide_t<E>> gate(E& e, workspace& scratch, const tapper<Tap>& tap, const 
     W sum = 0;
     for (index_t j = 0; j < k; ++j) sum += scores(i, route.indices(i, j));
     for (index_t j = 0; j < k; ++j)
-      route.weights(i, j) = scores(i, route.indices(i, j)) / sum * W(c.routed_scaling_factor);
+      route.weights(i, j) = gate_weight(scores(i, route.indices(i, j)), sum, W(c.routed_scaling_factor));
   }
   tap.rows(site::gate_weights, route.weights);
   return route;

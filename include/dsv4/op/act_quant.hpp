@@ -11,11 +11,11 @@
 /// @post (1) |x / scale| <= largest code   (2) scale is a power of two   (3) a block of zeros has the
 /// floor's scale, not 0 / 0
 #include <algorithm>
-#include <cmath>
 
 #include "../core/contract.hpp"
 #include "../core/exec.hpp"
 #include "../num/block_scaled.hpp"
+#include "../num/formulas.hpp"
 
 namespace dsv4 {
 
@@ -25,14 +25,22 @@ inline constexpr double fp8_amax_floor = 1e-4;      // of the released kernels; 
 inline constexpr double fp4_amax_floor = 0x6p-126;  // check: 6 * 2**-126; the smallest normal scale, 2^-126
 
 /// 2^ceil(log2(v)) for v > 0, exact.
-inline double power_of_two_at_least(double v) { return std::ldexp(1.0, exponent_at_least(v)); }
+DSV4_HOST_DEVICE constexpr double power_of_two_at_least(double v) {
+  return power_of_two(exponent_at_least(v));
+}
 
 /// Scale of one block of `n` values: power_of_two_at_least(max(amax, floor) / largest).
 template <class A>
-double block_scale(const A* x, index_t n, double largest, double floor) {
+DSV4_HOST_DEVICE constexpr double block_scale(const A* x, index_t n, double largest, double floor) {
   double amax = floor;
-  for (index_t k = 0; k < n; ++k) amax = std::max(amax, std::fabs(widen<double>(x[k])));
+  for (index_t k = 0; k < n; ++k) amax = larger(amax, magnitude_of(widen<double>(x[k])));
   return power_of_two_at_least(amax / largest);
+}
+
+/// Nearest code of x / scale among those up to `largest`: what is beyond saturates.
+template <class Code>
+DSV4_HOST_DEVICE constexpr Code scaled_code(double x, double scale, double largest) {
+  return Code::encode(clamped(x / scale, -largest, largest));
 }
 
 namespace kernel {
@@ -64,7 +72,7 @@ struct act_quant<exec::ref> {
         scale(t, b) = static_cast<float>(s);
         // … and every value its nearest code.
         for (index_t k = from; k < to; ++k)
-          code(t, k) = e4m3::encode(std::clamp(widen<double>(x(t, k)) / s, -e4m3_max, e4m3_max));
+          code(t, k) = scaled_code<e4m3>(widen<double>(x(t, k)), s, e4m3_max);
       }
   }
 };
@@ -78,7 +86,7 @@ struct act_quant_in_place<exec::ref> {
         const index_t to = std::min(from + block, channels);
         const double s = block_scale(&x(t, from), to - from, e4m3_max, fp8_amax_floor);
         for (index_t k = from; k < to; ++k) {
-          const e4m3 c = e4m3::encode(std::clamp(widen<double>(x(t, k)) / s, -e4m3_max, e4m3_max));
+          const auto c = scaled_code<e4m3>(widen<double>(x(t, k)), s, e4m3_max);
           x(t, k) = store<A>(c.decode() * s);
         }
       }
@@ -94,7 +102,7 @@ struct fp4_act_quant<exec::ref> {
         const index_t to = std::min(from + fp4_tile_cols, x.extent(1));
         const double s = block_scale(&x(t, from), to - from, e2m1_max, fp4_amax_floor);
         for (index_t k = from; k < to; ++k) {
-          const e2m1 c = e2m1::encode(std::clamp(widen<double>(x(t, k)) / s, -e2m1_max, e2m1_max));
+          const auto c = scaled_code<e2m1>(widen<double>(x(t, k)), s, e2m1_max);
           x(t, k) = store<A>(c.decode() * s);
         }
       }

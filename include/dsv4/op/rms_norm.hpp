@@ -13,6 +13,7 @@
 
 #include "../core/contract.hpp"
 #include "../core/exec.hpp"
+#include "../num/formulas.hpp"
 #include "../num/round.hpp"
 
 namespace dsv4 {
@@ -37,7 +38,7 @@ struct rms_norm<exec::ref> {
       // r = 1 / sqrt(mean x^2 + eps)
       double squares = 0;
       for (index_t d = 0; d < x.extent(1); ++d) squares += widen<double>(x(t, d)) * widen<double>(x(t, d));
-      const double r = 1 / std::sqrt(squares / double(x.extent(1)) + eps);
+      const double r = inverse_rms(squares, double(x.extent(1)), eps);
       for (index_t d = 0; d < x.extent(1); ++d) y(t, d) = store<A>(widen<double>(x(t, d)) * r * double(w[d]));
     }
   }

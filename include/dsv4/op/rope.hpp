@@ -19,6 +19,7 @@
 #include "../core/contract.hpp"
 #include "../core/exec.hpp"
 #include "../core/tensor.hpp"
+#include "../num/formulas.hpp"
 #include "../num/round.hpp"
 
 namespace dsv4 {
@@ -62,7 +63,7 @@ struct rotary_angles {
 
   void set(index_t t, index_t position, view<const float, 1> inv_freq) const {
     for (index_t i = 0; i < inv_freq.extent(0); ++i) {
-      const float angle = static_cast<float>(position) * inv_freq[i];
+      const float angle = rotary_angle(position, inv_freq[i]);
       cos(t, i) = static_cast<float>(std::cos(double(angle)));
       sin(t, i) = static_cast<float>(std::sin(double(angle)));
     }
@@ -89,11 +90,9 @@ struct rope<exec::ref> {
           A &even = x(t, h, first + 2 * i), &odd = x(t, h, first + 2 * i + 1);
           const double c = angles.cos(t, i),
                        s = direction == rotation::forward ? angles.sin(t, i) : -angles.sin(t, i);
-          const double a = widen<double>(even), b = widen<double>(odd);
-          // (a + ib) e^{i angle}
-          // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.
-          even = store<A>(a * c + b * -s);
-          odd = store<A>(a * s + b * c);
+          const auto turned = rotate_pair(widen<double>(even), widen<double>(odd), c, s);
+          even = store<A>(turned.even);
+          odd = store<A>(turned.odd);
         }
   }
 };

@@ -8,11 +8,9 @@
 ///
 /// The gate branch a is clamped above only, the linear branch u on both sides; the routing weight
 /// multiplies BEFORE the down projection (and before its quantisation).
-#include <algorithm>
-#include <cmath>
-
 #include "../core/contract.hpp"
 #include "../core/exec.hpp"
+#include "../num/formulas.hpp"
 #include "../num/round.hpp"
 
 namespace dsv4 {
@@ -31,10 +29,8 @@ struct swiglu<exec::ref> {
                   double limit, view<A, 2> z) {
     for (index_t t = 0; t < a.extent(0); ++t)
       for (index_t i = 0; i < a.extent(1); ++i) {
-        const double gate = std::min(widen<double>(a(t, i)), limit);
-        const double up = std::clamp(widen<double>(u(t, i)), -limit, limit);
-        const double silu = gate / (1 + std::exp(-gate));
-        z(t, i) = store<A>(silu * up * (weight.extent(0) ? weight[t] : 1.0));
+        const double w = weight.extent(0) ? weight[t] : 1.0;
+        z(t, i) = store<A>(swiglu_value(widen<double>(a(t, i)), widen<double>(u(t, i)), limit, w));
       }
   }
 };

@@ -39,7 +39,7 @@ enum class special_tokens {
 };
 
 /// A part of a prompt and how it is read.
-struct segment {
+struct text_part {
   std::string_view text;
   special_tokens special = special_tokens::as_text;
 };
@@ -88,10 +88,10 @@ class tokenizer {
     encode(text, special, out);
     return out;
   }
-  /// Each segment for itself: no token crosses from one into the next.
-  std::vector<token_id> encode(std::span<const segment> segments) const {
+  /// Each part for itself: no token crosses from one into the next.
+  std::vector<token_id> encode(std::span<const text_part> parts) const {
     std::vector<token_id> out;
-    for (const segment& s : segments) encode(s.text, s.special, out);
+    for (const text_part& s : parts) encode(s.text, s.special, out);
     return out;
   }
   /// `ids` between the tokens that the file's TemplateProcessing puts around a text; DeepSeek's has none.

@@ -34,7 +34,7 @@ struct layer_context {
 };
 
 template <class T>
-struct attention_state {
+struct attention_saved {
   view<T, 2> qa;     // [t, qr] latent before its norm
   view<T, 1> qa_r;   // [t]
   view<T, 2> qr;     // [t, qr]
@@ -43,18 +43,18 @@ struct attention_state {
   view<T, 2> kva;    // [t, d] before its norm
   view<T, 1> kva_r;  // [t]
   view<T, 2> kv;     // [t, d] rotated
-  compressor_state<T> compressor;
-  indexer_state<T> indexer;
+  compressor_saved<T> compressor;
+  indexer_saved<T> indexer;
   view<std::uint8_t, 1> chosen;  // per sample [t, s], one after another
   view<T, 3> o;                  // [t, h, d] turned back
   view<T, 2> lse;                // [t, h]
   view<T, 2> low;                // [t, g r]
 
-  static attention_state take(workspace& w, const layer_context& l) {
+  static attention_saved take(workspace& w, const layer_context& l) {
     const config& c = *l.c;
     const index_t t = l.samples->tokens(), heads = c.num_attention_heads, hd = c.head_dim;
     const bool csa = l.kind() == attention_kind::csa;
-    attention_state s{w.take<T>(t, c.q_lora_rank),
+    attention_saved s{w.take<T>(t, c.q_lora_rank),
                       w.take<T>(t),
                       w.take<T>(t, c.q_lora_rank),
                       w.take<T>(t, heads, hd),
@@ -69,8 +69,8 @@ struct attention_state {
                       w.take<T>(t, heads),
                       w.take<T>(t, c.o_groups * c.o_lora_rank)};
     if (l.kind() != attention_kind::window)
-      s.compressor = compressor_state<T>::take(w, t, l.entries.size(), (csa ? 2 : 1) * hd, hd);
-    if (csa) s.indexer = indexer_state<T>::take(w, c, t, l.entries.size());
+      s.compressor = compressor_saved<T>::take(w, t, l.entries.size(), (csa ? 2 : 1) * hd, hd);
+    if (csa) s.indexer = indexer_saved<T>::take(w, c, t, l.entries.size());
     return s;
   }
 
@@ -103,7 +103,7 @@ void paste_columns(E& e, view<T, 2> from, view<T, 2> to, index_t at) {
 /// out [t, D] = attention(x).
 template <execution E, class T>
 void attention(E& e, workspace& scratch, const layer_context& l, const objective& want,
-               view<T, 2> x /*[t,D]*/, const attention_parameters<const T>& w, const attention_state<T>& s,
+               view<T, 2> x /*[t,D]*/, const attention_parameters<const T>& w, const attention_saved<T>& s,
                view<T, 2> out /*[t,D]*/) {
   const config& c = *l.c;
   const batch& b = *l.samples;
@@ -170,7 +170,7 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
 template <execution E, class T>
 double attention_backward(E& e, workspace& scratch, const layer_context& l, const objective& want,
                           view<T, 2> dout /*[t,D]*/, view<T, 2> x /*[t,D]*/,
-                          const attention_parameters<const T>& w, const attention_state<T>& s, T index_scale,
+                          const attention_parameters<const T>& w, const attention_saved<T>& s, T index_scale,
                           view<T, 2> dx /*[t,D]*/, const attention_parameters<T>& dw) {
   workspace::scope here(scratch);
   const config& c = *l.c;
@@ -213,7 +213,7 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
   auto dentries = zeros<T>(e, scratch, l.entries.size(), hd);  // [s, d]
   auto dsink = zeros<T>(e, scratch, b.samples(), heads);       // [sample, h]
   auto kl = zeros<double>(e, scratch, b.samples());            // [sample]
-  indexer_state<T> di;  // gradients of the indexer's q, weights and keys
+  indexer_saved<T> di;  // gradients of the indexer's q, weights and keys
   if (learn_index) {
     di.q = zeros<T>(e, scratch, tokens, c.index_n_heads, c.index_head_dim);
     di.weights = zeros<T>(e, scratch, tokens, c.index_n_heads);

@@ -13,31 +13,31 @@ namespace dsv4::train {
 
 /// A half block between its mHC read and write.
 template <class T>
-struct half_state {
-  hyper_state<T> streams;
+struct half_saved {
+  hyper_saved<T> streams;
   view<T, 2> y;  // [t, d] read from the streams
   view<T, 1> r;  // [t]
   view<T, 2> x;  // [t, d] normed: the input of F
   view<T, 2> f;  // [t, d] F(x)
 
-  static half_state take(workspace& w, index_t t, index_t n, index_t d) {
-    return {hyper_state<T>::take(w, t, n), w.take<T>(t, d), w.take<T>(t), w.take<T>(t, d), w.take<T>(t, d)};
+  static half_saved take(workspace& w, index_t t, index_t n, index_t d) {
+    return {hyper_saved<T>::take(w, t, n), w.take<T>(t, d), w.take<T>(t), w.take<T>(t, d), w.take<T>(t, d)};
   }
 };
 
 /// All that the way back needs besides the block's input.
 template <class T>
-struct block_state {
-  half_state<T> attn_half, ffn_half;
-  attention_state<T> attn;
+struct block_saved {
+  half_saved<T> attn_half, ffn_half;
+  attention_saved<T> attn;
   view<T, 3> mid;  // [t, n, d] streams between the halves
-  moe_state<T> ffn;
+  moe_saved<T> ffn;
 
-  static block_state take(workspace& w, const layer_context& l) {
+  static block_saved take(workspace& w, const layer_context& l) {
     const config& c = *l.c;
     const index_t t = l.samples->tokens(), n = c.hc_mult, d = c.hidden_size;
-    return {half_state<T>::take(w, t, n, d), half_state<T>::take(w, t, n, d), attention_state<T>::take(w, l),
-            w.take<T>(t, n, d), moe_state<T>::take(w, c, t)};
+    return {half_saved<T>::take(w, t, n, d), half_saved<T>::take(w, t, n, d), attention_saved<T>::take(w, l),
+            w.take<T>(t, n, d), moe_saved<T>::take(w, c, t)};
   }
 };
 
@@ -54,17 +54,17 @@ struct route_rule {
 template <execution E, class T>
 void block(E& e, workspace& scratch, const layer_context& l, const objective& want,
            const block_parameters<const T>& w, const route_rule& route, view<T, 3> h /*[t,n,d]*/,
-           block_state<T>& s, view<T, 3> out /*[t,n,d]*/) {
+           block_saved<T>& s, view<T, 3> out /*[t,n,d]*/) {
   const config& c = *l.c;
   {
-    half_state<T>& half = s.attn_half;
+    half_saved<T>& half = s.attn_half;
     hyper_read(e, c, h, w.hc_attn, half.streams, half.y);
     rms_norm(e, half.y, w.attn_norm, c.rms_norm_eps, half.r, half.x);
     attention(e, scratch, l, want, half.x, w.attn, s.attn, half.f);
     hyper_write(e, h, half.f, half.streams, s.mid);
   }
   {
-    half_state<T>& half = s.ffn_half;
+    half_saved<T>& half = s.ffn_half;
     hyper_read(e, c, s.mid, w.hc_ffn, half.streams, half.y);
     rms_norm(e, half.y, w.ffn_norm, c.rms_norm_eps, half.r, half.x);
     gate<E, T>(e, c, half.x, l.samples->ids, w.ffn.gate.weight, route.bias, route.table, route.forced,
@@ -90,7 +90,7 @@ template <execution E, class T>
 block_losses block_backward(E& e, workspace& scratch, const layer_context& l, const objective& want,
                             const block_scales& scales, view<T, 3> dout /*[t,n,d]*/,
                             const block_parameters<const T>& w, bool learned, view<T, 3> h /*[t,n,d]*/,
-                            const block_state<T>& s, view<T, 3> dh /*[t,n,d]*/,
+                            const block_saved<T>& s, view<T, 3> dh /*[t,n,d]*/,
                             const block_parameters<T>& dw) {
   workspace::scope here(scratch);
   const config& c = *l.c;
@@ -99,11 +99,11 @@ block_losses block_backward(E& e, workspace& scratch, const layer_context& l, co
   block_losses losses;
 
   /// One half: through the write, F, the norm and the read.
-  const auto half_backward = [&](const half_state<T>& half, view<T, 3> dnext, view<T, 3> from,
+  const auto half_backward = [&](const half_saved<T>& half, view<T, 3> dnext, view<T, 3> from,
                                  view<T, 3> dfrom, view<const T, 1> norm, const hyper_parameters<const T>& hc,
                                  view<T, 1> dnorm, const hyper_parameters<T>& dhc, auto inner) {
     workspace::scope mine(scratch);
-    const auto ds = hyper_state<T>::take(scratch, t, n);
+    const auto ds = hyper_saved<T>::take(scratch, t, n);
     auto df = scratch.take<T>(t, d), dx = zeros<T>(e, scratch, t, d),
          dy = zeros<T>(e, scratch, t, d);  // [t, d]
     hyper_write_backward(e, dnext, from, half.f, half.streams, dfrom, df, ds);

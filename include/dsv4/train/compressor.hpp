@@ -11,8 +11,7 @@
 /// and back:  dkv = S dpooled    dscore = S (kv - pooled) dpooled
 /// A token's channel is a slot of exactly one entry: of its own block's (HCA, and the high half of CSA), or of the
 /// next block's (the low half of CSA).  So each entry writes the gradients of its slots, and no other does.
-#include <cmath>
-
+#include "../num/formulas.hpp"
 #include "batch.hpp"
 #include "parameters.hpp"
 #include "rms_norm.hpp"
@@ -21,13 +20,13 @@
 namespace dsv4::train {
 
 template <class T>
-struct compressor_state {
+struct compressor_saved {
   view<T, 2> kv, score;  // [t, c d]
   view<T, 2> pooled;     // [s, d]
   view<T, 1> r;          // [s]
   view<T, 2> entries;    // [s, d]
 
-  static compressor_state take(workspace& w, index_t tokens, index_t entries, index_t width, index_t d) {
+  static compressor_saved take(workspace& w, index_t tokens, index_t entries, index_t width, index_t d) {
     return {w.take<T>(tokens, width), w.take<T>(tokens, width), w.take<T>(entries, d), w.take<T>(entries),
             w.take<T>(entries, d)};
   }
@@ -43,11 +42,20 @@ void for_slots(const entry_map& map, index_t s, index_t d, index_t width, F f) {
   for (index_t t = own; t < own + map.ratio; ++t) f(t, overlap ? d + width : d);
 }
 
+/// Of channel d of entry i: the weights of its slots and what they pool.
+template <class T>
+slot_mean<T> mean_of_slots(const entry_map& map, index_t i, index_t d, const compressor_saved<T>& s) {
+  return softmax_mean<T>([&](auto f) {
+    for_slots(map, i, d, s.pooled.extent(1),
+              [&](index_t t, index_t channel) { f(s.score(t, channel), s.kv(t, channel)); });
+  });
+}
+
 /// The entries of every sample, rotated at the position of their block's first token.
 template <execution E, class T>
 void compress(E& e, const config& c, const entry_map& map, const std::vector<index_t>& position /*[t]*/,
               view<T, 2> x /*[t,D]*/, const compressor_parameters<const T>& w, const rotary_table& rotary,
-              const compressor_state<T>& s) {
+              const compressor_saved<T>& s) {
   const index_t width = w.norm.extent(0);
   project(e, x, w.wkv, s.kv);       // Eq. (9), (20)
   project(e, x, w.wgate, s.score);  // Eq. (10), (21)
@@ -60,15 +68,7 @@ void compress(E& e, const config& c, const entry_map& map, const std::vector<ind
   kernel::rows<E>::run(e, map.size(), 1, [&](index_t begin, index_t end) {
     for (index_t i = begin; i < end; ++i)
       for (index_t d = 0; d < width; ++d) {
-        T largest = -INFINITY, weights = 0, sum = 0;
-        for_slots(map, i, d, width,
-                  [&](index_t t, index_t channel) { largest = std::max(largest, s.score(t, channel)); });
-        for_slots(map, i, d, width, [&](index_t t, index_t channel) {
-          const T weight = std::exp(s.score(t, channel) - largest);  // Eq. (11), (22)
-          weights += weight;
-          sum += weight * s.kv(t, channel);
-        });
-        s.pooled(i, d) = sum / weights;  // Eq. (12), (23)
+        s.pooled(i, d) = mean_of_slots(map, i, d, s).mean;  // Eq. (11), (12), (22), (23)
       }
   });
   rms_norm(e, s.pooled, w.norm, c.rms_norm_eps, s.r, s.entries);
@@ -82,7 +82,7 @@ template <execution E, class T>
 void compress_backward(E& e, workspace& scratch, const entry_map& map,
                        const std::vector<index_t>& position /*[t]*/, view<T, 2> dentries /*[s,d]*/,
                        view<T, 2> x /*[t,D]*/, const compressor_parameters<const T>& w,
-                       const rotary_table& rotary, const compressor_state<T>& s, view<T, 2> dx /*[t,D]*/,
+                       const rotary_table& rotary, const compressor_saved<T>& s, view<T, 2> dx /*[t,D]*/,
                        const compressor_parameters<T>& dw) {
   workspace::scope here(scratch);
   const index_t width = w.norm.extent(0), tokens = x.extent(0), channels = s.kv.extent(1);
@@ -98,13 +98,9 @@ void compress_backward(E& e, workspace& scratch, const entry_map& map,
   kernel::rows<E>::run(e, map.size(), 1, [&](index_t begin, index_t end) {
     for (index_t i = begin; i < end; ++i)
       for (index_t d = 0; d < width; ++d) {
-        T largest = -INFINITY, weights = 0;
-        for_slots(map, i, d, width,
-                  [&](index_t t, index_t channel) { largest = std::max(largest, s.score(t, channel)); });
-        for_slots(map, i, d, width,
-                  [&](index_t t, index_t channel) { weights += std::exp(s.score(t, channel) - largest); });
+        const slot_mean<T> mean = mean_of_slots(map, i, d, s);
         for_slots(map, i, d, width, [&](index_t t, index_t channel) {
-          const T share = std::exp(s.score(t, channel) - largest) / weights;
+          const T share = mean.weight(s.score(t, channel)) / mean.weights;
           dkv(t, channel) = share * dpooled(i, d);
           dscore(t, channel) = share * (s.kv(t, channel) - s.pooled(i, d)) * dpooled(i, d);
         });

@@ -53,7 +53,7 @@ double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t
   hyper_mixes(e, c, h, w.hc_head.fn, r, mixes);
   for (index_t t = 0; t < tokens; ++t)
     for (index_t j = 0; j < n; ++j)
-      pre(t, j) = sigmoid(mixes(t, j) * w.hc_head.scale[0] + w.hc_head.base[j]) + T(c.hc_eps);
+      pre(t, j) = hyper_pre(mixes(t, j), w.hc_head.scale[0], w.hc_head.base[j], T(c.hc_eps));
   collapse(e, pre, h, y);
   rms_norm(e, y, w.norm, c.rms_norm_eps, y_r, normed);
 
@@ -82,10 +82,7 @@ double readout_loss(E& e, workspace& scratch, const config& c, view<T, 3> h /*[t
   rms_norm_backward(e, dnormed, y, w.norm, y_r, dy, dw->norm);
   collapse_backward(e, dy, h, pre, dh, dmixes);
   for (index_t t = 0; t < tokens; ++t)
-    for (index_t j = 0; j < n; ++j) {
-      const T a = pre(t, j) - T(c.hc_eps);
-      dmixes(t, j) *= a * (1 - a);
-    }
+    for (index_t j = 0; j < n; ++j) dmixes(t, j) *= sigmoid_slope(pre(t, j) - T(c.hc_eps));
   affine_backward(e, dmixes, mixes, w.hc_head.scale, dw->hc_head.scale, dw->hc_head.base,
                   [](index_t) { return 0; });
   hyper_mixes_backward(e, dmixes, mixes, r, h, w.hc_head.fn, dh, dw->hc_head.fn);

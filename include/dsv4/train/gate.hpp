@@ -20,12 +20,12 @@
 namespace dsv4::train {
 
 template <class T>
-struct gate_state {
+struct gate_saved {
   view<T, 2> logits, scores;      // [t, e]
   view<std::int32_t, 2> indices;  // [t, k]
   view<T, 2> weights;             // [t, k]
 
-  static gate_state take(workspace& w, const config& c, index_t t) {
+  static gate_saved take(workspace& w, const config& c, index_t t) {
     return {w.take<T>(t, c.n_routed_experts), w.take<T>(t, c.n_routed_experts),
             w.take<std::int32_t>(t, c.num_experts_per_tok), w.take<T>(t, c.num_experts_per_tok)};
   }
@@ -36,7 +36,7 @@ struct gate_state {
 template <execution E, class T>
 void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::int32_t> ids,
           view<const T, 2> w /*[e,D]*/, view<const float, 1> bias, view<const std::int32_t, 2> table,
-          view<const std::int32_t, 2> forced, const gate_state<T>& s) {
+          view<const std::int32_t, 2> forced, const gate_saved<T>& s) {
   const index_t experts = c.n_routed_experts, k = c.num_experts_per_tok;
   project(e, x, w, s.logits);
   kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index_t begin, index_t end) {
@@ -45,7 +45,7 @@ void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::in
     auto order = thread_scratch().take<std::int32_t>(experts);
     for (index_t t = begin; t < end; ++t) {
       for (index_t i = 0; i < experts; ++i) {
-        s.scores(t, i) = std::sqrt(softplus(s.logits(t, i)));
+        s.scores(t, i) = gate_affinity(s.logits(t, i));
         biased[i] = s.scores(t, i) + (bias.data() ? T(bias[i]) : T(0));
       }
       const auto chosen = s.indices[t];
@@ -59,14 +59,14 @@ void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::in
       T sum = 0;
       for (const std::int32_t i : chosen) sum += s.scores(t, i);
       for (index_t j = 0; j < k; ++j)
-        s.weights(t, j) = s.scores(t, chosen[j]) / sum * T(c.routed_scaling_factor);
+        s.weights(t, j) = gate_weight(s.scores(t, chosen[j]), sum, T(c.routed_scaling_factor));
     }
   });
 }
 
 /// Tokens of each expert.
 template <class T>
-std::vector<index_t> expert_load(const config& c, const gate_state<T>& s, index_t begin, index_t end) {
+std::vector<index_t> expert_load(const config& c, const gate_saved<T>& s, index_t begin, index_t end) {
   std::vector<index_t> n(std::size_t(c.n_routed_experts), 0);
   for (index_t t = begin; t < end; ++t)
     for (const std::int32_t i : s.indices[t]) ++n[std::size_t(i)];
@@ -76,7 +76,7 @@ std::vector<index_t> expert_load(const config& c, const gate_state<T>& s, index_
 /// sum_e f_e P_e over the tokens [begin, end) of one sequence.  Adds `scale` times its gradient to dscores, unless that
 /// is null.
 template <class T>
-double balance_loss(const config& c, const gate_state<T>& s, index_t begin, index_t end, T scale,
+double balance_loss(const config& c, const gate_saved<T>& s, index_t begin, index_t end, T scale,
                     view<T, 2> dscores /*[t,e]*/) {
   const index_t experts = c.n_routed_experts, tokens = end - begin;
   const std::vector<index_t> load = expert_load(c, s, begin, end);
@@ -100,7 +100,7 @@ double balance_loss(const config& c, const gate_state<T>& s, index_t begin, inde
 template <execution E, class T>
 void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/,
                    view<T, 2> dscores /*[t,e] -> dlogits*/, view<T, 2> x /*[t,D]*/,
-                   view<const T, 2> w /*[e,D]*/, const gate_state<T>& s, view<T, 2> dx /*[t,D]*/,
+                   view<const T, 2> w /*[e,D]*/, const gate_saved<T>& s, view<T, 2> dx /*[t,D]*/,
                    view<T, 2> dw /*[e,D]*/) {
   const index_t k = c.num_experts_per_tok;
   kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index_t begin, index_t end) {
@@ -113,8 +113,7 @@ void gate_backward(E& e, const config& c, view<T, 2> dweights /*[t,k]*/,
       for (index_t j = 0; j < k; ++j)
         dscores(t, s.indices(t, j)) += (T(c.routed_scaling_factor) * dweights(t, j) - pull) / sum;
       for (index_t i = 0; i < dscores.extent(1); ++i) {
-        const T score = s.scores(t, i);  // is 0 only where softplus underflows, and there its slope is 0 too
-        dscores(t, i) *= score > 0 ? sigmoid(s.logits(t, i)) / (2 * score) : T(0);
+        dscores(t, i) *= gate_affinity_slope(s.logits(t, i), s.scores(t, i));
       }
     }
   });

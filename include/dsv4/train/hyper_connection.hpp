@@ -24,14 +24,14 @@ namespace dsv4::train {
 
 /// What the reading side of a half block keeps for its writing side and for the way back.
 template <class T>
-struct hyper_state {
+struct hyper_saved {
   view<T, 1> r;      // [t]
   view<T, 2> mixes;  // [t, m]
   view<T, 2> pre;    // [t, n]
   view<T, 2> post;   // [t, n]
   view<T, 3> comb;   // [t, n, n]
 
-  static hyper_state take(workspace& s, index_t t, index_t n) {
+  static hyper_saved take(workspace& s, index_t t, index_t n) {
     return {s.take<T>(t), s.take<T>(t, (2 + n) * n), s.take<T>(t, n), s.take<T>(t, n), s.take<T>(t, n, n)};
   }
 };
@@ -84,27 +84,28 @@ void collapse(E& e, view<T, 2> pre /*[t,n]*/, view<T, 3> h /*[t,n,d]*/, view<T, 
 
 /// The eight tokens from t on (before `end`; the last one repeated) of a sinkhorn_steps: their logits.
 template <class T>
-void comb_logits(const hyper_parameters<const T>& w, const hyper_state<T>& s, index_t t, index_t end,
+void comb_logits(const hyper_parameters<const T>& w, const hyper_saved<T>& s, index_t t, index_t end,
                  view<T, 3> logits /*[i,j,l]*/) {
   const index_t n = logits.extent(0);
   for (index_t l = 0; l < sinkhorn_lanes; ++l) {
     const T* mixes = s.mixes[std::min(t + l, end - 1)].data() + 2 * n;
     for (index_t at = 0; at < n * n; ++at)
-      logits.data()[at * sinkhorn_lanes + l] = mixes[at] * w.scale[2] + w.base[2 * n + at];  // Eq. (4)
+      logits.data()[at * sinkhorn_lanes + l] =
+          hyper_logit(mixes[at], w.scale[2], w.base[2 * n + at]);  // Eq. (4)
   }
 }
 
 /// Reads a half block's input y from the streams.
 template <execution E, class T>
 void hyper_read(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, const hyper_parameters<const T>& w,
-                const hyper_state<T>& s, view<T, 2> y /*[t,d]*/) {
+                const hyper_saved<T>& s, view<T, 2> y /*[t,d]*/) {
   const index_t n = h.extent(1);
   hyper_mixes(e, c, h, w.fn, s.r, s.mixes);
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t) {
       for (index_t j = 0; j < n; ++j) {
-        s.pre(t, j) = sigmoid(s.mixes(t, j) * w.scale[0] + w.base[j]) + T(c.hc_eps);  // Eq. (3), (6)
-        s.post(t, j) = 2 * sigmoid(s.mixes(t, n + j) * w.scale[1] + w.base[n + j]);   // Eq. (5), (7)
+        s.pre(t, j) = hyper_pre(s.mixes(t, j), w.scale[0], w.base[j], T(c.hc_eps));  // Eq. (3), (6)
+        s.post(t, j) = hyper_post(s.mixes(t, n + j), w.scale[1], w.base[n + j]);     // Eq. (5), (7)
       }
     }
     workspace::scope here(thread_scratch());
@@ -123,7 +124,7 @@ void hyper_read(E& e, const config& c, view<T, 3> h /*[t,n,d]*/, const hyper_par
 /// next [t, n, d] = post F + comb^T h.
 // einsum: t j, t d -> t j d  plus  t i j, t i d -> t j d
 template <execution E, class T>
-void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const hyper_state<T>& s,
+void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const hyper_saved<T>& s,
                  view<T, 3> next /*[t,n,d]*/) {
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     with_streams(h.extent(1), [&](auto n) {
@@ -146,8 +147,8 @@ void hyper_write(E& e, view<T, 3> h /*[t,n,d]*/, view<T, 2> f /*[t,d]*/, const h
 /// Gradients of what hyper_write took: sets dh and df, and dpost and dcomb in `ds`.
 template <execution E, class T>
 void hyper_write_backward(E& e, view<T, 3> dnext /*[t,n,d]*/, view<T, 3> h /*[t,n,d]*/,
-                          view<T, 2> f /*[t,d]*/, const hyper_state<T>& s, view<T, 3> dh /*[t,n,d]*/,
-                          view<T, 2> df /*[t,d]*/, const hyper_state<T>& ds) {
+                          view<T, 2> f /*[t,d]*/, const hyper_saved<T>& s, view<T, 3> dh /*[t,n,d]*/,
+                          view<T, 2> df /*[t,d]*/, const hyper_saved<T>& ds) {
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     with_streams(h.extent(1), [&](auto n) {
       const index_t width = h.extent(2);
@@ -235,8 +236,8 @@ void hyper_mixes_backward(E& e, view<T, 2> dmixes /*[t,m]*/, view<T, 2> mixes /*
 /// Gradients of what hyper_read took.  ds.post and ds.comb come from hyper_write_backward; dh is added to.
 template <execution E, class T>
 void hyper_read_backward(E& e, const config& c, view<T, 2> dy /*[t,d]*/, view<T, 3> h /*[t,n,d]*/,
-                         const hyper_parameters<const T>& w, const hyper_state<T>& s,
-                         const hyper_state<T>& ds, view<T, 3> dh /*[t,n,d]*/, const hyper_parameters<T>& dw) {
+                         const hyper_parameters<const T>& w, const hyper_saved<T>& s,
+                         const hyper_saved<T>& ds, view<T, 3> dh /*[t,n,d]*/, const hyper_parameters<T>& dw) {
   const index_t n = h.extent(1);
   collapse_backward(e, dy, h, s.pre, dh, ds.pre);
 
@@ -244,10 +245,8 @@ void hyper_read_backward(E& e, const config& c, view<T, 2> dy /*[t,d]*/, view<T,
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t)
       for (index_t j = 0; j < n; ++j) {
-        // d sigmoid = s (1 - s)
-        const T a = s.pre(t, j) - T(c.hc_eps), b = s.post(t, j) / 2;
-        ds.mixes(t, j) = ds.pre(t, j) * a * (1 - a);
-        ds.mixes(t, n + j) = ds.post(t, j) * 2 * b * (1 - b);
+        ds.mixes(t, j) = through_sigmoid(ds.pre(t, j), s.pre(t, j) - T(c.hc_eps));
+        ds.mixes(t, n + j) = through_sigmoid(ds.post(t, j) * 2, s.post(t, j) / 2);
       }
     workspace::scope here(thread_scratch());
     const auto steps = sinkhorn_steps<T>::take(thread_scratch(), n, c.hc_sinkhorn_iters);

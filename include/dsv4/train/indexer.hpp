@@ -24,15 +24,15 @@
 namespace dsv4::train {
 
 template <class T>
-struct indexer_state {
+struct indexer_saved {
   view<T, 3> q;        // [t, h, d]
   view<T, 2> weights;  // [t, h]
-  compressor_state<T> keys;
+  compressor_saved<T> keys;
 
-  static indexer_state take(workspace& w, const config& c, index_t tokens, index_t entries) {
+  static indexer_saved take(workspace& w, const config& c, index_t tokens, index_t entries) {
     const index_t halves = 2;  // CSA: an entry's own block and the one before
     return {w.take<T>(tokens, c.index_n_heads, c.index_head_dim), w.take<T>(tokens, c.index_n_heads),
-            compressor_state<T>::take(w, tokens, entries, halves * c.index_head_dim, c.index_head_dim)};
+            compressor_saved<T>::take(w, tokens, entries, halves * c.index_head_dim, c.index_head_dim)};
   }
 };
 
@@ -46,7 +46,7 @@ inline double index_weight_scale(const config& c) {
 template <execution E, class T>
 void index_forward(E& e, const config& c, const entry_map& map, const std::vector<index_t>& position,
                    view<T, 2> x /*[t,D]*/, view<T, 2> qr /*[t,qr]*/, const indexer_parameters<const T>& w,
-                   const rotary_table& rotary, bool quantise, const indexer_state<T>& s) {
+                   const rotary_table& rotary, bool quantise, const indexer_saved<T>& s) {
   const index_t tokens = x.extent(0), width = c.index_n_heads * c.index_head_dim;
   project(e, qr, w.wq_b, s.q.reshape(tokens, width));  // Eq. (14)
   rotate(e, s.q, rotary, [&](index_t t) { return position[std::size_t(t)]; }, rotation::forward);
@@ -185,7 +185,7 @@ template <execution E, class T>
 void index_backward(E& e, workspace& scratch, const config& c, const entry_map& map,
                     const std::vector<index_t>& position, view<T, 2> x /*[t,D]*/, view<T, 2> qr /*[t,qr]*/,
                     const indexer_parameters<const T>& w, const rotary_table& rotary, bool quantise,
-                    const indexer_state<T>& s, view<T, 3> dq /*[t,h,d]*/, view<T, 2> dweights /*[t,h]*/,
+                    const indexer_saved<T>& s, view<T, 3> dq /*[t,h,d]*/, view<T, 2> dweights /*[t,h]*/,
                     view<T, 2> dkeys /*[s,d]*/, const indexer_parameters<T>& dw) {
   const index_t tokens = x.extent(0), width = c.index_n_heads * c.index_head_dim;
   if (quantise) {  // Hadamard is its own transpose

@@ -104,10 +104,10 @@ class network {
     std::vector<view<T, 3>> h(std::size_t(c_.num_hidden_layers) + 1);  // [layer] [t, n, d]
     for (auto& streams : h) streams = scratch_.take<T>(tokens, n, d);
     embed_streams<E, T>(e, b.ids, w.embed, h[0]);
-    std::vector<block_state<T>> kept;
+    std::vector<block_saved<T>> kept;
     for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
       const auto forward = [&] {
-        auto s = block_state<T>::take(scratch_, context(l));
+        auto s = block_saved<T>::take(scratch_, context(l));
         block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l),
               h[std::size_t(l)], s, h[std::size_t(l) + 1]);
         remember_routes(s.ffn.gate, r);
@@ -140,12 +140,12 @@ class network {
     for (index_t i = 0; i < b.samples(); ++i) queries += index_queries(b.length(i));
     for (index_t l = c_.num_hidden_layers; l-- > 0;) {
       workspace::scope inner(scratch_);
-      block_state<T> s;
+      block_saved<T> s;
       const view<T, 3> before =
           h[std::size_t(l) +
             1];  // [t, n, d] the streams after this block have been used: their place is free
       if (recompute_) {
-        s = block_state<T>::take(scratch_, context(l));
+        s = block_saved<T>::take(scratch_, context(l));
         block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l),
               h[std::size_t(l)], s, before);
       } else {
@@ -184,10 +184,10 @@ class network {
     const double per_token = r.mtp_tokens ? 1.0 / double(r.mtp_tokens) : 0;
 
     const mtp_parameters<const T>& m = w.mtp[0];
-    const auto s = mtp_state<T>::take(scratch_, tokens, n, d);
+    const auto s = mtp_saved<T>::take(scratch_, tokens, n, d);
     auto x = scratch_.take<T>(tokens, n, d), out = scratch_.take<T>(tokens, n, d);  // [t, n, d]
     mtp_input(e, scratch_, c_, std::span<const std::int32_t>(next), w.embed, m, h, s, x);
-    auto inside = block_state<T>::take(scratch_, context(l));
+    auto inside = block_saved<T>::take(scratch_, context(l));
     block(e, scratch_, context(l), want, m.block, rule(tables, forced, l), x, inside, out);
     remember_routes(inside.ffn.gate, r);
 
@@ -223,7 +223,7 @@ class network {
       rule.bias = tables.bias[at].all();
     return rule;
   }
-  void remember_routes(const gate_state<T>& s, report& r) const {
+  void remember_routes(const gate_saved<T>& s, report& r) const {
     r.load.push_back(expert_load(c_, s, 0, s.indices.extent(0)));
     tensor<std::int32_t, 2> chosen(s.indices.extent(0), s.indices.extent(1));
     std::copy(s.indices.begin(), s.indices.end(), chosen.data());

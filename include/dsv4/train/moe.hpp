@@ -26,7 +26,7 @@ struct assignments {
   view<index_t, 2> row;          // [t, k] row of each choice
 
   template <class T>
-  static assignments of(workspace& w, const config& c, const gate_state<T>& s) {
+  static assignments of(workspace& w, const config& c, const gate_saved<T>& s) {
     const index_t t = s.indices.extent(0), k = s.indices.extent(1), experts = c.n_routed_experts;
     assignments a{w.take<index_t>(experts + 1), w.take<index_t>(t * k), w.take<std::int32_t>(t * k),
                   w.take<index_t>(t, k)};
@@ -46,19 +46,19 @@ struct assignments {
 };
 
 template <class T>
-struct expert_state {
+struct expert_saved {
   view<T, 2> x;     // [a, D] inputs (of the shared expert: not used, they are the tokens)
   view<T, 2> a, u;  // [a, i]
 };
 template <class T>
-struct moe_state {
-  gate_state<T> gate;
+struct moe_saved {
+  gate_saved<T> gate;
   assignments rows;
-  expert_state<T> routed, shared;
+  expert_saved<T> routed, shared;
 
-  static moe_state take(workspace& w, const config& c, index_t t) {
+  static moe_saved take(workspace& w, const config& c, index_t t) {
     const index_t n = t * c.num_experts_per_tok, inner = c.moe_intermediate_size, d = c.hidden_size;
-    return {gate_state<T>::take(w, c, t),
+    return {gate_saved<T>::take(w, c, t),
             {},
             {w.take<T>(n, d), w.take<T>(n, inner), w.take<T>(n, inner)},
             {{}, w.take<T>(t, inner), w.take<T>(t, inner)}};
@@ -68,23 +68,23 @@ struct moe_state {
 /// s = sigmoid(min(a, limit)).
 template <execution E, class T>
 void clamped_sigmoid(E& e, const T* a, index_t n, T limit, T* s) {
-  for (index_t i = 0; i < n; ++i) s[i] = -std::min(a[i], limit);
+  for (index_t i = 0; i < n; ++i) s[i] = -swiglu_gate(a[i], limit);
   kernel::exponential<E>::run(e, s, n);
-  for (index_t i = 0; i < n; ++i) s[i] = 1 / (1 + s[i]);
+  for (index_t i = 0; i < n; ++i) s[i] = sigmoid_of_exp(s[i]);
 }
 
 /// z = silu(min(a, limit)) clamp(u) weight,  silu(x) = x sigmoid(x).
 template <execution E, class T>
 void swiglu(E& e, const T* a, const T* u, index_t n, T limit, T weight, T* z) {
   clamped_sigmoid(e, a, n, limit, z);
-  for (index_t i = 0; i < n; ++i) z[i] *= std::min(a[i], limit) * std::clamp(u[i], -limit, limit) * weight;
+  for (index_t i = 0; i < n; ++i) z[i] *= swiglu_gate(a[i], limit) * swiglu_up(u[i], limit) * weight;
 }
 
 /// From dz to da and du.  @returns the gradient of the weight.
 template <execution E, class T>
 T swiglu_backward(E& e, const T* a, const T* u, const T* dz, index_t n, T limit, T weight, T* da, T* du) {
-  const auto gate = [=](index_t i) { return std::min(a[i], limit); };
-  const auto up = [=](index_t i) { return std::clamp(u[i], -limit, limit); };
+  const auto gate = [=](index_t i) { return swiglu_gate(a[i], limit); };
+  const auto up = [=](index_t i) { return swiglu_up(u[i], limit); };
   clamped_sigmoid(e, a, n, limit, da);
   const T dweight = fold(n, T(0), [=](index_t i) { return dz[i] * gate(i) * da[i] * up(i); });
   for (index_t i = 0; i < n; ++i) {
@@ -99,7 +99,7 @@ T swiglu_backward(E& e, const T* a, const T* u, const T* dz, index_t n, T limit,
 /// y = W2 z of rows that share an expert; `weight(row)` is the routing weight.
 template <execution E, class T, class Weight>
 void expert_forward(E& e, const config& c, view<T, 2> x /*[a,D]*/, const expert_parameters<const T>& w,
-                    const expert_state<T>& s, Weight weight, view<T, 2> y /*[a,D]*/) {
+                    const expert_saved<T>& s, Weight weight, view<T, 2> y /*[a,D]*/) {
   workspace& scratch = thread_scratch();
   workspace::scope here(scratch);
   const index_t n = x.extent(0), inner = w.w1.extent(0);
@@ -116,7 +116,7 @@ void expert_forward(E& e, const config& c, view<T, 2> x /*[a,D]*/, const expert_
 /// dx += …, dw += …; `dweight(row, value)` receives the gradients of the routing weights.
 template <execution E, class T, class Weight, class DWeight>
 void expert_backward(E& e, const config& c, view<T, 2> dy /*[a,D]*/, view<T, 2> x /*[a,D]*/,
-                     const expert_parameters<const T>& w, const expert_state<T>& s, Weight weight,
+                     const expert_parameters<const T>& w, const expert_saved<T>& s, Weight weight,
                      DWeight dweight, view<T, 2> dx /*[a,D]*/, const expert_parameters<T>& dw) {
   workspace& scratch = thread_scratch();
   workspace::scope here(scratch);
@@ -140,7 +140,7 @@ void expert_backward(E& e, const config& c, view<T, 2> dy /*[a,D]*/, view<T, 2> 
 
 /// The rows of one expert.
 template <class T>
-expert_state<T> rows_of(const expert_state<T>& s, index_t begin, index_t end) {
+expert_saved<T> rows_of(const expert_saved<T>& s, index_t begin, index_t end) {
   return {s.x.rows(begin, end), s.a.rows(begin, end), s.u.rows(begin, end)};
 }
 
@@ -162,7 +162,7 @@ void add_choices(const config& c, const assignments& rows, view<T, 2> y /*[a,D]*
 /// out [t, D] = routed experts + shared expert, for routes that are already in s.gate.
 template <execution E, class T>
 void experts(E& e, workspace& scratch, const config& c, view<T, 2> x /*[t,D]*/,
-             const moe_parameters<const T>& w, moe_state<T>& s, view<T, 2> out /*[t,D]*/) {
+             const moe_parameters<const T>& w, moe_saved<T>& s, view<T, 2> out /*[t,D]*/) {
   const index_t tokens = x.extent(0), k = c.num_experts_per_tok;
   workspace::scope here(scratch);
   expert_forward(e, c, x, w.shared, s.shared, [](index_t) { return T(1); }, out);
@@ -172,7 +172,7 @@ void experts(E& e, workspace& scratch, const config& c, view<T, 2> x /*[t,D]*/,
     for (index_t i = first; i < last; ++i) {
       const index_t begin = rows.begin[i], end = rows.begin[i + 1];
       if (begin == end) continue;
-      const expert_state<T> own = rows_of(s.routed, begin, end);
+      const expert_saved<T> own = rows_of(s.routed, begin, end);
       for (index_t a = begin; a < end; ++a)
         std::copy_n(x[rows.token[a]].data(), x.extent(1), s.routed.x[a].data());
       expert_forward(
@@ -189,7 +189,7 @@ void experts(E& e, workspace& scratch, const config& c, view<T, 2> x /*[t,D]*/,
 /// dx += …, dw += …  `balance_scale`: of the balance loss's gradient, 0 for none.  @returns the sum of L_bal / alpha over samples.
 template <execution E, class T>
 double moe_backward(E& e, workspace& scratch, const config& c, const batch& b, view<T, 2> dout /*[t,D]*/,
-                    view<T, 2> x /*[t,D]*/, const moe_parameters<const T>& w, const moe_state<T>& s,
+                    view<T, 2> x /*[t,D]*/, const moe_parameters<const T>& w, const moe_saved<T>& s,
                     T balance_scale, bool learned, view<T, 2> dx /*[t,D]*/, const moe_parameters<T>& dw) {
   const index_t tokens = x.extent(0), k = c.num_experts_per_tok;
   workspace::scope here(scratch);
@@ -203,7 +203,7 @@ double moe_backward(E& e, workspace& scratch, const config& c, const batch& b, v
     for (index_t i = first; i < last; ++i) {
       const index_t begin = rows.begin[i], end = rows.begin[i + 1];
       if (begin == end) continue;
-      const expert_state<T> own = rows_of(s.routed, begin, end);
+      const expert_saved<T> own = rows_of(s.routed, begin, end);
       workspace::scope mine(thread_scratch());
       auto dy = thread_scratch().take<T>(end - begin, x.extent(1));  // [a, D]
       for (index_t a = begin; a < end; ++a)

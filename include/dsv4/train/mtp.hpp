@@ -38,14 +38,14 @@ void embed_backward(E& e, std::span<const std::int32_t> ids /*[t]*/, view<T, 3> 
 }
 
 template <class T>
-struct mtp_state {
+struct mtp_saved {
   view<T, 3> token;    // [t, 1, d] embedding of the next token
   view<T, 1> token_r;  // [t]
   view<T, 2> enormed;  // [t, d]
   view<T, 1> h_r;      // [t n]
   view<T, 2> hnormed;  // [t n, d]
 
-  static mtp_state take(workspace& w, index_t t, index_t n, index_t d) {
+  static mtp_saved take(workspace& w, index_t t, index_t n, index_t d) {
     return {w.take<T>(t, 1, d), w.take<T>(t), w.take<T>(t, d), w.take<T>(t * n), w.take<T>(t * n, d)};
   }
 };
@@ -54,7 +54,7 @@ struct mtp_state {
 template <execution E, class T>
 void mtp_input(E& e, workspace& scratch, const config& c, std::span<const std::int32_t> next /*[t]*/,
                view<const T, 2> table /*[v,d]*/, const mtp_parameters<const T>& w, view<T, 3> h /*[t,n,d]*/,
-               const mtp_state<T>& s, view<T, 3> x /*[t,n,d]*/) {
+               const mtp_saved<T>& s, view<T, 3> x /*[t,n,d]*/) {
   workspace::scope here(scratch);
   const index_t tokens = h.extent(0), n = h.extent(1), d = h.extent(2);
   embed_streams(e, next, table, s.token);
@@ -74,7 +74,7 @@ void mtp_input(E& e, workspace& scratch, const config& c, std::span<const std::i
 template <execution E, class T>
 void mtp_input_backward(E& e, workspace& scratch, view<T, 3> dx /*[t,n,d]*/,
                         std::span<const std::int32_t> next /*[t]*/, const mtp_parameters<const T>& w,
-                        view<T, 3> h /*[t,n,d]*/, const mtp_state<T>& s, view<T, 3> dh /*[t,n,d]*/,
+                        view<T, 3> h /*[t,n,d]*/, const mtp_saved<T>& s, view<T, 3> dh /*[t,n,d]*/,
                         view<T, 2> dtable /*[v,d]*/, const mtp_parameters<T>& dw) {
   workspace::scope here(scratch);
   const index_t tokens = h.extent(0), n = h.extent(1), d = h.extent(2);

@@ -8,8 +8,7 @@
 ///
 ///   y_d = x_d r w_d,  r = (mean x^2 + eps)^-1/2
 ///   dw_d += sum_t dy_d x_d r          dx_d = r w_d dy_d - x_d r^3 / D  sum_d' dy_d' w_d' x_d'
-#include <cmath>
-
+#include "../num/formulas.hpp"
 #include "product.hpp"
 
 namespace dsv4::train {
@@ -17,7 +16,7 @@ namespace dsv4::train {
 /// r of one row.
 template <class T>
 T rms_factor(const T* x, index_t n, double eps) {
-  return 1 / std::sqrt(dot(x, x, n) / T(n) + T(eps));
+  return inverse_rms(dot(x, x, n), T(n), T(eps));
 }
 
 /// y = norm(x) w; keeps r [t] for the way back.  y may share x's memory only if x is not needed for the way back.

@@ -37,10 +37,9 @@ void rotate(E& e, view<T, 3> x /*[t,h,d]*/, const rotary_table& table, Position 
         T* pair = x[t][h].data() + first;
         for (index_t i = 0; i < pairs; ++i) {
           const T c = T(cos[i]), s = direction == rotation::forward ? T(sin[i]) : -T(sin[i]);
-          const T a = pair[2 * i], b = pair[2 * i + 1];
-          // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.
-          pair[2 * i] = a * c + b * -s;
-          pair[2 * i + 1] = a * s + b * c;
+          const auto turned = rotate_pair(pair[2 * i], pair[2 * i + 1], c, s);
+          pair[2 * i] = turned.even;
+          pair[2 * i + 1] = turned.odd;
         }
       }
     }

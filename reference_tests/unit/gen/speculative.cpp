@@ -180,7 +180,7 @@ TEST_CASE("a judged draft has the model's distribution, whatever the draft's", "
     while (every.advance()) {
       distribution spoilt = p;
       const std::int32_t x = every.pick(q);
-      const verdict v = judge(every, spoilt, x, q);
+      const draft_judgement v = judge(every, spoilt, x, q);
       CHECK(v.accepted == (v.id == x));
       out[static_cast<std::size_t>(v.id)] += every.weight;
     }

@@ -203,6 +203,31 @@ TEST_CASE("zero, the smallest and NaN", "[num]") {
   CHECK(e2m1::encode(not_a_number).bits == 0);  // FP4 has none
 }
 
+TEST_CASE("exponents and roundings read off the bits are those of frexp, ldexp and nearbyint", "[num]") {
+  const auto by_frexp = [](double x) {
+    int e;
+    const double m = std::frexp(x, &e);
+    return m == 0.5 ? e - 1 : e;
+  };
+  for (int e = -1074; e <= 1023; ++e) {
+    const double power = std::ldexp(1.0, e);
+    for (const double x : {power, std::nextafter(power, 0), std::nextafter(power, HUGE_VAL), 1.5 * power})
+      if (x > 0) CHECK(dsv4::exponent_at_least(x) == by_frexp(x));
+    if (e >= -1022) CHECK(dsv4::power_of_two(e) == power);
+  }
+  // Without a meaning, but an answer: blocks with such values are quantised, too.
+  CHECK(dsv4::exponent_at_least(HUGE_VAL) == 0);
+  CHECK(dsv4::exponent_at_least(std::nan("")) == 0);
+
+  std::mt19937_64 random(11);
+  for (int i = 0; i < 10000; ++i) {
+    const double x = std::ldexp(static_cast<double>(random() >> 11), -52);  // [0, 2)
+    CHECK(dsv4::round_to_whole(64 * x) == std::nearbyint(64 * x));
+    CHECK(dsv4::magnitude_of(-x) == x);
+  }
+  for (double half = 0.5; half < 100; ++half) CHECK(dsv4::round_to_whole(half) == std::nearbyint(half));
+}
+
 TEST_CASE("e8m0 is an exponent", "[num][exhaustive]") {
   for (unsigned b = 0; b < 255; ++b) {
     const double v = two_to_the(static_cast<int>(b) - 127);

@@ -69,7 +69,7 @@ TEST_CASE("a user's text never becomes a control token", "[tokenizer]") {
     CHECK(std::count(plain.begin(), plain.end(), t.token_to_id(token).value()) == 0);
   CHECK(t.decode(plain) == text);
   // A prompt of both kinds.
-  const segment prompt[] = {{"<｜User｜>", special_tokens::allowed}, {"</think>", special_tokens::as_text}};
+  const text_part prompt[] = {{"<｜User｜>", special_tokens::allowed}, {"</think>", special_tokens::as_text}};
   ids expected = t.encode("<｜User｜>", special_tokens::allowed);
   for (const token_id id : t.encode("</think>")) expected.push_back(id);
   CHECK(t.encode(prompt) == expected);

@@ -26,7 +26,7 @@ TEST_CASE("compressor: overlap, blocks left open, several samples", "[train]") {
     variable<2> x(r, 1, tokens, c.hidden_size);
     auto dy = numbers(r, 1, entries, c.head_dim);
     workspace scratch;
-    const auto s = train::compressor_state<T>::take(scratch, tokens, entries, width, c.head_dim);
+    const auto s = train::compressor_saved<T>::take(scratch, tokens, entries, width, c.head_dim);
     const auto w = *m.w().layers[std::size_t(layer)].attn.compressor;
     const auto g = *m.g().layers[std::size_t(layer)].attn.compressor;
     const std::string name = "layers." + std::to_string(layer) + ".attn.compressor.";
@@ -181,7 +181,7 @@ TEST_CASE("indexer: through its projections; quantised, straight through the rou
     integers r{8};
     auto x = numbers(r, 1, tokens, c.hidden_size), qr = numbers(r, 1, tokens, c.q_lora_rank);
     workspace scratch;
-    const auto s = train::indexer_state<T>::take(scratch, c, tokens, l.entries.size());
+    const auto s = train::indexer_saved<T>::take(scratch, c, tokens, l.entries.size());
     auto dq = numbers(r, 1, tokens, c.index_n_heads, c.index_head_dim);
     auto dw = numbers(r, 1, tokens, c.index_n_heads), dk = numbers(r, 1, l.entries.size(), c.index_head_dim);
     const auto loss = [&] {
@@ -211,7 +211,7 @@ TEST_CASE("indexer: quantised, queries and keys are turned and rounded to FP4", 
   auto x = numbers(r, 1, tokens, c.hidden_size), qr = numbers(r, 1, tokens, c.q_lora_rank);
   workspace scratch;
   const auto run = [&](bool quantise) {
-    const auto s = train::indexer_state<T>::take(scratch, c, tokens, l.entries.size());
+    const auto s = train::indexer_saved<T>::take(scratch, c, tokens, l.entries.size());
     train::index_forward<exec::ref, T>(e, c, l.entries, l.position, x, qr, *m.w().layers[1].attn.indexer,
                                        l.rotary, quantise, s);
     return s;
@@ -247,7 +247,7 @@ struct attention_case {
   variable<2> x{r, 1, b.tokens(), c.hidden_size};
   tensor<T, 2> dout = numbers(r, 1, b.tokens(), c.hidden_size), out = tensor<T, 2>(b.tokens(), c.hidden_size);
   workspace scratch;
-  train::attention_state<T> s = train::attention_state<T>::take(scratch, l);
+  train::attention_saved<T> s = train::attention_saved<T>::take(scratch, l);
   train::objective want;
   bytes chosen;
 

@@ -182,8 +182,8 @@ TEST_CASE("mHC: read and write", "[train]") {
     tensor<T, 3> next(tokens, n, d);
     tensor<T, 2> y(tokens, d);
     workspace scratch;
-    const auto s = train::hyper_state<T>::take(scratch, tokens, n),
-               ds = train::hyper_state<T>::take(scratch, tokens, n);
+    const auto s = train::hyper_saved<T>::take(scratch, tokens, n),
+               ds = train::hyper_saved<T>::take(scratch, tokens, n);
     const auto w = m.w();
     const auto loss = [&] {
       train::hyper_read<exec::ref, T>(e, c, h, w.layers[0].hc_attn, s, y);
@@ -286,7 +286,7 @@ TEST_CASE("an expert", "[train]") {
   auto dy = numbers(r, 1, rows, c.hidden_size);
   tensor<T, 2> y(rows, c.hidden_size);
   workspace scratch;
-  const train::expert_state<T> s{{}, scratch.take<T>(rows, inner_width), scratch.take<T>(rows, inner_width)};
+  const train::expert_saved<T> s{{}, scratch.take<T>(rows, inner_width), scratch.take<T>(rows, inner_width)};
   const auto w = m.w().layers[0].ffn.experts[2];
   const auto of = [&](index_t i) { return weight.value[i]; };
   const auto loss = [&] {
@@ -322,7 +322,7 @@ struct gate_case {
   train::batch b = packed({4, 3}, c.vocab_size, 13);
   variable<2> x{r, 1.5, 7, c.hidden_size};
   workspace scratch;
-  train::gate_state<T> s = train::gate_state<T>::take(scratch, c, 7);
+  train::gate_saved<T> s = train::gate_saved<T>::take(scratch, c, 7);
   tensor<float, 1> bias = tensor<float, 1>(5);
   tensor<std::int32_t, 2> table = tensor<std::int32_t, 2>(c.vocab_size, 2);
   tensor<T, 2> dweights = numbers(r, 1, 7, 2);
@@ -440,7 +440,7 @@ TEST_CASE("mixture of experts: routed, shared, routes and balance", "[train]") {
     workspace scratch;
     std::vector<std::int32_t> chosen;
     const double balance_scale = 2;
-    auto s = train::moe_state<T>::take(scratch, c, tokens);
+    auto s = train::moe_saved<T>::take(scratch, c, tokens);
     const auto loss = [&] {
       train::gate<exec::ref, T>(e, c, x, b.ids, w.gate.weight,
                                 learned ? m.tables.bias[0].all() : view<float, 1>{},
@@ -484,7 +484,7 @@ TEST_CASE("input of the MTP module", "[train]") {
   auto dx = numbers(r, 1, tokens, n, d);
   tensor<T, 3> x(tokens, n, d);
   workspace scratch;
-  const auto s = train::mtp_state<T>::take(scratch, tokens, n, d);
+  const auto s = train::mtp_saved<T>::take(scratch, tokens, n, d);
   const auto w = m.w();
   const auto loss = [&] {
     train::mtp_input<exec::ref, T>(e, scratch, c, next, w.embed, w.mtp[0], h, s, x);

@@ -23,7 +23,7 @@ struct hc_mixes<exec::basic_cpu<M>> {
       for (index_t t = from; t < to; ++t) {
         const A* row = x[t].data();
         const W sum = cpu::lane_sum<W>(c, [row](index_t k) { return widen<W>(row[k]) * widen<W>(row[k]); });
-        const W r = 1 / std::sqrt(sum / W(c) + W(eps));
+        const W r = inverse_rms(sum, W(c), W(eps));
         for (W& m : mixes[t]) m *= r;  // Eq. (3), (4), (5)
       }
     });

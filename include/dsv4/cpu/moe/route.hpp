@@ -15,7 +15,7 @@ struct gate_scores<exec::basic_cpu<M>> {
     cpu::parallel_for(scores.extent(0), cpu::rows_per_task(32 * n), [&](index_t from, index_t to) {
       for (index_t t = from; t < to; ++t)
         for (index_t e = 0; e < n; ++e) {
-          scores(t, e) = std::sqrt(softplus(scores(t, e)));
+          scores(t, e) = gate_affinity(scores(t, e));
           biased(t, e) = scores(t, e) + (bias.extent(0) ? W(bias[e]) : W(0));
         }
     });

@@ -19,7 +19,7 @@ struct rms_norm<exec::basic_cpu<M>> {
       auto row = cpu::local_scratch().template take<W>(d);
       for (index_t t = from; t < to; ++t) {
         cpu::widen_row(x[t].data(), d, row.data());
-        const W r = 1 / std::sqrt(cpu::squares(row.data(), d) / W(d) + W(eps));
+        const W r = inverse_rms(cpu::squares(row.data(), d), W(d), W(eps));
         for (index_t i = 0; i < d; ++i) row[i] = row[i] * r * W(w[i]);
         cpu::store_row(row.data(), d, y[t].data());
       }

@@ -23,10 +23,9 @@ struct rope<exec::basic_cpu<M>> {
         A* v = x.data() + row * d + d - 2 * pairs;
         for (index_t i = 0; i < pairs; ++i) {
           const W c = W(cos[i]), s = sign * W(sin[i]);
-          const W a = widen<W>(v[2 * i]), b = widen<W>(v[2 * i + 1]);
-          // Not a c - b s: GCC 12 fuses that pair of lines (vfmaddsub), whatever -ffp-contract says.
-          v[2 * i] = store<A>(a * c + b * -s);
-          v[2 * i + 1] = store<A>(a * s + b * c);
+          const auto turned = rotate_pair(widen<W>(v[2 * i]), widen<W>(v[2 * i + 1]), c, s);
+          v[2 * i] = store<A>(turned.even);
+          v[2 * i + 1] = store<A>(turned.odd);
         }
       }
     });

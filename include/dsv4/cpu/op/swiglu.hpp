@@ -13,10 +13,8 @@ struct swiglu<exec::basic_cpu<M>> {
 
   template <class A>
   static void row(const A* a, const A* u, index_t n, W weight, W limit, A* z) {
-    for (index_t i = 0; i < n; ++i) {
-      const W gate = std::min(widen<W>(a[i]), limit), up = std::clamp(widen<W>(u[i]), -limit, limit);
-      z[i] = store<A>(gate / (1 + std::exp(-gate)) * up * weight);
-    }
+    for (index_t i = 0; i < n; ++i)
+      z[i] = store<A>(swiglu_value(widen<W>(a[i]), widen<W>(u[i]), limit, weight));
   }
 
   template <class A>
