@@ -4,7 +4,7 @@
 /// training and a device call these, each from loops of its own.
 /// @paper{DSV4, Eq. (3), (5)-(7), (11), (12), (22), (23), sections 2.1 and 4.2.3}
 /// axes     n = i = j stream
-/// oracle   the operators that use them; reference_tests/cuda/check_device_formulas.py (that a device can call them)
+/// oracle   the operators that use them; reference_tests/compile/check_device_formulas.py (that a device can call them)
 /// deviates none
 ///
 /// W is the executor's wide type, float or double.  Sums are the caller's: their order belongs to the executor.
