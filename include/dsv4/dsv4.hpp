@@ -72,6 +72,7 @@
 #include "train/batch.hpp"             // packed samples
 #include "train/objective.hpp"         // what is minimised
 #include "train/product.hpp"           // y = x w^T, and back
+#include "train/lora.hpp"              // low-rank adapters, and back
 #include "train/rms_norm.hpp"          // norms, and back
 #include "train/rope.hpp"              // rotations, and back
 #include "train/sinkhorn.hpp"          // all 39 normalisations, back
@@ -119,6 +120,7 @@
 #include "trainer/held_out.hpp"         // the end of a text, which training never sees
 #include "trainer/random.hpp"           // numbers by counter: any draw again
 #include "trainer/dataset.hpp"          // text -> packed rows, in an order that a seed decides
+#include "trainer/chat_dataset.hpp"     // conversations -> packed rows, loss on the answers
 #include "trainer/initial_weights.hpp"  // before the first step; balanced hash tables
 #include "trainer/anticipatory.hpp"     // routing by earlier parameters, and when
 #include "trainer/settings.hpp"         // every knob of a run, as JSON

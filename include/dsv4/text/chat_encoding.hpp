@@ -187,6 +187,7 @@ class turn_writer {
   void write_assistant(std::size_t i) {
     const chat_message& m = turns_[i].message;
     const bool answers_task = i > 0 && turns_[i - 1].message.task;
+    out_.answering = true;
     if (thinking_ && !answers_task && keeps_thinking(static_cast<std::ptrdiff_t>(i) - 1)) {
       out_.add_text(m.reasoning_content);
       out_.add_control(end_think_token);
@@ -197,6 +198,7 @@ class turn_writer {
       dsml::write_calls(out_, m.tool_calls);
     }
     if (!m.wo_eos) out_.add_control(eos_token);
+    out_.answering = false;
   }
 
   /// Whether an answer to turn i begins with its reasoning.

@@ -41,6 +41,7 @@ inline constexpr std::array<quick_task, 6> quick_tasks{{{"action", "<｜action�
 struct prompt_segment {
   std::string text;
   bool control = false;
+  bool answer = false;  ///< an assistant's message: what a model is trained to say
   bool operator==(const prompt_segment&) const = default;
 };
 
@@ -48,17 +49,23 @@ struct prompt_segment {
 struct prompt {
   std::string text;
   std::vector<prompt_segment> segments;
+  bool answering = false;  ///< what is added now is an assistant's message
+  /// Somewhere an assistant's words touch others without a special token between: they share a segment, since they
+  /// share tokens, and that segment is no answer.
+  bool shared_segment = false;
 
   void add_control(std::string_view token) {
     text += token;
-    segments.push_back({std::string(token), true});
+    segments.push_back({std::string(token), true, answering});
   }
 
   void add_text(std::string_view words) {
     if (words.empty()) return;
     text += words;
-    if (segments.empty() || segments.back().control) segments.emplace_back();
-    segments.back().text += words;
+    if (segments.empty() || segments.back().control) segments.push_back({{}, false, answering});
+    prompt_segment& s = segments.back();
+    s.text += words;
+    if (s.answer != answering) s.answer = false, shared_segment = true;
   }
 
   /// Text of the template itself, never of a message: `｜DSML｜`, `<think>` and `</think>` in it are control.
