@@ -35,7 +35,7 @@ def clang_format():
     return str(own)
 
 
-sources = [p for folder in ("include", "examples", "reference_tests", "bench", "cuda")
+sources = [p for folder in ("include", "examples", "reference_tests", "bench", "cuda", "docs")
            for pattern in ("*.hpp", "*.cpp", "*.cuh", "*.cu")
            for p in sorted((root / folder).rglob(pattern))]
 program = clang_format()

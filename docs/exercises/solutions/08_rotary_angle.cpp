@@ -1,0 +1,1 @@
+double angle_of(long long position, float frequency) { return static_cast<float>(position) * frequency; }
