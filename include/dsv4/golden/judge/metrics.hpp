@@ -244,6 +244,7 @@ class metrics_accumulator {
   int mantissa_;
   element_tolerance tolerance_;
   error_metrics m_;
+  // Sums over the elements of a^2, b^2, a b, (a - b)^2, b and |a - b|; and the largest |b|.
   double aa_ = 0, bb_ = 0, ab_ = 0, dd_ = 0, sum_b_ = 0, absolute_ = 0, largest_ = 0;
   index_t up_ = 0, down_ = 0, first_different_ = -1, first_beyond_ = -1;
   std::vector<double> column_error_, row_error_;
