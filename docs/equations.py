@@ -130,11 +130,11 @@ EQUATIONS = {
     ], ["hyper.sinkhorn", "hyper.stochastic", "grad.sinkhorn"]),
     9: Equation("CSA: C^a = H W^aKV and C^b = H W^bKV, what the tokens give to an entry. Both are halves of one `wkv`: "
                 "channels [0, d) are b, [d, 2d) are a.", [
-        ("attn/compressor.hpp", "compress", "w.wkv, new_kv"),
+        ("attn/compressor.hpp", "compress", "w.wkv, kv"),
         ("train/compressor.hpp", "compress", "w.wkv, s.kv"),
     ], ["ref", "transformers", "grad.attention"]),
     10: Equation("CSA: Z^a = H W^aZ and Z^b = H W^bZ, the scores they are weighted by; halves of one `wgate`.", [
-        ("attn/compressor.hpp", "compress", "w.wgate, new_score"),
+        ("attn/compressor.hpp", "compress", "w.wgate, score"),
         ("train/compressor.hpp", "compress", "w.wgate, s.score"),
     ], ["ref", "transformers", "grad.attention"]),
     11: Equation("CSA: S = softmax of Z + B, per channel, over the 2m slots of an entry: its own block (a) and the block "
@@ -179,7 +179,7 @@ EQUATIONS = {
         ("train/attention.hpp", "attention", "w.wq_b"),
     ], ["ref", "transformers", "grad.attention"]),
     19: Equation("CSA: o = CoreAttn(q, K = V = chosen entries), to which section 2.3.3 adds the window.", [
-        ("attn/attention.hpp", "attention", "sparse_attention("),
+        ("attn/attention.hpp", "attention", "core_attention<"),
         ("attn/sparse_attention.hpp", "sparse_attention<exec::ref>::run", "acc[d] += stored *"),
         ("cpu/attn/sparse_attention.hpp", "sparse_attention<exec::basic_cpu<M>>::add_values", "result.noalias() +="),
         ("train/attention.hpp", "attention", "kernel::attend<E>::template forward<T>("),
@@ -187,11 +187,11 @@ EQUATIONS = {
         ("cpu/train/sparse_attention.hpp", "attend<exec::basic_cpu<A>>::forward", "P * keys"),
     ], ["attn.sparse", "attn.dense", "cpu.attend"]),
     20: Equation("HCA: C = H W^KV, as equation 9 without halves.", [
-        ("attn/compressor.hpp", "compress", "w.wkv, new_kv"),
+        ("attn/compressor.hpp", "compress", "w.wkv, kv"),
         ("train/compressor.hpp", "compress", "w.wkv, s.kv"),
     ], ["ref", "transformers", "grad.attention"]),
     21: Equation("HCA: Z = H W^Z, as equation 10 without halves.", [
-        ("attn/compressor.hpp", "compress", "w.wgate, new_score"),
+        ("attn/compressor.hpp", "compress", "w.wgate, score"),
         ("train/compressor.hpp", "compress", "w.wgate, s.score"),
     ], ["ref", "transformers", "grad.attention"]),
     22: Equation("HCA: S = softmax of Z + B, per channel, over the m' tokens of a block.", [
@@ -218,7 +218,7 @@ EQUATIONS = {
         ("train/attention.hpp", "attention", "w.wq_b"),
     ], ["ref", "transformers", "grad.attention"]),
     26: Equation("HCA: o = CoreAttn(q, K = V = all closed entries), to which section 2.3.3 adds the window.", [
-        ("attn/attention.hpp", "attention", "sparse_attention("),
+        ("attn/attention.hpp", "attention", "core_attention<"),
         ("attn/sparse_attention.hpp", "sparse_attention<exec::ref>::run", "acc[d] += stored *"),
         ("cpu/attn/sparse_attention.hpp", "sparse_attention<exec::basic_cpu<M>>::add_values", "result.noalias() +="),
         ("train/attention.hpp", "attention", "kernel::attend<E>::template forward<T>("),

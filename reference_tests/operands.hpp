@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "dsv4/core/tensor.hpp"
+#include "dsv4/core/call.hpp"
 #include "dsv4/num/round.hpp"
 #include "random_model.hpp"
 
@@ -31,5 +31,23 @@ bool stored_as_near(A y, double x, double relative, double size = 0) {
   const double slack = relative * std::max(std::fabs(x), size);
   return value(store<A>(x - slack)) <= value(y) && value(y) <= value(store<A>(x + slack));
 }
+
+/// What compositions are called with, without an observer: *call.
+template <execution E>
+class quiet_call {
+ public:
+  quiet_call(E& e, const config& c) : e_(e), c_(c) {}
+  call_context<E, no_tap> operator*() {
+    return {e_, scratch_, host_, c_, {e_, none_, std::span(&one_, 1), {}}};
+  }
+
+ private:
+  E& e_;
+  const config& c_;
+  no_tap none_;
+  segment one_{};
+  scratch_of<E> scratch_;
+  workspace host_;
+};
 
 }  // namespace dsv4_test

@@ -12,9 +12,11 @@
 #include "core/exec.hpp"           // executors: ref is the specification, cpu the product
 #include "core/error.hpp"          // four kinds of error
 #include "core/contract.hpp"       // preconditions that print both values
+#include "core/memory.hpp"         // where memory comes from, and the crossing between spaces
 #include "core/dtype.hpp"          // storage types of files and events
 #include "core/config.hpp"         // the numbers that make a model
 #include "core/tap.hpp"            // watching, or replacing, every intermediate value
+#include "core/call.hpp"           // what every composition is called with
 
 // Numbers.
 #include "num/minifloat.hpp"     // bf16, f16, e4m3, e2m1, e8m0 from one definition
@@ -30,6 +32,7 @@
 #include "op/linear.hpp"     // products with weights of every format
 #include "op/rope.hpp"       // rotary positions and YaRN
 #include "op/hadamard.hpp"   // the rotation before FP4
+#include "op/rows.hpp"       // joining and picking rows
 #include "op/swiglu.hpp"     // the gate of an expert, with clamps
 #include "op/top_k.hpp"      // the k largest, ties to the lower index
 
@@ -43,6 +46,7 @@
 // Attention: window, CSA, HCA.
 #include "attn/weights.hpp"           // projections, sink, compressor, indexer
 #include "attn/kv_cache.hpp"          // what a sequence remembers: ring, entries, open block
+#include "attn/batch.hpp"             // the tokens of a pass as a layer sees them
 #include "attn/compressor.hpp"        // tokens -> one entry per block
 #include "attn/indexer.hpp"           // which entries a query sees (CSA)
 #include "attn/sparse_attention.hpp"  // softmax over slots, with a sink
@@ -58,7 +62,10 @@
 #include "model/weights.hpp"      // all weights: views of a mapped checkpoint
 #include "model/block.hpp"        // mHC around attention, mHC around MoE
 #include "model/mtp.hpp"          // multi-token prediction
+#include "model/prepare.hpp"      // weights on their way to an executor
+#include "model/sequence.hpp"     // what is remembered of one sequence
 #include "model/transformer.hpp"  // prefill, decode, rewind
+#include "model/kernels.hpp"      // what an executor has to write, by name
 #include "model/accounting.hpp"   // parameters, and bytes of KV cache per token
 #include "model/cost.hpp"         // operations and bytes of one decoded token
 

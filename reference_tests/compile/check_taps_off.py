@@ -45,7 +45,7 @@ for header in (h for folder in spec for h in sorted((root / folder).rglob("*.hpp
                         pass
                 continue
             out.append(line)
-        text, n = re.subn(r"^ *tap\.(?:rows|one)\((?:[^;]|\n)*?\);\n", "", "\n".join(out), flags=re.M)
+        text, n = re.subn(r"^ *tap\.(?:rows|one|parts|each)\((?:[^;]|\n)*?\);\n", "", "\n".join(out), flags=re.M)
         calls += n
     target = scratch / "without" / "dsv4" / header.relative_to(root)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ for header in (h for folder in spec for h in sorted((root / folder).rglob("*.hpp
 if calls < 30 or blocks < 2:
     sys.exit(f"taps_off: only {calls} tap calls and {blocks} blocks found in {root}: this script no longer sees them")
 left = [str(h.relative_to(scratch)) for h in (scratch / "without").rglob("*.hpp")
-        if h.name != "tap.hpp" and re.search(r"tap\.(rows|one)\(|Tap::on\b", h.read_text())]
+        if h.name != "tap.hpp" and re.search(r"tap\.(rows|one|parts|each)\(|Tap::on\b", h.read_text())]
 if left:
     sys.exit(f"taps_off: tap calls left in {', '.join(left)}")
 

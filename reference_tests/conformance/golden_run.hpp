@@ -217,8 +217,8 @@ void run(const bundle& b, std::vector<index_t> chunks, Tap& compare, E e = {}) {
   model m(b.c(), b.checkpoint.weights(), e);
   auto s = m.new_sequence(static_cast<index_t>(b.ids.size()));
   const index_t vocab = b.c().vocab_size, n = b.c().hc_mult, d = b.c().hidden_size;
-  tensor<wide_t<E>, 2> logits(b.prefill, vocab);
-  tensor<act_t<P>, 3> streams(b.prefill, n, d);
+  tensor<wide_t<E>, 2, mem_of<E>> logits(b.prefill, vocab);
+  tensor<act_t<P>, 3, mem_of<E>> streams(b.prefill, n, d);
   const std::span<const std::int32_t> ids(b.ids);
   std::size_t chunk = 0;
   for (index_t p = 0; p < b.prefill;) {
@@ -250,7 +250,7 @@ void run_in_batch(const bundle& b, index_t chunk, comparer& compare, E e = {}) {
   const typename model::input head_start{&before, other.first(7)};
   m.forward(std::span(&head_start, 1), {});
   compare.only_sequence = 1;
-  tensor<wide_t<E>, 2> logits(3 * chunk, b.c().vocab_size);
+  tensor<wide_t<E>, 2, mem_of<E>> logits(3 * chunk, b.c().vocab_size);
   for (index_t p = 0; p < n; p += chunk) {
     const index_t t = std::min(chunk, n - p), a = std::max(index_t{1}, t - 2),
                   z = std::max(index_t{1}, t / 2);

@@ -17,6 +17,21 @@
 
 namespace dsv4 {
 
+/// One sequence's part of a selection.
+template <class A, class Mem = mem::host>
+struct index_part {
+  view<const A, 2, Mem> keys;         // [s, d] its entries up to this call
+  view<A, 2, Mem> scores;             // [t, s]
+  view<std::int32_t, 2, Mem> chosen;  // [t, k]
+};
+
+/// The queries and head weights of a flat batch of tokens.
+template <class A, class Mem = mem::host>
+struct index_queries {
+  view<A, 3, Mem> q;        // [t, h, d]
+  view<A, 2, Mem> weights;  // [t, h]
+};
+
 namespace kernel {
 /// run(e, q [t, h, d], keys [s, d], weights [t, h], scores [t, s]).
 template <execution E>
@@ -27,6 +42,21 @@ struct index_scores {
 template <execution E>
 struct index_select {
   static_assert(has_kernel<E>, "index_select: no kernel for this executor");
+};
+/// run(e, queries, segments, parts): index_scores for the queries of every sequence.
+template <execution E>
+struct index_scores_of_batch {
+  static_assert(has_kernel<E>, "index_scores_of_batch: no kernel for this executor");
+};
+/// run(e, segments, ratio, parts): index_select for the scores of every sequence.
+template <execution E>
+struct index_select_of_batch {
+  static_assert(has_kernel<E>, "index_select_of_batch: no kernel for this executor");
+};
+/// run(e, segments, ratio, chosen [sequences] of [t, s]): every closed entry in order, -1 where not yet visible.
+template <execution E>
+struct choose_all_visible {
+  static_assert(has_kernel<E>, "choose_all_visible: no kernel for this executor");
 };
 /// run(e, x [t, h], factor), in place: x * factor, one store.
 template <execution E>
@@ -77,6 +107,42 @@ struct index_select<exec::ref> {
   }
 };
 
+template <host_execution E>
+struct index_scores_of_batch<E> {
+  template <class A>
+  static void run(E& e, const index_queries<A>& queries, std::span<const segment> segments,
+                  std::span<const index_part<A>> parts) {
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const auto own = [&](auto v) { return v.rows(segments[i].begin, segments[i].end); };
+      index_scores<E>::run(e, view<const A, 3>(own(queries.q)), parts[i].keys,
+                           view<const A, 2>(own(queries.weights)), parts[i].scores);
+    }
+  }
+};
+
+template <host_execution E>
+struct index_select_of_batch<E> {
+  template <class A>
+  static void run(E& e, std::span<const segment> segments, index_t ratio,
+                  std::span<const index_part<A>> parts) {
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      index_select<E>::run(e, view<const A, 2>(parts[i].scores), segments[i].start, ratio, parts[i].chosen);
+  }
+};
+
+template <host_execution E>
+struct choose_all_visible<E> {
+  static void run(E&, std::span<const segment> segments, index_t ratio,
+                  std::span<const view<std::int32_t, 2>> chosen) {
+    for (std::size_t i = 0; i < chosen.size(); ++i) of_sequence(segments[i].start, ratio, chosen[i]);
+  }
+  static void of_sequence(index_t start, index_t ratio, view<std::int32_t, 2> chosen /*[t,s]*/) {
+    for (index_t t = 0; t < chosen.extent(0); ++t)
+      for (index_t s = 0; s < chosen.extent(1); ++s)
+        chosen(t, s) = s < (start + t + 1) / ratio ? static_cast<std::int32_t>(s) : -1;
+  }
+};
+
 template <>
 struct scale_stored<exec::ref> {
   template <class A>
@@ -86,22 +152,17 @@ struct scale_stored<exec::ref> {
 };
 }  // namespace kernel
 
-/// The queries and head weights of a flat batch of tokens, before sequences part.
-template <class A>
-struct index_queries {
-  view<A, 3> q;        // [t, h, d]
-  view<A, 2> weights;  // [t, h]
-};
-
-/// Queries from the shared latent qr, weights from x.
+/// Queries from the shared latent qr, weights from x.  Views live in the call's scratch.
 template <numerics_policy P, execution E, observer Tap>
-index_queries<act_t<P>> index_queries_of(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c,
-                                         const product_input<P, E>& qr /*[t,qr]*/,
-                                         view<act_t<P>, 2> x /*[t,D]*/, const rotary_angles& angles,
-                                         const indexer_weights<>& w) {
+index_queries<act_t<P>, mem_of<E>> index_queries_of(const call_context<E, Tap>& call,
+                                                    const product_input<P, E>& qr /*[t,qr]*/,
+                                                    view<act_t<P>, 2, mem_of<E>> x /*[t,D]*/,
+                                                    const basic_rotary_angles<mem_of<E>>& angles,
+                                                    const indexer_weights<storage_of<E>>& w) {
   using A = act_t<P>;
+  const auto& [e, scratch, host, c, tap] = call;
   const index_t t = x.extent(0), h = c.index_n_heads, d = c.index_head_dim;
-  index_queries<A> r{scratch.take<A>(t, h, d), scratch.take<A>(t, h)};
+  index_queries<A, mem_of<E>> r{take<A>(scratch, t, h, d), take<A>(scratch, t, h)};
   qr.times(e, w.wq_b, r.q.reshape(t, h * d));  // Eq. (14)
   rope(e, r.q, angles);
   if constexpr (P::quantised) hadamard(e, r.q.reshape(t * h, d));
@@ -116,19 +177,32 @@ index_queries<act_t<P>> index_queries_of(E& e, workspace& scratch, const tapper<
   return r;
 }
 
-/// The entries each query of one sequence attends to, [t, min(index_topk, entries)], -1 where empty.
-/// `queries` are the rows of this sequence; its entries up to this call are already in `keys`.
-template <execution E, class A, observer Tap>
-view<std::int32_t, 2> select_entries(E& e, workspace& scratch, const tapper<Tap>& tap, index_t sequence,
-                                     const config& c, const index_queries<A>& queries,
-                                     view<const A, 2> keys /*[s,d]*/, index_t start) {
-  const index_t t = queries.q.extent(0), s = keys.extent(0);
-  auto chosen = scratch.take<std::int32_t>(t, std::min(c.index_topk, s));
-  auto scores = scratch.take<A>(t, s);
-  kernel::index_scores<E>::run(e, view<const A, 3>(queries.q), keys, view<const A, 2>(queries.weights),
-                               scores);
-  tap.one(site::indexer_scores, sequence, scores);
-  kernel::index_select<E>::run(e, view<const A, 2>(scores), start, csa_ratio, chosen);
+/// The entries each query attends to: for every sequence [t, min(index_topk, entries)], -1 where empty.  The entries
+/// up to this call are already in its memory.  Views live in the call's scratch, the list in its host scratch.
+template <numerics_policy P, execution E, observer Tap>
+std::span<const view<std::int32_t, 2, mem_of<E>>> select_entries(
+    const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
+    const index_queries<act_t<P>, mem_of<E>>& queries) {
+  using A = act_t<P>;
+  using part = index_part<A, mem_of<E>>;
+  const auto& [e, scratch, host, c, tap] = call;
+  const auto chosen = take_list<view<std::int32_t, 2, mem_of<E>>>(host, batch.sequences());
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    const segment& g = batch.segments[i];
+    chosen[i] =
+        take<std::int32_t>(scratch, g.tokens(), std::min(c.index_topk, (g.start + g.tokens()) / batch.ratio));
+  }
+  const typename call_context<E, Tap>::scope here(call);  // scores are needed no longer than this
+  const auto parts = take_list<part>(host, batch.sequences());
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const segment& g = batch.segments[i];
+    const index_t s = (g.start + g.tokens()) / batch.ratio;
+    parts[i] = {batch.states[i]->indexer.entries.all().rows(0, s), take<A>(scratch, g.tokens(), s),
+                chosen[i]};
+  }
+  kernel::index_scores_of_batch<E>::run(e, queries, batch.segments, std::span<const part>(parts));
+  tap.each(site::indexer_scores, parts, &part::scores);
+  kernel::index_select_of_batch<E>::run(e, batch.segments, batch.ratio, std::span<const part>(parts));
   return chosen;
 }
 

@@ -15,10 +15,8 @@
 #include <cmath>
 #include <limits>
 
-#include "../core/contract.hpp"
-#include "../core/exec.hpp"
-#include "../core/tensor.hpp"
 #include "../num/round.hpp"
+#include "batch.hpp"
 
 namespace dsv4 {
 
@@ -26,30 +24,49 @@ namespace dsv4 {
 inline constexpr index_t softmax_block = 64;
 
 /// What the queries of one sequence can attend to.
-template <class A>
+template <class A, class Mem = mem::host>
 struct attention_slots {
-  index_t start;                       // position of query 0
-  index_t window;                      // W
-  view<const A, 2> recent;             // [p, d] window rows by position …
-  index_t first;                       // … the first of which is this position
-  view<const A, 2> entries;            // [s, d] compressed entries
-  view<const std::int32_t, 2> chosen;  // [t, k] entries of each query, -1 empty
+  index_t start;                            // position of query 0
+  index_t window;                           // W
+  ring_rows<A, Mem> recent;                 // [p, d] window rows by position
+  view<const A, 2, Mem> entries;            // [s, d] compressed entries
+  view<const std::int32_t, 2, Mem> chosen;  // [t, k] entries of each query, -1 empty
 
   index_t slots() const { return window + chosen.extent(1); }
   /// Row of slot s for query t, or null if the slot is empty.
-  const A* row(index_t t, index_t s) const {
+  const A* row(index_t t, index_t s) const
+    requires host_memory<Mem>
+  {
     const index_t position = start + t, oldest = std::max(index_t{0}, position - window + 1);
-    if (s < window) return oldest + s <= position ? recent[oldest + s - first].data() : nullptr;
+    if (s < window) return oldest + s <= position ? recent.row(oldest + s) : nullptr;
     const index_t entry = chosen(t, s - window);
     return entry >= 0 ? entries[entry].data() : nullptr;
   }
 };
 
 namespace kernel {
+/// run(e, q [t, h, d], segments, slots, sink [h], scale, o [t, h, d]): sparse_attention for every sequence.
+template <execution E>
+struct core_attention {
+  static_assert(has_kernel<E>, "core_attention: no kernel for this executor");
+};
 /// run(e, q [t, h, d], slots, sink [h], scale, o [t, h, d]).
 template <execution E>
 struct sparse_attention {
   static_assert(has_kernel<E>, "sparse_attention: no kernel for this executor");
+};
+
+template <host_execution E>
+struct core_attention<E> {
+  template <class A>
+  static void run(E& e, view<const A, 3> q, std::span<const segment> segments,
+                  std::span<const attention_slots<A>> slots, view<const float, 1> sink, double scale,
+                  view<A, 3> o) {
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const segment& g = segments[i];
+      sparse_attention<E>::run(e, q.rows(g.begin, g.end), slots[i], sink, scale, o.rows(g.begin, g.end));
+    }
+  }
 };
 
 template <>
@@ -98,14 +115,28 @@ struct sparse_attention<exec::ref> {
 };
 }  // namespace kernel
 
+/// The factor of every score, head_dim^-1/2.
+inline double attention_scale(index_t head_dim) { return 1 / std::sqrt(double(head_dim)); }
+
 /// o of the queries of one sequence.  @throws contract_violation on shapes.
 template <execution E, class A>
-void sparse_attention(E& e, view<A, 3> q /*[t,h,d]*/, const attention_slots<A>& slots,
-                      view<const float, 1> sink /*[h]*/, view<A, 3> o /*[t,h,d]*/) {
+void sparse_attention(E& e, view<A, 3, mem_of<E>> q /*[t,h,d]*/, const attention_slots<A, mem_of<E>>& slots,
+                      view<const float, 1, mem_of<E>> sink /*[h]*/, view<A, 3, mem_of<E>> o /*[t,h,d]*/) {
   expects(q.extents() == o.extents(), "sparse_attention: q and o disagree");
   expects_equal(sink.extent(0), q.extent(1), "sparse_attention: sinks against heads");
-  const double scale = 1 / std::sqrt(double(q.extent(2)));  // head_dim^-1/2
-  kernel::sparse_attention<E>::run(e, view<const A, 3>(q), slots, sink, scale, o);
+  kernel::sparse_attention<E>::run(e, view<const A, 3, mem_of<E>>(q), slots, sink,
+                                   attention_scale(q.extent(2)), o);
+}
+
+/// o of the queries of a batch, slots[i] for the rows of segments[i].  @throws contract_violation on shapes.
+template <execution E, class A>
+void core_attention(E& e, view<A, 3, mem_of<E>> q /*[t,h,d]*/, std::span<const segment> segments,
+                    std::span<const attention_slots<A, mem_of<E>>> slots,
+                    view<const float, 1, mem_of<E>> sink /*[h]*/, view<A, 3, mem_of<E>> o /*[t,h,d]*/) {
+  expects(q.extents() == o.extents(), "core_attention: q and o disagree");
+  expects_equal(sink.extent(0), q.extent(1), "core_attention: sinks against heads");
+  kernel::core_attention<E>::run(e, view<const A, 3, mem_of<E>>(q), segments, slots, sink,
+                                 attention_scale(q.extent(2)), o);
 }
 
 }  // namespace dsv4

@@ -2,6 +2,8 @@
 #pragma once
 /// Preconditions of public functions, checked once at the front; inner kernels assume them.
 /// A failed check says both values, not only the expression.
+#include <array>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -28,6 +30,35 @@ inline void expects_in(index_t value, index_t low, index_t high, std::string_vie
   if (value < low || value >= high) [[unlikely]]
     throw contract_violation(std::string(what) + ": found " + std::to_string(value) + ", expected " +
                              std::to_string(low) + " <= value < " + std::to_string(high));
+}
+
+// Arithmetic on sizes that a caller or a file has named: it is checked before memory is taken.
+
+/// a + b.  @throws contract_violation if it does not fit 64 bits.
+inline index_t checked_add(index_t a, index_t b, std::string_view what) {
+  index_t sum;
+  if (__builtin_add_overflow(a, b, &sum)) [[unlikely]]
+    throw contract_violation(std::string(what) + ": " + std::to_string(a) + " + " + std::to_string(b) +
+                             " does not fit 64 bits");
+  return sum;
+}
+
+/// Number of elements of an array of these extents.
+/// @throws contract_violation if an extent is negative or the bytes, with room for alignment, do not fit 64 bits.
+template <std::size_t R>
+index_t checked_size(const std::array<index_t, R>& extents, index_t element_bytes, std::string_view what) {
+  constexpr index_t alignment_room = 4096;  // a page: more than any allocator rounds up by
+  index_t size = 1, bytes = element_bytes;
+  bool fits = true;
+  for (const index_t n : extents)
+    fits = fits && n >= 0 && !__builtin_mul_overflow(size, n, &size) &&
+           !__builtin_mul_overflow(bytes, n, &bytes);
+  if (fits && bytes <= std::numeric_limits<index_t>::max() - alignment_room) [[likely]]
+    return size;
+  std::string shape;
+  for (const index_t n : extents) shape += (shape.empty() ? "[" : ", ") + std::to_string(n);
+  throw contract_violation(std::string(what) + ": " + shape + "] elements of " +
+                           std::to_string(element_bytes) + " bytes are no possible size");
 }
 
 }  // namespace dsv4

@@ -49,6 +49,9 @@ concept execution = requires {
 };
 template <class E>
 using mem_of = typename E::memory;
+/// An executor that works in host memory: the generic bodies of kernels, plain loops, are for all of these.
+template <class E>
+concept host_execution = execution<E> && host_memory<mem_of<E>>;
 /// The type of values that are not stored in a narrow format, e.g. routing scores and logits.
 template <class E>
 using wide_t = typename E::wide;

@@ -16,7 +16,7 @@
 #include <type_traits>
 
 #include "dtype.hpp"
-#include "view.hpp"
+#include "tensor.hpp"
 
 namespace dsv4 {
 
@@ -128,7 +128,7 @@ struct tap_event {
   index_t start;     ///< position of the call's first token in its sequence
   index_t tokens;    ///< tokens of this sequence in the call
   dtype type;        ///< bf16, f32, f64 or i32
-  void* data;        ///< row-major, writable
+  void* data;        ///< row-major, writable, in host memory
   int rank;
   std::array<index_t, 4> shape;
 
@@ -162,24 +162,55 @@ struct segment {
   index_t tokens() const { return end - begin; }
 };
 
-/// What compositions hold to report their sites.
-template <observer Tap>
+/// What compositions hold to report their sites.  An executor that works in other memory shows a copy, and takes it
+/// back in case it has been written to.
+template <execution E, observer Tap>
 struct tapper {
+  E& e;
   Tap& tap;
   std::span<const segment> segments;
   tap_scope scope;
 
   /// A value with one row per token of the batch: one event per sequence.
   template <class T, int R>
-  void rows(site s, view<T, R> v) const {
+  void rows(site s, view<T, R, mem_of<E>> v) const {
     if constexpr (Tap::on)
       for (std::size_t i = 0; i < segments.size(); ++i)
         one(s, static_cast<index_t>(i), v.rows(segments[i].begin, segments[i].end));
   }
+  /// A list that has rows [begin, end) for the sequence of each part; none, no event.
+  template <class T, int R, class Part>
+  void parts(site s, view<T, R, mem_of<E>> v, std::span<Part> parts) const {
+    if constexpr (Tap::on)
+      for (std::size_t i = 0; i < parts.size(); ++i)
+        if (parts[i].begin < parts[i].end)
+          one(s, static_cast<index_t>(i), v.rows(parts[i].begin, parts[i].end));
+  }
+  /// A value of its own for each sequence: parts[i].*value.
+  template <class Part, class Value>
+  void each(site s, std::span<Part> parts, Value value) const {
+    if constexpr (Tap::on)
+      for (std::size_t i = 0; i < parts.size(); ++i) one(s, static_cast<index_t>(i), parts[i].*value);
+  }
   /// A value that belongs to the sequence of one segment.
   template <class T, int R>
-  void one(site s, index_t of_segment, view<T, R> v) const {
+  void one(site s, index_t of_segment, view<T, R, mem_of<E>> v) const {
     static_assert(R <= 4);
+    if constexpr (Tap::on) {
+      if constexpr (host_execution<E>) {
+        show(s, of_segment, v);
+      } else {
+        auto host = std::apply([](auto... n) { return tensor<T, R>(n...); }, v.extents());
+        copy(e, v, host.all());
+        show(s, of_segment, host.all());
+        copy(e, host.all(), v);
+      }
+    }
+  }
+
+ private:
+  template <class T, int R>
+  void show(site s, index_t of_segment, view<T, R> v) const {
     if constexpr (Tap::on) {
       const segment& g = segments[static_cast<std::size_t>(of_segment)];
       tap_event e{s,        scope, g.sequence, g.start, g.tokens(), dtype_of<std::remove_const_t<T>>,

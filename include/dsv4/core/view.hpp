@@ -3,8 +3,11 @@
 /// A view is what a tensor is to an algorithm: a pointer and its extents, row-major and dense, never
 /// an owner.  The memory space is part of the type, so that a view of device memory cannot bind to a
 /// host kernel.  A subscript on the first axis gives the view of one row: x[t] of x [t, h, d] is [h, d].
+/// Elements can be read and written through views of host memory only; a kernel of another space takes
+/// `in_kernel(v)` of its arguments, the same elements with subscripts.
 #include <array>
 #include <cassert>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -28,6 +31,10 @@ namespace mem {
 struct host {};
 struct device {};
 }  // namespace mem
+
+/// Memory that the host may read and write element by element.
+template <class Mem>
+concept host_memory = std::same_as<Mem, mem::host>;
 
 template <class T, int R, class Mem = mem::host>
 class view {
@@ -75,7 +82,9 @@ class view {
   }
 
   /// Row i of the first axis: an element for R == 1, a view of one axis less otherwise.
-  constexpr decltype(auto) operator[](index_t i) const {
+  constexpr decltype(auto) operator[](index_t i) const
+    requires(R > 1 || host_memory<Mem>)
+  {
     assert(0 <= i && i < n_[0]);
     if constexpr (R == 1) {
       return static_cast<T&>(data_[i]);
@@ -86,7 +95,7 @@ class view {
     }
   }
   template <class... I>
-    requires(sizeof...(I) == R)
+    requires(sizeof...(I) == R && host_memory<Mem>)
   constexpr T& operator()(I... i) const {
     const index_t at[R] = {static_cast<index_t>(i)...};
     index_t offset = 0;
@@ -112,8 +121,16 @@ class view {
     return r;
   }
 
-  constexpr T* begin() const { return data_; }
-  constexpr T* end() const { return data_ + size(); }
+  constexpr T* begin() const
+    requires host_memory<Mem>
+  {
+    return data_;
+  }
+  constexpr T* end() const
+    requires host_memory<Mem>
+  {
+    return data_ + size();
+  }
 
  private:
   T* data_ = nullptr;
@@ -138,6 +155,12 @@ template <class T, class Mem = mem::host>
 using mat = view<T, 2, Mem>;
 template <class T, class Mem = mem::host>
 using cube = view<T, 3, Mem>;
+
+/// The elements of v as code that runs where they lie sees them: for the inside of a kernel, and nowhere else.
+template <class T, int R, class Mem>
+constexpr view<T, R> in_kernel(const view<T, R, Mem>& v) {
+  return {v.data(), v.extents()};
+}
 
 static_assert(std::is_trivially_copyable_v<view<const float, 3>>);
 

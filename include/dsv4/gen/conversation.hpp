@@ -168,7 +168,7 @@ class conversation {
     drafter_->catch_up(live_.sequence);
     const auto last = drafter_->last_streams(live_.sequence);  // [n, d]
     tensor<act_t<P>, 3> out(1, last.extent(0), last.extent(1));
-    std::copy(last.begin(), last.end(), out.all().begin());
+    copy(model_->executor(), last, out.all()[0]);
     return out;
   }
   /// streams: [t, n, d] of the last t tokens of the live sequence.  Without them the drafter knows nothing of it.

@@ -103,10 +103,11 @@ generation generate(transformer<P, E>& model, sequence<P, E>& s, std::span<const
   if constexpr (requires { choose.begin(s.length(), prompt); }) choose.begin(s.length(), prompt);
 
   generation r;
-  tensor<wide_t<E>, 2> logits(1, model.configuration().vocab_size);
+  tensor<wide_t<E>, 2, mem_of<E>> logits(1, model.configuration().vocab_size);
+  tensor<wide_t<E>, 2> host_logits;
   const auto read = [&](std::span<const std::int32_t> ids, bool last) {
     const typename transformer<P, E>::input one{&s, ids};
-    model.forward(std::span(&one, 1), {{}, last ? logits.all() : view<wide_t<E>, 2>{}});
+    model.forward(std::span(&one, 1), {{}, last ? logits.all() : view<wide_t<E>, 2, mem_of<E>>{}});
   };
 
   // Prefill; only its last token needs logits.
@@ -115,7 +116,7 @@ generation generate(transformer<P, E>& model, sequence<P, E>& s, std::span<const
   // Decode.
   const detail::stopwatch time;
   while (r.tokens < options.max_new) {
-    const view<const wide_t<E>, 1> row = logits[0];
+    const auto row = on_host(model.executor(), std::as_const(logits).all(), host_logits)[0];
     const std::int32_t id = choose(row);
     if (!detail::tell(r, options, id, row, on_token)) break;
     read(std::span(&id, 1), true);

@@ -29,6 +29,7 @@ class mtp_drafter {
  public:
   using model_type = transformer<P, E>;
   using activation = act_t<P>;
+  using memory = mem_of<E>;
 
   /// For sequences made with at most this max_rewind, proposals of at most this depth.
   /// @throws unsupported if the checkpoint has no MTP module
@@ -51,13 +52,14 @@ class mtp_drafter {
   }
 
   /// Where the main model is to write the streams [t, n, d] of its next t tokens.
-  view<activation, 3> streams(index_t t) { return rows_.all().rows(0, t); }
+  view<activation, 3, memory> streams(index_t t) { return rows_.all().rows(0, t); }
 
   /// The main model has read `ids`, now the last of s, and their streams lie in streams(t).
   void observe(const sequence<P, E>& s, std::span<const std::int32_t> ids) {
     const auto t = static_cast<index_t>(ids.size());
     const index_t start = s.length() - t;
-    streams_.write(start, view<const activation, 2>(rows_.all().rows(0, t).reshape(t, streams_.width())));
+    streams_.write(model_->executor(), start,
+                   view<const activation, 2, memory>(rows_.all().rows(0, t).reshape(t, streams_.width())));
     ids_.write(start, {ids.data(), t, 1});
     end_ = s.length();
     first_ = std::max(start == 0 ? 0 : first_, end_ - capacity_);
@@ -88,7 +90,7 @@ class mtp_drafter {
     } at_the_end{s, n, choose, drafts};
     for (index_t j = 0; j < depth; ++j) {
       distribution& q = drafts.next();
-      choose.next(view<const wide_t<E>, 1>(logits_[0]), q);
+      choose.next(on_host(model_->executor(), view<const wide_t<E>, 2, memory>(logits_), host_logits_)[0], q);
       if (how_ == draft_choice::greedy) q.assign(q.mode());
       const std::int32_t id = choose.pick(q);
       choose.remember(id);
@@ -102,14 +104,15 @@ class mtp_drafter {
   // ---- going on later, elsewhere
 
   /// What a file must keep beside the sequence: the streams [n, d] of its last token, after catch_up().
-  view<const activation, 2> last_streams(const sequence<P, E>& s) {
-    streams_.read(s.length() - 1, s.length(), rows_.all().rows(0, 1).reshape(1, streams_.width()));
-    return view<const activation, 3>(rows_)[0];
+  view<const activation, 2, memory> last_streams(const sequence<P, E>& s) {
+    streams_.read(model_->executor(), s.length() - 1, s.length(),
+                  rows_.all().rows(0, 1).reshape(1, streams_.width()));
+    return view<const activation, 3, memory>(rows_)[0];
   }
   /// Follow a sequence that was restored with the streams of its last token.
   void restore(const sequence<P, E>& s, view<const activation, 2> last /*[n,d]*/) {
     expects_equal(s.mtp_length(), s.length() - 1, "mtp_drafter::restore: pairs of the sequence");
-    streams_.write(s.length() - 1, last.reshape(1, streams_.width()));
+    streams_.write(model_->executor(), s.length() - 1, last.reshape(1, streams_.width()));
     first_ = s.length() - 1;
     end_ = s.length();
   }
@@ -117,10 +120,10 @@ class mtp_drafter {
  private:
   /// Pairs [mtp_length, to), whose tokens are [mtp_length + 1, to]; the block's streams replace the main
   /// model's in rows_.  Returns the row of the last pair.
-  index_t run_pairs(sequence<P, E>& s, index_t to, view<wide_t<E>, 2> last_logits) {
+  index_t run_pairs(sequence<P, E>& s, index_t to, view<wide_t<E>, 2, memory> last_logits) {
     const index_t from = s.mtp_length(), t = to - from;
     expects(t <= capacity_, "mtp_drafter: more pairs to run than streams are kept");
-    streams_.read(from, to, rows_.all().rows(0, t).reshape(t, streams_.width()));
+    streams_.read(model_->executor(), from, to, rows_.all().rows(0, t).reshape(t, streams_.width()));
     for (index_t i = 0; i < t; ++i) next_[static_cast<std::size_t>(i)] = ids_.row(from + 1 + i)[0];
     const auto streams = rows_.all().rows(0, t);
     const typename model_type::mtp_input_rows pairs{&s, std::span(next_).first(static_cast<std::size_t>(t)),
@@ -131,13 +134,14 @@ class mtp_drafter {
 
   model_type* model_;
   draft_choice how_;
-  index_t capacity_;                // positions that are kept: a chunk, and what a rewind can reach
-  history<activation> streams_;     // [capacity, n d] of the main model
-  history<std::int32_t> ids_;       // [capacity, 1]
-  index_t first_ = 0, end_ = 0;     // positions whose streams are kept
-  tensor<activation, 3> rows_;      // [capacity, n, d] streams on their way in and out
-  std::vector<std::int32_t> next_;  // [capacity]
-  tensor<wide_t<E>, 2> logits_;     // [1, v]
+  index_t capacity_;                     // positions that are kept: a chunk, and what a rewind can reach
+  history<activation, memory> streams_;  // [capacity, n d] of the main model
+  history<std::int32_t> ids_;            // [capacity, 1]
+  index_t first_ = 0, end_ = 0;          // positions whose streams are kept
+  tensor<activation, 3, memory> rows_;   // [capacity, n, d] streams on their way in and out
+  std::vector<std::int32_t> next_;       // [capacity]
+  tensor<wide_t<E>, 2, memory> logits_;  // [1, v]
+  tensor<wide_t<E>, 2> host_logits_;     // … where the host can read them, if that is another memory
 };
 
 }  // namespace dsv4

@@ -89,12 +89,13 @@ class stored_prefix {
     if (rule_ == window_rule::zero) return std::numeric_limits<index_t>::max();
     return rule_ == window_rule::full ? c_.sliding_window : period_ - length() % period_;
   }
-  /// After each call: s has read `ids` and, before them, what was kept so far.
+  /// After each call: s, which lies in the memory of `e`, has read `ids` and, before them, what was kept so far.
   /// @throws contract_violation if the call was longer than longest_call()
   template <execution E>
-  void keep(const sequence<P, E>& s, std::span<const std::int32_t> ids) {
+  void keep(const sequence<P, E>& s, std::span<const std::int32_t> ids, E e = {}) {
     const index_t before = length(), now = s.length();
     expects(sequence_access<P, E>::fits(s, c_), "stored_prefix::keep: a sequence of another model");
+    sequence_access<P, E>::expect_intact(s);
     expects_equal(before + static_cast<index_t>(ids.size()), now,
                   "stored_prefix::keep: tokens kept, against the sequence's length");
     expects(static_cast<index_t>(ids.size()) <= longest_call(),
@@ -104,11 +105,11 @@ class stored_prefix {
     for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
       const attention_state<P, E>& from = s.layer(l);
       layer_rows& to = layers_[static_cast<std::size_t>(l)];
-      append(to.window, from.window, rows);
+      append(e, to.window, from.window, rows);
       const index_t ratio = c_.ratio(l);
-      if (ratio > 0) append(to.entries, from.compressor.entries, {before / ratio, now / ratio});
+      if (ratio > 0) append(e, to.entries, from.compressor.entries, {before / ratio, now / ratio});
       if (kind_of_ratio(ratio) == attention_kind::csa)
-        append(to.keys, from.indexer.entries, {before / ratio, now / ratio});
+        append(e, to.keys, from.indexer.entries, {before / ratio, now / ratio});
     }
     if (rows.count() <= 0) return;
     if (!runs_.empty() && runs_.back().to == rows.from)
@@ -198,11 +199,11 @@ class stored_prefix {
     for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
       const layer_rows& kept = layers_[static_cast<std::size_t>(l)];
       attention_state<P, E>& to = access::layer(s, l);
-      put_window(kept, to.window, rows);
+      put_window(model.executor(), kept, to.window, rows);
       if (const index_t ratio = c_.ratio(l); ratio > 0) {
-        put_entries(kept.entries, to.compressor.entries, cut / ratio);
+        put_entries(model.executor(), kept.entries, to.compressor.entries, cut / ratio);
         if (kind_of_ratio(ratio) == attention_kind::csa)
-          put_entries(kept.keys, to.indexer.entries, cut / ratio);
+          put_entries(model.executor(), kept.keys, to.indexer.entries, cut / ratio);
       }
     }
 
@@ -211,11 +212,11 @@ class stored_prefix {
     const auto part = [&](index_t a, index_t b) {
       return prompt.subspan(static_cast<std::size_t>(a), static_cast<std::size_t>(b - a));
     };
-    tensor<activation, 3> streams(mtp ? again : 0, c_.hc_mult, c_.hidden_size);
+    tensor<activation, 3, mem_of<E>> streams(mtp ? again : 0, c_.hc_mult, c_.hidden_size);
     access::set_extent(s, {from, from, 0, 0});
     access::give_entries(s, c_, cut);
     const typename transformer<P, E>::input tokens{&s, part(from, cut)};
-    model.forward(std::span(&tokens, 1), {{}, {}, mtp ? streams.all() : view<activation, 3>{}});
+    model.forward(std::span(&tokens, 1), {{}, {}, mtp ? streams.all() : view<activation, 3, mem_of<E>>{}});
     access::give_entries(s, c_, 0);
     access::set_extent(s, {cut, cut, 0, 0});
     if (!mtp) return r;
@@ -228,7 +229,7 @@ class stored_prefix {
     model.forward_mtp(std::span(&pairs, 1), typename transformer<P, E>::output{});
     access::set_extent(s, {cut, cut, cut - 1, cut - 1});
     r.streams = tensor<activation, 3>(1, c_.hc_mult, c_.hidden_size);
-    std::copy_n(streams[again - 1].data(), r.streams.size(), r.streams.data());
+    copy(model.executor(), streams.all().rows(again - 1, again), r.streams.all());
     return r;
   }
 
@@ -246,25 +247,30 @@ class stored_prefix {
       return {std::max(kept, now - c_.sliding_window + 1), now};
     return {};
   }
-  template <class Rows>
-  static void append(std::vector<activation>& to, const Rows& rows, position_range r) {
+  template <execution E, class Rows>
+  static void append(E& e, std::vector<activation>& to, const Rows& rows, position_range r) {
     if (r.count() <= 0) return;
     const index_t width = width_of(rows), at = static_cast<index_t>(to.size());
     to.resize(static_cast<std::size_t>(at + r.count() * width));
-    read_rows(rows, r, view<activation, 2>(to.data() + at, r.count(), width));
+    read_rows(e, rows, r, view<activation, 2>(to.data() + at, r.count(), width));
   }
-  void put_window(const layer_rows& kept, history<activation>& to, position_range rows) const {
+  template <execution E>
+  void put_window(E& e, const layer_rows& kept, history<activation, mem_of<E>>& to,
+                  position_range rows) const {
     index_t row = 0;  // of the run's first position
     for (const position_range& run : runs_) {
       const position_range both{std::max(run.from, rows.from), std::min(run.to, rows.to)};
       if (both.count() > 0)
-        to.write(both.from,
-                 {kept.window.data() + (row + both.from - run.from) * to.width(), both.count(), to.width()});
+        to.write(e, both.from,
+                 view<const activation, 2>(kept.window.data() + (row + both.from - run.from) * to.width(),
+                                           both.count(), to.width()));
       row += run.count();
     }
   }
-  static void put_entries(const std::vector<activation>& kept, tensor<activation, 2>& to, index_t n) {
-    std::copy_n(kept.data(), n * to.extent(1), to.data());
+  template <execution E>
+  static void put_entries(E& e, const std::vector<activation>& kept, tensor<activation, 2, mem_of<E>>& to,
+                          index_t n) {
+    copy(e, view<const activation, 2>(kept.data(), n, to.extent(1)), to.all().rows(0, n));
   }
 
   config c_;
@@ -278,13 +284,13 @@ class stored_prefix {
 /// Reads `ids` (a prompt, or more of one) and keeps what the rule keeps.  last_logits [1, v], or empty.
 template <numerics_policy P, execution E>
 void read_and_keep(transformer<P, E>& model, sequence<P, E>& s, std::span<const std::int32_t> ids,
-                   stored_prefix<P>& prefix, view<wide_t<E>, 2> last_logits = {}) {
+                   stored_prefix<P>& prefix, view<wide_t<E>, 2, mem_of<E>> last_logits = {}) {
   while (!ids.empty()) {
     const auto n =
         static_cast<std::size_t>(std::min(prefix.longest_call(), static_cast<index_t>(ids.size())));
     const typename transformer<P, E>::input one{&s, ids.first(n)};
-    model.forward(std::span(&one, 1), {{}, n == ids.size() ? last_logits : view<wide_t<E>, 2>{}});
-    prefix.keep(s, ids.first(n));
+    model.forward(std::span(&one, 1), {{}, n == ids.size() ? last_logits : view<wide_t<E>, 2, mem_of<E>>{}});
+    prefix.keep(s, ids.first(n), model.executor());
     ids = ids.subspan(n);
   }
 }

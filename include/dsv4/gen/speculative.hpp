@@ -63,12 +63,18 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
   r.drafts.proposed.resize(static_cast<std::size_t>(depth));
   r.drafts.accepted.resize(static_cast<std::size_t>(depth));
   const index_t vocabulary = model.configuration().vocab_size;
-  tensor<wide, 2> logits(depth + 1, vocabulary);
+  using memory = mem_of<E>;
+  tensor<wide, 2, memory> logits(depth + 1, vocabulary);
+  tensor<wide, 2> host_logits;
+  const auto row_of = [&](index_t i) {  // [v]
+    return on_host(model.executor(), std::as_const(logits).all().rows(i, i + 1), host_logits)[0];
+  };
   draft_list drafts(depth, vocabulary, options.stop_ids);
   distribution p(vocabulary);
   std::vector<std::int32_t> ids(static_cast<std::size_t>(depth) +
                                 1);  // a call's: the last token, then its drafts
-  const auto read = [&](std::span<const std::int32_t> tokens, view<wide, 2> all, view<wide, 2> last) {
+  const auto read = [&](std::span<const std::int32_t> tokens, view<wide, 2, memory> all,
+                        view<wide, 2, memory> last) {
     const typename transformer<P, E>::input one{&s, tokens};
     model.forward(std::span(&one, 1), {all, last, drafter.streams(static_cast<index_t>(tokens.size()))});
     drafter.observe(s, tokens);
@@ -76,7 +82,7 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
 
   // Prefill; only its last token needs logits.
   r.prefill_seconds = detail::prefill(prompt, options, [&](std::span<const std::int32_t> tokens, bool last) {
-    read(tokens, {}, last ? logits.all().rows(0, 1) : view<wide, 2>{});
+    read(tokens, {}, last ? logits.all().rows(0, 1) : view<wide, 2, memory>{});
     drafter.catch_up(s);
   });
 
@@ -84,7 +90,7 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
   const detail::stopwatch time;
   bool more = options.max_new > 0;
   if (more) {
-    const view<const wide, 1> row = logits[0];
+    const view<const wide, 1> row = row_of(0);
     ids[0] = choose(row);
     more = detail::tell(r, options, ids[0], row, on_token);
   }
@@ -111,7 +117,7 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
       ~take_back() { s.rewind(n + std::max(made, index_t{1})); }
     } at_the_end{s, n, made};
     for (bool accepted = true; accepted && more; ++made) {
-      const view<const wide, 1> row = logits[made];
+      const view<const wide, 1> row = row_of(made);
       choose.next(row, p);
       draft_judgement v{-1, false};
       if (made < k) {

@@ -53,6 +53,11 @@ struct sequence_access {
 
   /// Whether it was made for a model of this configuration.
   static bool fits(const sequence_type& s, const config& c) { return s.fits(c); }
+  /// @throws contract_violation for a sequence that a failed call has left without rows that it needs
+  static void expect_intact(const sequence_type& s) {
+    s.expect_intact();
+    s.expect_mtp_intact();
+  }
 
   static sequence_extent extent(const sequence_type& s) {
     return {s.length_, std::max(index_t{0}, s.rewind_limit()), s.mtp_length_,
@@ -101,40 +106,40 @@ struct sequence_access {
   }
 };
 
-// Rows of a history and of a list of entries, the same way.
+// Rows of a history and of a list of entries, the same way, to and from host memory.
 
 namespace detail {
-template <class T>
-T element(const history<T>&);
-template <class T>
-T element(const tensor<T, 2>&);
+template <class T, class Mem>
+T element(const history<T, Mem>&);
+template <class T, class Mem>
+T element(const tensor<T, 2, Mem>&);
 }  // namespace detail
 template <class Rows>
 using element_of = decltype(detail::element(std::declval<Rows>()));
 
-template <class T>
-index_t width_of(const history<T>& h) {
+template <class T, class Mem>
+index_t width_of(const history<T, Mem>& h) {
   return h.width();
 }
-template <class T>
-index_t width_of(const tensor<T, 2>& entries) {
+template <class T, class Mem>
+index_t width_of(const tensor<T, 2, Mem>& entries) {
   return entries.extent(1);
 }
-template <class T>
-void read_rows(const history<T>& h, position_range r, view<T, 2> out /*[p,d]*/) {
-  h.read(r.from, r.to, out);
+template <execution E, class T, class Mem>
+void read_rows(E& e, const history<T, Mem>& h, position_range r, view<T, 2> out /*[p,d]*/) {
+  h.read(e, r.from, r.to, out);
 }
-template <class T>
-void read_rows(const tensor<T, 2>& entries, position_range r, view<T, 2> out /*[p,d]*/) {
-  std::copy_n(entries.data() + r.from * entries.extent(1), out.size(), out.data());
+template <execution E, class T, class Mem>
+void read_rows(E& e, const tensor<T, 2, Mem>& entries, position_range r, view<T, 2> out /*[p,d]*/) {
+  copy(e, entries.all().rows(r.from, r.to), out);
 }
-template <class T>
-void write_rows(history<T>& h, position_range r, view<const T, 2> rows /*[p,d]*/) {
-  h.write(r.from, rows);
+template <execution E, class T, class Mem>
+void write_rows(E& e, history<T, Mem>& h, position_range r, view<const T, 2> rows /*[p,d]*/) {
+  h.write(e, r.from, rows);
 }
-template <class T>
-void write_rows(tensor<T, 2>& entries, position_range r, view<const T, 2> rows /*[p,d]*/) {
-  std::copy_n(rows.data(), rows.size(), entries.data() + r.from * entries.extent(1));
+template <execution E, class T, class Mem>
+void write_rows(E& e, tensor<T, 2, Mem>& entries, position_range r, view<const T, 2> rows /*[p,d]*/) {
+  copy(e, rows, entries.all().rows(r.from, r.to));
 }
 
 }  // namespace dsv4

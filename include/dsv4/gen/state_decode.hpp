@@ -75,10 +75,12 @@ state_extras<P, E> read_extras(state_reader& in, const config& c, index_t length
 
 }  // namespace detail
 
-/// From the uncompressed bytes; `name` is for messages.  @throws format_error
+/// From the uncompressed bytes; `name` is for messages, `e` the executor in whose memory the sequence is made.
+/// @throws format_error
 template <numerics_policy P, execution E>
 loaded_state<P, E> decode_state(const std::filesystem::path& name, std::span<const std::byte> bytes,
-                                const state_identity& identity, const config& c, const state_limits& limits) {
+                                const state_identity& identity, const config& c, const state_limits& limits,
+                                E e = {}) {
   detail::state_reader in(name, bytes);
   detail::expect_identity(in, detail::state_format, identity);
   in.expect("executor", identity.executor,
@@ -103,7 +105,7 @@ loaded_state<P, E> decode_state(const std::filesystem::path& name, std::span<con
     using T = element_of<decltype(rows)>;
     tensor<T, 2> values(range.count(), width_of(rows));
     in.copy(n, values.data(), values.size());
-    write_rows(rows, range, view<const T, 2>(values));
+    write_rows(e, rows, range, view<const T, 2>(values));
   });
   access::set_extent(r.sequence, x);
   return r;

@@ -20,14 +20,15 @@ namespace dsv4 {
 namespace detail {
 
 /// Rows of `rows` as an array that is read while the file is written.
-template <class Rows>
-void add_rows(io::safetensors_writer& w, const std::string& name, const Rows& rows, position_range range) {
+template <execution E, class Rows>
+void add_rows(E e, io::safetensors_writer& w, const std::string& name, const Rows& rows,
+              position_range range) {
   using T = element_of<Rows>;
   const index_t width = width_of(rows), row_bytes = width * index_t{sizeof(T)};
   w.add(name, dtype_of<T>, {range.count(), width},
-        [&rows, range, width, row_bytes](index_t at, std::span<std::byte> out) {
+        [e, &rows, range, width, row_bytes](index_t at, std::span<std::byte> out) mutable {
           const index_t first = range.from + at / row_bytes, n = static_cast<index_t>(out.size()) / row_bytes;
-          read_rows(rows, {first, first + n}, view<T, 2>(reinterpret_cast<T*>(out.data()), n, width));
+          read_rows(e, rows, {first, first + n}, view<T, 2>(reinterpret_cast<T*>(out.data()), n, width));
         });
 }
 
@@ -53,13 +54,15 @@ std::size_t largest_state(const config& c, const state_limits& limits) {
 
 }  // namespace detail
 
-/// The state as a safetensors file; `s` and `extras` must live until it is written.
+/// The state as a safetensors file; `s` and `extras` must live until it is written.  `e` is the executor in whose
+/// memory s lies.
 /// @throws contract_violation extras that do not fit the sequence or the model
 template <numerics_policy P, execution E>
 io::safetensors_writer encode_state(const state_identity& identity, const config& c, const sequence<P, E>& s,
-                                    const state_extras<P, E>& extras) {
+                                    const state_extras<P, E>& extras, E e = {}) {
   // contract
   expects(sequence_access<P, E>::fits(s, c), "save_state: a sequence of another model");
+  sequence_access<P, E>::expect_intact(s);
   expects(static_cast<index_t>(extras.ids.size()) >= s.length(),
           "save_state: extras.ids must begin with the tokens of the sequence");
   expects(extras.logits.empty() || static_cast<index_t>(extras.logits.size()) == c.vocab_size,
@@ -89,7 +92,7 @@ io::safetensors_writer encode_state(const state_identity& identity, const config
   w.add("application", dtype::u8, {length(extras.application)}, extras.application.data());
   sequence_access<P, E>::each_array(s, c, x,
                                     [&](const std::string& name, const auto& rows, position_range range) {
-                                      detail::add_rows(w, name, rows, range);
+                                      detail::add_rows(e, w, name, rows, range);
                                     });
   return w;
 }
@@ -100,7 +103,8 @@ io::safetensors_writer encode_state(const state_identity& identity, const config
 template <numerics_policy P, execution E>
 void save_state(const std::filesystem::path& path, const state_identity& identity,
                 const transformer<P, E>& model, const sequence<P, E>& s, const state_extras<P, E>& extras) {
-  detail::write_state_container(path, encode_state(identity, model.configuration(), s, extras));
+  detail::write_state_container(path,
+                                encode_state(identity, model.configuration(), s, extras, model.executor()));
 }
 
 /// The sequence, made anew with the given limits, and everything that was saved with it.
@@ -113,7 +117,7 @@ loaded_state<P, E> load_state(const std::filesystem::path& path, const state_ide
   const io::mapped_file file(path);
   const io::owned_bytes content =
       detail::read_state_container(path, {file.data(), file.size()}, detail::largest_state<P, E>(c, limits));
-  return decode_state<P, E>(path, {content.data(), content.size}, identity, c, limits);
+  return decode_state<P, E>(path, {content.data(), content.size}, identity, c, limits, model.executor());
 }
 
 }  // namespace dsv4

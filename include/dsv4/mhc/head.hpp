@@ -13,30 +13,49 @@
 namespace dsv4 {
 
 /// Where the head's weights lie: the model's own, or those of an MTP block with the shared vocabulary.
+template <class Mem = mem::host>
 struct head_weights {
-  const hyper_connection_weights<>* mix;
-  view<const float, 1> norm;        // [d]
-  const weight_matrix* vocabulary;  // [v, d]
+  const hyper_connection_weights<storage::in_memory<Mem>>* mix;
+  view<const float, 1, Mem> norm;              // [d]
+  const basic_weight_matrix<Mem>* vocabulary;  // [v, d]
 };
+
+namespace kernel {
+/// run(e, mixes [t, n], how, pre [t, n]): pre_j = sigmoid(mix_j scale + base_j) + eps.
+template <execution E>
+struct head_weights_of_streams {
+  static_assert(has_kernel<E>, "head_weights_of_streams: no kernel for this executor");
+};
+template <host_execution E>
+struct head_weights_of_streams<E> {
+  using W = wide_t<E>;
+  static void run(E&, view<const W, 2> mixes, const hyper_split<>& how, view<W, 2> pre) {
+    for (index_t t = 0; t < pre.extent(0); ++t)
+      for (index_t j = 0; j < pre.extent(1); ++j)
+        pre(t, j) = hyper_pre(mixes(t, j), W(how.scale[0]), W(how.base[j]), W(how.eps));
+  }
+};
+}  // namespace kernel
 
 /// logits [t, v] of the streams h [t, n, d].
 template <execution E, class A, observer Tap>
-void head(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, view<A, 3> h /*[t,n,d]*/,
-          const head_weights& w, view<wide_t<E>, 2> logits /*[t,v]*/) {
+void head(const call_context<E, Tap>& call, view<A, 3, mem_of<E>> h /*[t,n,d]*/,
+          const head_weights<mem_of<E>>& w, view<wide_t<E>, 2, mem_of<E>> logits /*[t,v]*/) {
   using W = wide_t<E>;
-  workspace::scope here(scratch);
+  using memory = mem_of<E>;
+  const auto& [e, scratch, host, c, tap] = call;
+  const typename call_context<E, Tap>::scope here(call);
   const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);
-  auto mixes = scratch.take<W>(t, n);  // [t, n]
-  auto pre = scratch.take<W>(t, n);    // [t, n]
-  auto y = scratch.take<A>(t, d);      // [t, d]
+  auto mixes = take<W>(scratch, t, n);  // [t, n]
+  auto pre = take<W>(scratch, t, n);    // [t, n]
+  auto y = take<A>(scratch, t, d);      // [t, d]
 
-  // pre_j = sigmoid(mix_j scale + base_j) + eps
-  kernel::hc_mixes<E>::run(e, view<const A, 2>(h.reshape(t, n * d)), w.mix->fn, c.rms_norm_eps, mixes);
-  for (index_t i = 0; i < t; ++i)
-    for (index_t j = 0; j < n; ++j)
-      pre(i, j) = hyper_pre(mixes(i, j), W(w.mix->scale[0]), W(w.mix->base[j]), W(c.hc_eps));
+  kernel::hc_mixes<E>::run(e, view<const A, 2, memory>(h.reshape(t, n * d)), w.mix->fn, c.rms_norm_eps,
+                           mixes);
+  kernel::head_weights_of_streams<E>::run(e, view<const W, 2, memory>(mixes),
+                                          hyper_split<memory>{w.mix->scale, w.mix->base, 0, c.hc_eps}, pre);
   tap.rows(site::hc_head_pre, pre);
-  kernel::hc_collapse<E>::run(e, view<const W, 2>(pre), view<const A, 3>(h), y);
+  kernel::hc_collapse<E>::run(e, view<const W, 2, memory>(pre), view<const A, 3, memory>(h), y);
   tap.rows(site::hc_head_y, y);
   rms_norm(e, y, w.norm, c.rms_norm_eps, y);
   tap.rows(site::head_norm, y);

@@ -42,10 +42,11 @@ struct hc_post<exec::ref> {
 
 /// The streams after a half block, in place.
 template <execution E, class A>
-void hc_post(E& e, view<A, 2> out /*[t,d]*/, const hyper_mix<wide_t<E>>& mix, view<A, 3> h /*[t,n,d]*/) {
+void hc_post(E& e, view<A, 2, mem_of<E>> out /*[t,d]*/, const hyper_mix<wide_t<E>, mem_of<E>>& mix,
+             view<A, 3, mem_of<E>> h /*[t,n,d]*/) {
   expects_equal(out.extent(1), h.extent(2), "hc_post: channels of out against h");
-  kernel::hc_post<E>::run(e, view<const A, 2>(out), view<const wide_t<E>, 2>(mix.post),
-                          view<const wide_t<E>, 3>(mix.comb), h);
+  kernel::hc_post<E>::run(e, view<const A, 2, mem_of<E>>(out), view<const wide_t<E>, 2, mem_of<E>>(mix.post),
+                          view<const wide_t<E>, 3, mem_of<E>>(mix.comb), h);
 }
 
 }  // namespace dsv4

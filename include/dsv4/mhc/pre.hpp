@@ -9,15 +9,27 @@
 /// The norm of the flattened streams has no weight; its factor r multiplies the product, not the input.
 #include <cmath>
 
-#include "../core/config.hpp"
-#include "../core/exec.hpp"
-#include "../core/tap.hpp"
-#include "../core/tensor.hpp"
+#include "../core/call.hpp"
 #include "../op/linear.hpp"
 #include "sinkhorn.hpp"
 #include "weights.hpp"
 
 namespace dsv4 {
+
+/// The weights of a half block's streams: pre to read with, post and comb to write with.
+template <class W, class Mem = mem::host>
+struct hyper_mix {
+  view<W, 2, Mem> post;   // [t, n]
+  view<W, 3, Mem> comb;   // [t, n, n]
+  view<W, 2, Mem> pre{};  // [t, n]
+};
+/// How the raw mixes become those weights.
+template <class Mem = mem::host>
+struct hyper_split {
+  view<const float, 1, Mem> scale, base;  // [3] and [m]
+  index_t iterations;                     // of Sinkhorn
+  double eps;
+};
 
 namespace kernel {
 /// run(e, x [t, n d], fn [m, n d], eps, mixes [t, m]): mixes = (fn . x) r, wide.
@@ -25,7 +37,7 @@ template <execution E>
 struct hc_mixes {
   static_assert(has_kernel<E>, "hc_mixes: no kernel for this executor");
 };
-/// run(e, mixes [t, m], scale, base, iterations, eps, pre [t, n], post [t, n], comb [t, n, n]).
+/// run(e, mixes [t, m], how, mix): pre, post and comb of every token.
 template <execution E>
 struct hc_split {
   static_assert(has_kernel<E>, "hc_split: no kernel for this executor");
@@ -54,11 +66,11 @@ struct hc_mixes<exec::ref> {
 
 template <>
 struct hc_split<exec::ref> {
-  static void run(exec::ref&, view<const double, 2> mixes, view<const float, 1> scale,
-                  view<const float, 1> base, index_t iterations, double eps, view<double, 2> pre,
-                  view<double, 2> post, view<double, 3> comb) {
+  static void run(exec::ref&, view<const double, 2> mixes, const hyper_split<>& how,
+                  const hyper_mix<double>& mix) {
     for (index_t t = 0; t < mixes.extent(0); ++t)
-      split_mixes<double>(mixes[t], scale, base, iterations, eps, pre[t], post[t], comb[t]);
+      split_mixes<double>(mixes[t], how.scale, how.base, how.iterations, how.eps, mix.pre[t], mix.post[t],
+                          mix.comb[t]);
   }
 };
 
@@ -77,13 +89,6 @@ struct hc_collapse<exec::ref> {
 };
 }  // namespace kernel
 
-/// What a half block keeps from its reading side for its writing side.
-template <class W>
-struct hyper_mix {
-  view<W, 2> post;  // [t, n]
-  view<W, 3> comb;  // [t, n, n]
-};
-
 /// The sites of one half block: attention or feed-forward.
 struct hyper_sites {
   site mixes, pre, post, comb, y;
@@ -93,26 +98,29 @@ inline constexpr hyper_sites hc_attn_sites{site::hc_attn_mixes, site::hc_attn_pr
 inline constexpr hyper_sites hc_ffn_sites{site::hc_ffn_mixes, site::hc_ffn_pre, site::hc_ffn_post,
                                           site::hc_ffn_comb, site::hc_ffn_y};
 
-/// y = sum_j pre_j h_j, and the post and comb to write with.  Views live in `scratch`.
+/// y = sum_j pre_j h_j, and the post and comb to write with.  Views live in the call's scratch.
 template <execution E, class A, observer Tap>
-hyper_mix<wide_t<E>> hc_pre(E& e, workspace& scratch, const tapper<Tap>& tap, const hyper_sites& names,
-                            const config& c, view<A, 3> h /*[t,n,d]*/, const hyper_connection_weights<>& w,
-                            view<A, 2> y /*[t,d]*/) {
+hyper_mix<wide_t<E>, mem_of<E>> hc_pre(const call_context<E, Tap>& call, const hyper_sites& names,
+                                       view<A, 3, mem_of<E>> h /*[t,n,d]*/,
+                                       const hyper_connection_weights<storage_of<E>>& w,
+                                       view<A, 2, mem_of<E>> y /*[t,d]*/) {
   using W = wide_t<E>;
+  using memory = mem_of<E>;
+  const auto& [e, scratch, host, c, tap] = call;
   const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);
   expects_equal(w.fn.rows, (2 + n) * n, "hc_pre: rows of fn");
   expects_equal(w.fn.cols, n * d, "hc_pre: columns of fn");
-  hyper_mix<W> mix{scratch.take<W>(t, n), scratch.take<W>(t, n, n)};
-  auto mixes = scratch.take<W>(t, w.fn.rows);  // [t, m]
-  auto pre = scratch.take<W>(t, n);            // [t, n]
+  const hyper_mix<W, memory> mix{take<W>(scratch, t, n), take<W>(scratch, t, n, n), take<W>(scratch, t, n)};
+  auto mixes = take<W>(scratch, t, w.fn.rows);  // [t, m]
 
-  kernel::hc_mixes<E>::run(e, view<const A, 2>(h.reshape(t, n * d)), w.fn, c.rms_norm_eps, mixes);
+  kernel::hc_mixes<E>::run(e, view<const A, 2, memory>(h.reshape(t, n * d)), w.fn, c.rms_norm_eps, mixes);
   tap.rows(names.mixes, mixes);
-  kernel::hc_split<E>::run(e, mixes, w.scale, w.base, c.hc_sinkhorn_iters, c.hc_eps, pre, mix.post, mix.comb);
-  tap.rows(names.pre, pre);
+  kernel::hc_split<E>::run(e, view<const W, 2, memory>(mixes),
+                           hyper_split<memory>{w.scale, w.base, c.hc_sinkhorn_iters, c.hc_eps}, mix);
+  tap.rows(names.pre, mix.pre);
   tap.rows(names.post, mix.post);
   tap.rows(names.comb, mix.comb);
-  kernel::hc_collapse<E>::run(e, view<const W, 2>(pre), view<const A, 3>(h), y);
+  kernel::hc_collapse<E>::run(e, view<const W, 2, memory>(mix.pre), view<const A, 3, memory>(h), y);
   tap.rows(names.y, y);
   return mix;
 }

@@ -12,33 +12,34 @@
 
 namespace dsv4 {
 
-/// h [t, n, d] after the block, in place.  `states[i]` is this block's attention memory of sequence i.
+/// h [t, n, d] after the block, in place.
 template <numerics_policy P, execution E, observer Tap>
-void block(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, index_t ratio,
-           std::span<const std::int32_t> ids /*[t]*/, const rotary_context& rotary, const block_weights<>& w,
-           std::span<attention_state<P, E>* const> states, view<act_t<P>, 3> h /*[t,n,d]*/) {
+void block(const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
+           const block_weights<storage_of<E>>& w, view<act_t<P>, 3, mem_of<E>> h /*[t,n,d]*/) {
   using A = act_t<P>;
-  workspace::scope here(scratch);
+  using scope = typename call_context<E, Tap>::scope;
+  const auto& [e, scratch, host, c, tap] = call;
+  const scope here(call);
   const index_t t = h.extent(0), d = h.extent(2);
-  auto x = scratch.take<A>(t, d), out = scratch.take<A>(t, d);  // [t, d]
+  auto x = take<A>(scratch, t, d), out = take<A>(scratch, t, d);  // [t, d]
 
   // h <- B h + C attention(norm(A h))
   {
-    workspace::scope half(scratch);
-    const auto mix = hc_pre(e, scratch, tap, hc_attn_sites, c, h, w.hc_attn, x);
+    const scope half(call);
+    const auto mix = hc_pre(call, hc_attn_sites, h, w.hc_attn, x);
     rms_norm(e, x, w.attn_norm, c.rms_norm_eps, x);
     tap.rows(site::attn_norm, x);
-    attention<P>(e, scratch, tap, c, ratio, x, rotary, w.attn, states, out);
+    attention(call, batch, x, w.attn, out);
     hc_post(e, out, mix, h);
     tap.rows(site::mid, h);
   }
   // h <- B h + C moe(norm(A h))
   {
-    workspace::scope half(scratch);
-    const auto mix = hc_pre(e, scratch, tap, hc_ffn_sites, c, h, w.hc_ffn, x);
+    const scope half(call);
+    const auto mix = hc_pre(call, hc_ffn_sites, h, w.hc_ffn, x);
     rms_norm(e, x, w.ffn_norm, c.rms_norm_eps, x);
     tap.rows(site::ffn_norm, x);
-    moe<P>(e, scratch, tap, c, x, ids, w.ffn, out);
+    moe<P>(call, x, batch.ids, w.ffn, out);
     hc_post(e, out, mix, h);
     tap.rows(site::out, h);
   }

@@ -34,22 +34,24 @@ struct add_to_streams<exec::ref> {
 }  // namespace kernel
 
 /// The block's input streams.
-template <numerics_policy P, execution E>
-void mtp_input(E& e, workspace& scratch, const config& c, std::span<const std::int32_t> next /*[t]*/,
-               const weight_matrix& embed_table, const mtp_weights<>& w, view<act_t<P>, 3> h /*[t,n,d]*/,
-               view<act_t<P>, 3> x /*[t,n,d]*/) {
+template <numerics_policy P, execution E, observer Tap>
+void mtp_input(const call_context<E, Tap>& call, view<const std::int32_t, 1, mem_of<E>> next /*[t]*/,
+               const basic_weight_matrix<mem_of<E>>& embed_table, const mtp_weights<storage_of<E>>& w,
+               view<act_t<P>, 3, mem_of<E>> h /*[t,n,d]*/, view<act_t<P>, 3, mem_of<E>> x /*[t,n,d]*/) {
   using A = act_t<P>;
-  workspace::scope here(scratch);
+  using memory = mem_of<E>;
+  const auto& [e, scratch, host, c, tap] = call;
+  const typename call_context<E, Tap>::scope here(call);
   const index_t t = h.extent(0), n = h.extent(1), d = h.extent(2);
-  auto token = scratch.take<A>(t, d), projected = scratch.take<A>(t, d);  // [t, d]
-  embed(next, embed_table, token);
+  auto token = take<A>(scratch, t, d), projected = take<A>(scratch, t, d);  // [t, d]
+  embed(e, next, embed_table, token);
   rms_norm(e, token, w.enorm, c.rms_norm_eps, token);
   quantised_linear<P>(e, scratch, token, w.e_proj, projected);
 
-  auto streams = scratch.take<A>(t * n, d);  // [t n, d], each stream normed by itself
+  auto streams = take<A>(scratch, t * n, d);  // [t n, d], each stream normed by itself
   rms_norm(e, h.reshape(t * n, d), w.hnorm, c.rms_norm_eps, streams);
   quantised_linear<P>(e, scratch, streams, w.h_proj, x.reshape(t * n, d));
-  kernel::add_to_streams<E>::run(e, view<const A, 2>(projected), x);
+  kernel::add_to_streams<E>::run(e, view<const A, 2, memory>(projected), x);
 }
 
 }  // namespace dsv4

@@ -20,12 +20,13 @@ namespace dsv4 {
 
 /// y = expert(x); `weight` is empty (shared expert) or one factor per token.
 template <numerics_policy P, execution E>
-void expert(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,d]*/, const expert_weights<>& w,
-            view<const wide_t<E>, 1> weight /*[t]*/, double limit, view<act_t<P>, 2> y /*[t,d]*/) {
+void expert(E& e, scratch_of<E>& scratch, view<act_t<P>, 2, mem_of<E>> x /*[t,d]*/,
+            const expert_weights<storage_of<E>>& w, view<const wide_t<E>, 1, mem_of<E>> weight /*[t]*/,
+            double limit, view<act_t<P>, 2, mem_of<E>> y /*[t,d]*/) {
   using A = act_t<P>;
-  workspace::scope here(scratch);
+  const typename scratch_of<E>::scope here(scratch);
   const index_t t = x.extent(0), inner = w.w1.rows;
-  auto a = scratch.take<A>(t, inner), u = scratch.take<A>(t, inner);  // [t, i]
+  auto a = take<A>(scratch, t, inner), u = take<A>(scratch, t, inner);  // [t, i]
   const product_input<P, E> input(e, scratch, x);
   input.times(e, w.w1, a);
   input.times(e, w.w3, u);

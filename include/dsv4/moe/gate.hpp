@@ -13,8 +13,7 @@
 /// learned layers   (3) choices are listed by falling s + bias
 #include <cmath>
 
-#include "../core/config.hpp"
-#include "../core/tap.hpp"
+#include "../core/call.hpp"
 #include "../num/formulas.hpp"
 #include "../op/linear.hpp"
 #include "../op/top_k.hpp"
@@ -22,11 +21,11 @@
 
 namespace dsv4 {
 
-/// One token's route.
-template <class W>
+/// The routes of a batch's tokens.
+template <class W, class Mem = mem::host>
 struct routing {
-  view<std::int32_t, 2> indices;  // [t, k]
-  view<W, 2> weights;             // [t, k]
+  view<std::int32_t, 2, Mem> indices;  // [t, k]
+  view<W, 2, Mem> weights;             // [t, k]
 };
 
 namespace kernel {
@@ -34,6 +33,62 @@ namespace kernel {
 template <execution E>
 struct gate_scores {
   static_assert(has_kernel<E>, "gate_scores: no kernel for this executor");
+};
+
+/// run(e, scratch, biased [t, e], table, ids [t], indices [t, k]): the experts of every token, by its biased scores or,
+/// where there is a table, from its row of that.
+template <execution E>
+struct choose_experts {
+  static_assert(has_kernel<E>, "choose_experts: no kernel for this executor");
+};
+/// run(e, scores [t, e], factor, route): weight = s / sum of the chosen s * factor.
+template <execution E>
+struct route_weights {
+  static_assert(has_kernel<E>, "route_weights: no kernel for this executor");
+};
+/// run(e, indices [t, k], experts): after an observer may have forced other experts.
+/// @throws contract_violation unless all are below `experts`
+template <execution E>
+struct check_experts {
+  static_assert(has_kernel<E>, "check_experts: no kernel for this executor");
+};
+
+template <host_execution E>
+struct choose_experts<E> {
+  static void run(E&, workspace& scratch, view<const wide_t<E>, 2> biased, const expert_table& table,
+                  view<const std::int32_t, 1> ids, view<std::int32_t, 2> indices) {
+    const workspace::scope here(scratch);
+    const index_t experts = biased.extent(1), k = indices.extent(1);
+    const auto order = take_list<std::int32_t>(scratch, static_cast<std::size_t>(experts));
+    for (index_t t = 0; t < indices.extent(0); ++t) {
+      if (table.present()) {
+        for (index_t j = 0; j < k; ++j) indices(t, j) = static_cast<std::int32_t>(table.at(ids[t], j));
+      } else {
+        top_k(std::span<const wide_t<E>>(biased[t].data(), order.size()), order,
+              std::span(indices[t].data(), static_cast<std::size_t>(k)));
+      }
+    }
+  }
+};
+
+template <host_execution E>
+struct route_weights<E> {
+  using W = wide_t<E>;
+  static void run(E&, view<const W, 2> scores, double factor, const routing<W>& route) {
+    for (index_t t = 0; t < route.indices.extent(0); ++t) {
+      W sum = 0;
+      for (index_t j = 0; j < route.indices.extent(1); ++j) sum += scores(t, route.indices(t, j));
+      for (index_t j = 0; j < route.indices.extent(1); ++j)
+        route.weights(t, j) = gate_weight(scores(t, route.indices(t, j)), sum, W(factor));
+    }
+  }
+};
+
+template <host_execution E>
+struct check_experts<E> {
+  static void run(E&, view<const std::int32_t, 2> indices, index_t experts) {
+    for (const std::int32_t chosen : indices) expects_in(chosen, 0, experts, "ffn.gate.indices: expert");
+  }
 };
 
 template <>
@@ -48,45 +103,30 @@ struct gate_scores<exec::ref> {
 };
 }  // namespace kernel
 
-/// Chosen experts and their weights; views live in `scratch`.  `ids` are the tokens' vocabulary ids.
+/// Chosen experts and their weights; views live in the call's scratch.  `ids` are the tokens' vocabulary ids.
 template <execution E, class A, observer Tap>
-routing<wide_t<E>> gate(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c,
-                        view<A, 2> x /*[t,d]*/, std::span<const std::int32_t> ids /*[t]*/,
-                        const gate_weights<>& w) {
+routing<wide_t<E>, mem_of<E>> gate(const call_context<E, Tap>& call, view<A, 2, mem_of<E>> x /*[t,d]*/,
+                                   view<const std::int32_t, 1, mem_of<E>> ids /*[t]*/,
+                                   const gate_weights<storage_of<E>>& w) {
   using W = wide_t<E>;
+  using memory = mem_of<E>;
+  const auto& [e, scratch, host, c, tap] = call;
   const index_t t = x.extent(0), k = c.num_experts_per_tok, experts = c.n_routed_experts;
-  routing<W> route{scratch.take<std::int32_t>(t, k), scratch.take<W>(t, k)};
-  auto scores = scratch.take<W>(t, experts);         // [t, e]
-  auto biased = scratch.take<W>(t, experts);         // [t, e]
-  auto order = scratch.take<std::int32_t>(experts);  // scratch of top_k
+  const routing<W, memory> route{take<std::int32_t>(scratch, t, k), take<W>(scratch, t, k)};
+  auto scores = take<W>(scratch, t, experts);  // [t, e]
+  auto biased = take<W>(scratch, t, experts);  // [t, e]
 
   linear(e, x, w.weight, scores);
   kernel::gate_scores<E>::run(e, scores, w.bias, biased);
   tap.rows(site::gate_scores, scores);
   tap.rows(site::gate_biased, biased);
 
-  for (index_t i = 0; i < t; ++i) {
-    if (w.tid2eid.present()) {
-      for (index_t j = 0; j < k; ++j)
-        route.indices(i, j) = static_cast<std::int32_t>(w.tid2eid.at(ids[static_cast<std::size_t>(i)], j));
-    } else {
-      top_k(std::span<const W>(biased[i].data(), std::size_t(experts)),
-            std::span(order.data(), std::size_t(experts)),
-            std::span(route.indices[i].data(), std::size_t(k)));
-    }
-  }
+  kernel::choose_experts<E>::run(e, scratch, view<const W, 2, memory>(biased), w.tid2eid, ids, route.indices);
   tap.rows(site::gate_indices, route.indices);
-  if constexpr (Tap::on)  // an observer may have forced other experts
-    for (const std::int32_t chosen : route.indices)
-      expects_in(chosen, 0, experts, "ffn.gate.indices: expert");
+  if constexpr (Tap::on)
+    kernel::check_experts<E>::run(e, view<const std::int32_t, 2, memory>(route.indices), experts);
 
-  // weight = s / sum of the chosen s * routed_scaling_factor
-  for (index_t i = 0; i < t; ++i) {
-    W sum = 0;
-    for (index_t j = 0; j < k; ++j) sum += scores(i, route.indices(i, j));
-    for (index_t j = 0; j < k; ++j)
-      route.weights(i, j) = gate_weight(scores(i, route.indices(i, j)), sum, W(c.routed_scaling_factor));
-  }
+  kernel::route_weights<E>::run(e, view<const W, 2, memory>(scores), c.routed_scaling_factor, route);
   tap.rows(site::gate_weights, route.weights);
   return route;
 }

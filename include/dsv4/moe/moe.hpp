@@ -27,22 +27,25 @@ struct add_shared<exec::ref> {
 
 /// out = sum of the routed experts + shared expert, one store.
 template <numerics_policy P, execution E, observer Tap>
-void moe(E& e, workspace& scratch, const tapper<Tap>& tap, const config& c, view<act_t<P>, 2> x /*[t,d]*/,
-         std::span<const std::int32_t> ids /*[t]*/, const moe_weights<>& w, view<act_t<P>, 2> out /*[t,d]*/) {
+void moe(const call_context<E, Tap>& call, view<act_t<P>, 2, mem_of<E>> x /*[t,d]*/,
+         view<const std::int32_t, 1, mem_of<E>> ids /*[t]*/, const moe_weights<storage_of<E>>& w,
+         view<act_t<P>, 2, mem_of<E>> out /*[t,d]*/) {
   using A = act_t<P>;
   using W = wide_t<E>;
-  workspace::scope here(scratch);
-  const routing<W> route = gate(e, scratch, tap, c, x, ids, w.gate);
+  using memory = mem_of<E>;
+  const auto& [e, scratch, host, c, tap] = call;
+  const typename call_context<E, Tap>::scope here(call);
+  const auto route = gate(call, x, ids, w.gate);
 
-  auto routed = scratch.take<W>(x.extent(0), x.extent(1));  // [t, d]
+  auto routed = take<W>(scratch, x.extent(0), x.extent(1));  // [t, d]
   kernel::experts<E>::template run<P>(e, scratch, x, route, w.experts, c.swiglu_limit, routed);
   tap.rows(site::ffn_routed, routed);
 
-  auto shared = scratch.take<A>(x.extent(0), x.extent(1));  // [t, d]
+  auto shared = take<A>(scratch, x.extent(0), x.extent(1));  // [t, d]
   expert<P>(e, scratch, x, w.shared, {}, c.swiglu_limit, shared);
   tap.rows(site::ffn_shared, shared);
 
-  kernel::add_shared<E>::run(e, view<const W, 2>(routed), view<const A, 2>(shared), out);
+  kernel::add_shared<E>::run(e, view<const W, 2, memory>(routed), view<const A, 2, memory>(shared), out);
   tap.rows(site::ffn_out, out);
 }
 

@@ -13,13 +13,16 @@
 namespace dsv4 {
 
 /// Expert ids of every token of the vocabulary (hash layers): [vocab, k], I64 or I32.
-struct expert_table {
+template <class Mem>
+struct basic_expert_table {
   dtype type = dtype::i64;
   const std::byte* data = nullptr;
   index_t rows = 0, k = 0;
 
   bool present() const { return data != nullptr; }
-  index_t at(index_t token, index_t j) const {
+  index_t at(index_t token, index_t j) const
+    requires host_memory<Mem>
+  {
     if (type == dtype::i64) {
       std::int64_t v;
       std::memcpy(&v, data + (token * k + j) * 8, 8);
@@ -30,6 +33,7 @@ struct expert_table {
     return v;
   }
 };
+using expert_table = basic_expert_table<mem::host>;
 
 template <class Storage = storage::stored>
 struct gate_weights {

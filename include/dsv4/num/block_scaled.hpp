@@ -26,8 +26,9 @@ inline constexpr index_t kv_quant_block = 64;  // KV cache: 1 x 64 of the channe
 template <>
 inline constexpr dtype dtype_of<bf16> = dtype::bf16;
 
-/// A weight matrix in its stored form; a view of somebody's memory (a mapped file).
-struct weight_matrix {
+/// A weight matrix in its stored form; a view of somebody's memory (a mapped file, a device's copy of it).
+template <class Mem>
+struct basic_weight_matrix {
   dtype type = dtype::f32;
   const std::byte* data = nullptr;
   index_t rows = 0, cols = 0;  // [o, i], logical (FP4: cols counts codes, not bytes)
@@ -43,7 +44,9 @@ struct weight_matrix {
   const std::byte* row(index_t o) const { return data + o * row_bytes(); }
 
   /// Scale of the tile that holds element (o, i); 1 without scales.
-  double scale_at(index_t o, index_t i) const {
+  double scale_at(index_t o, index_t i) const
+    requires host_memory<Mem>
+  {
     if (!scale) return 1;
     const index_t at = (o / tile_rows) * scale_cols() + i / tile_cols;
     if (scale_type == dtype::f8_e8m0) return e8m0::from_bits(std::to_integer<unsigned>(scale[at])).decode();
@@ -53,7 +56,9 @@ struct weight_matrix {
   }
 
   /// code * scale, exact in double for every published format.
-  double at(index_t o, index_t i) const {
+  double at(index_t o, index_t i) const
+    requires host_memory<Mem>
+  {
     const std::byte* r = row(o);
     switch (type) {
       case dtype::f32: {
@@ -77,14 +82,22 @@ struct weight_matrix {
   }
 };
 
+using weight_matrix = basic_weight_matrix<mem::host>;
+
 /// Activations quantised for a product: e4m3 codes and one power-of-two scale per row and 128 columns.
-struct quantised_activations {
-  view<const e4m3, 2> code;    // [t, k]
-  view<const float, 2> scale;  // [t, ceil(k / 128)]
+template <class Mem>
+struct basic_quantised_activations {
+  view<const e4m3, 2, Mem> code;    // [t, k]
+  view<const float, 2, Mem> scale;  // [t, ceil(k / 128)]
 
   index_t rows() const { return code.extent(0); }
   index_t cols() const { return code.extent(1); }
-  double at(index_t t, index_t k) const { return code(t, k).decode() * double(scale(t, k / fp8_tile)); }
+  double at(index_t t, index_t k) const
+    requires host_memory<Mem>
+  {
+    return code(t, k).decode() * double(scale(t, k / fp8_tile));
+  }
 };
+using quantised_activations = basic_quantised_activations<mem::host>;
 
 }  // namespace dsv4

@@ -109,20 +109,25 @@ inline weight_info norm_weight(std::string_view stem, weight_axis n) {
   return {std::string(stem) + ".weight", {n}, weight_format::bf16, update_rule::adamw, initial_value::one};
 }
 
-struct expert_table;
+template <class Mem>
+struct basic_expert_table;
 
 /// Storages: what a matrix, a small vector, a gate's bias and a hash layer's table are in a tree of weights.
 namespace storage {
 
-/// As a checkpoint holds them.  Matrices and tables are views of its files; what is small (norms, biases, sinks,
-/// ape) is decoded to float, which is exact for F32, BF16 and F16.
-struct stored {
-  using matrix = weight_matrix;
+/// In the formats of a checkpoint, in one memory space.  Matrices and tables are views (of the checkpoint's files, of
+/// what was uploaded); what is small (norms, biases, sinks, ape) is decoded to float, which is exact for F32, BF16 and
+/// F16.
+template <class Mem>
+struct in_memory {
+  using matrix = basic_weight_matrix<Mem>;
   template <int R>
-  using values = tensor<float, R>;
-  using bias = tensor<float, 1>;
-  using table = expert_table;
+  using values = tensor<float, R, Mem>;
+  using bias = tensor<float, 1, Mem>;
+  using table = basic_expert_table<Mem>;
 };
+/// As a checkpoint holds them.
+using stored = in_memory<mem::host>;
 
 /// The tree alone, for visitors that only want to know what there is.
 struct none {
@@ -135,6 +140,10 @@ struct none {
 };
 
 }  // namespace storage
+
+/// How an executor's kernels take the weights.
+template <execution E>
+using storage_of = storage::in_memory<mem_of<E>>;
 
 /// Completes names on the way down, and calls f at every weight.
 template <class F>

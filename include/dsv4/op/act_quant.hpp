@@ -112,23 +112,23 @@ struct fp4_act_quant<exec::ref> {
 
 /// Codes and scales of x for a product with FP8 or FP4 weights.  @throws contract_violation on shapes.
 template <execution E, class A>
-void act_quant(E& e, view<A, 2> x /*[t,k]*/, view<e4m3, 2> code /*[t,k]*/,
-               view<float, 2> scale /*[t,k/128]*/) {
+void act_quant(E& e, view<A, 2, mem_of<E>> x /*[t,k]*/, view<e4m3, 2, mem_of<E>> code /*[t,k]*/,
+               view<float, 2, mem_of<E>> scale /*[t,k/128]*/) {
   expects(x.extents() == code.extents(), "act_quant: x and code disagree");
   expects_equal(scale.extent(1), (x.extent(1) + fp8_tile - 1) / fp8_tile, "act_quant: scales per row");
-  kernel::act_quant<E>::run(e, view<const A, 2>(x), code, scale);
+  kernel::act_quant<E>::run(e, view<const A, 2, mem_of<E>>(x), code, scale);
 }
 
 /// Simulated FP8 storage of the first `channels` of each row, blocks of `block`.
 template <execution E, class A>
-void act_quant_in_place(E& e, view<A, 2> x /*[t,k]*/, index_t channels, index_t block) {
+void act_quant_in_place(E& e, view<A, 2, mem_of<E>> x /*[t,k]*/, index_t channels, index_t block) {
   expects(0 <= channels && channels <= x.extent(1), "act_quant_in_place: more channels than the row has");
   kernel::act_quant_in_place<E>::run(e, x, channels, block);
 }
 
 /// Simulated FP4 storage of each row, blocks of 32.
 template <execution E, class A>
-void fp4_act_quant(E& e, view<A, 2> x /*[t,k]*/) {
+void fp4_act_quant(E& e, view<A, 2, mem_of<E>> x /*[t,k]*/) {
   kernel::fp4_act_quant<E>::run(e, x);
 }
 

@@ -48,7 +48,7 @@ struct hadamard<exec::ref> {
 
 /// @throws contract_violation unless d is a power of two.
 template <execution E, class A>
-void hadamard(E& e, view<A, 2> x /*[t,d]*/) {
+void hadamard(E& e, view<A, 2, mem_of<E>> x /*[t,d]*/) {
   expects((x.extent(1) & (x.extent(1) - 1)) == 0, "hadamard: the number of channels is not a power of two");
   kernel::hadamard<E>::run(e, x);
 }

@@ -90,17 +90,18 @@ struct grouped_linear<exec::ref> {
 
 /// y = x w^T, x not quantised.  y may be a stored activation or wide.  @throws contract_violation.
 template <execution E, class A, class Y>
-void linear(E& e, view<A, 2> x /*[t,k]*/, const weight_matrix& w /*[o,k]*/, view<Y, 2> y /*[t,o]*/) {
+void linear(E& e, view<A, 2, mem_of<E>> x /*[t,k]*/, const basic_weight_matrix<mem_of<E>>& w /*[o,k]*/,
+            view<Y, 2, mem_of<E>> y /*[t,o]*/) {
   expects_equal(x.extent(1), w.cols, "linear: channels of x against columns of w");
   expects_equal(y.extent(1), w.rows, "linear: channels of y against rows of w");
   expects_equal(y.extent(0), x.extent(0), "linear: rows of y against rows of x");
-  kernel::linear<E>::run(e, view<const A, 2>(x), w, y);
+  kernel::linear<E>::run(e, view<const A, 2, mem_of<E>>(x), w, y);
 }
 
 /// y = dequantised(x) w^T: FP8 codes times FP8 or FP4 codes, one store at the end.
 template <execution E, class Y>
-void linear(E& e, const quantised_activations& x /*[t,k]*/, const weight_matrix& w /*[o,k]*/,
-            view<Y, 2> y /*[t,o]*/) {
+void linear(E& e, const basic_quantised_activations<mem_of<E>>& x /*[t,k]*/,
+            const basic_weight_matrix<mem_of<E>>& w /*[o,k]*/, view<Y, 2, mem_of<E>> y /*[t,o]*/) {
   expects_equal(x.cols(), w.cols, "linear: channels of x against columns of w");
   expects_equal(y.extent(1), w.rows, "linear: channels of y against rows of w");
   expects_equal(y.extent(0), x.rows(), "linear: rows of y against rows of x");
@@ -112,42 +113,44 @@ void linear(E& e, const quantised_activations& x /*[t,k]*/, const weight_matrix&
 template <numerics_policy P, execution E>
 class product_input {
  public:
-  product_input(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,k]*/) : x_(x) {
+  product_input(E& e, scratch_of<E>& scratch, view<act_t<P>, 2, mem_of<E>> x /*[t,k]*/) : x_(x) {
     if constexpr (P::quantised) {
-      auto code = scratch.take<e4m3>(x.extent(0), x.extent(1));
-      auto scale = scratch.take<float>(x.extent(0), (x.extent(1) + fp8_tile - 1) / fp8_tile);
+      auto code = take<e4m3>(scratch, x.extent(0), x.extent(1));
+      auto scale = take<float>(scratch, x.extent(0), (x.extent(1) + fp8_tile - 1) / fp8_tile);
       act_quant(e, x, code, scale);
       quantised_ = {code, scale};
     }
   }
   /// y = x w^T, one store.
   template <class Y>
-  void times(E& e, const weight_matrix& w /*[o,k]*/, view<Y, 2> y /*[t,o]*/) const {
+  void times(E& e, const basic_weight_matrix<mem_of<E>>& w /*[o,k]*/,
+             view<Y, 2, mem_of<E>> y /*[t,o]*/) const {
     if constexpr (P::quantised)
       if (w.quantised()) return linear(e, quantised_, w, y);
     linear(e, x_, w, y);
   }
 
  private:
-  view<act_t<P>, 2> x_;
-  quantised_activations quantised_;
+  view<act_t<P>, 2, mem_of<E>> x_;
+  basic_quantised_activations<mem_of<E>> quantised_;
 };
 
 /// y = quantise(x) w^T in one step.
 template <numerics_policy P, execution E, class Y>
-void quantised_linear(E& e, workspace& scratch, view<act_t<P>, 2> x /*[t,k]*/,
-                      const weight_matrix& w /*[o,k]*/, view<Y, 2> y /*[t,o]*/) {
-  workspace::scope here(scratch);
+void quantised_linear(E& e, scratch_of<E>& scratch, view<act_t<P>, 2, mem_of<E>> x /*[t,k]*/,
+                      const basic_weight_matrix<mem_of<E>>& w /*[o,k]*/, view<Y, 2, mem_of<E>> y /*[t,o]*/) {
+  const typename scratch_of<E>::scope here(scratch);
   product_input<P, E>(e, scratch, x).times(e, w, y);
 }
 
 /// y[t, g] = x[t, g] w[g]^T, x not quantised.
 template <execution E, class A, class Y>
-void grouped_linear(E& e, view<A, 3> x /*[t,g,k]*/, const weight_matrix& w /*[g r,k]*/,
-                    view<Y, 3> y /*[t,g,r]*/) {
+void grouped_linear(E& e, view<A, 3, mem_of<E>> x /*[t,g,k]*/,
+                    const basic_weight_matrix<mem_of<E>>& w /*[g r,k]*/,
+                    view<Y, 3, mem_of<E>> y /*[t,g,r]*/) {
   expects_equal(x.extent(2), w.cols, "grouped_linear: channels of x against columns of w");
   expects_equal(y.extent(1) * y.extent(2), w.rows, "grouped_linear: groups times outputs against rows of w");
-  kernel::grouped_linear<E>::run(e, view<const A, 3>(x), w, y);
+  kernel::grouped_linear<E>::run(e, view<const A, 3, mem_of<E>>(x), w, y);
 }
 
 }  // namespace dsv4

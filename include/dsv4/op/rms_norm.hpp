@@ -66,16 +66,16 @@ struct head_norm<exec::ref> {
 
 /// y = x / sqrt(mean(x^2) + eps) * w, one store.  @throws contract_violation on shapes.
 template <execution E, class A>
-void rms_norm(E& e, view<A, 2> x /*[t,d]*/, view<const float, 1> w /*[d]*/, double eps,
-              view<A, 2> y /*[t,d]*/) {
+void rms_norm(E& e, view<A, 2, mem_of<E>> x /*[t,d]*/, view<const float, 1, mem_of<E>> w /*[d]*/, double eps,
+              view<A, 2, mem_of<E>> y /*[t,d]*/) {
   expects_equal(w.extent(0), x.extent(1), "rms_norm: channels of the weight against x");
   expects(x.extents() == y.extents(), "rms_norm: x and y disagree");
-  kernel::rms_norm<E>::run(e, view<const A, 2>(x), w, eps, y);
+  kernel::rms_norm<E>::run(e, view<const A, 2, mem_of<E>>(x), w, eps, y);
 }
 
 /// Each head of q divided by its root mean square, no weight, every step stored.
 template <execution E, class A>
-void head_norm(E& e, view<A, 3> q /*[t,h,d]*/, double eps) {
+void head_norm(E& e, view<A, 3, mem_of<E>> q /*[t,h,d]*/, double eps) {
   kernel::head_norm<E>::run(e, q, eps);
 }
 

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <span>
 
 #include "../core/config.hpp"
 #include "../core/contract.hpp"
@@ -58,16 +59,26 @@ inline tensor<float, 1> rotary_frequencies(const config& c, index_t ratio) {
 }
 
 /// cos and sin of position * inv_freq, one row per position.
-struct rotary_angles {
-  view<float, 2> cos, sin;  // [t, rd/2]
+template <class Mem>
+struct basic_rotary_angles {
+  view<float, 2, Mem> cos, sin;  // [t, rd/2]
 
-  void set(index_t t, index_t position, view<const float, 1> inv_freq) const {
+  void set(index_t t, index_t position, view<const float, 1> inv_freq) const
+    requires host_memory<Mem>
+  {
     for (index_t i = 0; i < inv_freq.extent(0); ++i) {
       const float angle = rotary_angle(position, inv_freq[i]);
       cos(t, i) = static_cast<float>(std::cos(double(angle)));
       sin(t, i) = static_cast<float>(std::sin(double(angle)));
     }
   }
+};
+
+using rotary_angles = basic_rotary_angles<mem::host>;
+
+/// Rows [begin, end) of a batch stand at positions first, first + step, …
+struct position_run {
+  index_t begin, end, first, step;
 };
 
 enum class rotation { forward, inverse };
@@ -77,6 +88,21 @@ namespace kernel {
 template <execution E>
 struct rope {
   static_assert(has_kernel<E>, "rope: no kernel for this executor");
+};
+
+/// run(e, runs, inv_freq [rd/2], angles [t, rd/2]): the angles of every run's rows.
+template <execution E>
+struct set_angles {
+  static_assert(has_kernel<E>, "set_angles: no kernel for this executor");
+};
+
+template <host_execution E>
+struct set_angles<E> {
+  static void run(E&, std::span<const position_run> runs, view<const float, 1> inv_freq,
+                  const rotary_angles& angles) {
+    for (const position_run& r : runs)
+      for (index_t t = r.begin; t < r.end; ++t) angles.set(t, r.first + (t - r.begin) * r.step, inv_freq);
+  }
 };
 
 template <>
@@ -100,8 +126,8 @@ struct rope<exec::ref> {
 
 /// Rotate the last rd channels of every head of row t by the angles of row t, one store per channel.
 template <execution E, class A>
-void rope(E& e, view<A, 3> x /*[t,h,d]*/, const rotary_angles& angles /*[t,rd/2]*/,
-          rotation direction = rotation::forward) {
+void rope(E& e, view<A, 3, mem_of<E>> x /*[t,h,d]*/,
+          const basic_rotary_angles<mem_of<E>>& angles /*[t,rd/2]*/, rotation direction = rotation::forward) {
   expects_equal(angles.cos.extent(0), x.extent(0), "rope: rows of the angles against x");
   expects(2 * angles.cos.extent(1) <= x.extent(2), "rope: more rotary channels than the head has");
   kernel::rope<E>::run(e, x, angles, direction);

@@ -38,10 +38,11 @@ struct swiglu<exec::ref> {
 
 /// z = silu(min(a, limit)) * clamp(u, +-limit) * weight, one store.  An empty weight means 1.
 template <execution E, class A>
-void swiglu(E& e, view<A, 2> a /*[t,i]*/, view<A, 2> u /*[t,i]*/, view<const wide_t<E>, 1> weight /*[t]*/,
-            double limit, view<A, 2> z /*[t,i]*/) {
+void swiglu(E& e, view<A, 2, mem_of<E>> a /*[t,i]*/, view<A, 2, mem_of<E>> u /*[t,i]*/,
+            view<const wide_t<E>, 1, mem_of<E>> weight /*[t]*/, double limit,
+            view<A, 2, mem_of<E>> z /*[t,i]*/) {
   expects(a.extents() == u.extents() && a.extents() == z.extents(), "swiglu: a, u and z disagree");
-  kernel::swiglu<E>::run(e, view<const A, 2>(a), view<const A, 2>(u), weight, limit, z);
+  kernel::swiglu<E>::run(e, view<const A, 2, mem_of<E>>(a), view<const A, 2, mem_of<E>>(u), weight, limit, z);
 }
 
 }  // namespace dsv4

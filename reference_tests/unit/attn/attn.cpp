@@ -211,7 +211,7 @@ TEMPLATE_TEST_CASE("scale_stored does not round the constant", "[attn]", DSV4_TE
 
 TEST_CASE("HCA sees every closed entry, in order", "[attn]") {
   tensor<std::int32_t, 2> chosen(10, 4);
-  choose_all_visible(6, 4, chosen.all());
+  kernel::choose_all_visible<exec::ref>::of_sequence(6, 4, chosen.all());
   for (index_t t = 0; t < 10; ++t)
     for (index_t s = 0; s < 4; ++s) CHECK(chosen(t, s) == (s < (6 + t + 1) / 4 ? s : -1));
 }
@@ -268,8 +268,8 @@ TEMPLATE_TEST_CASE("sparse_attention by hand: one key, two keys, the sink", "[at
     q(0, 0, i) = 1, keys(0, i) = float(i), keys(1, i) = float(i + 1), entries(0, i) = 10;
   const auto run = [&](index_t start, index_t window, float s, view<const std::int32_t, 2> chosen) {
     sink[0] = s;
-    const attention_slots<float> slots{start, window,        keys.all().rows(0, start + 1),
-                                       0,     entries.all(), chosen};
+    const attention_slots<float> slots{
+        start, window, {{}, 0, keys.all().rows(0, start + 1)}, entries.all(), chosen};
     sparse_attention(e, q.all(), slots, sink.all(), o.all());
   };
   // One key with score (0+1+2+3)/2 = 3 against a sink of 3: half of it.
@@ -319,7 +319,8 @@ TEMPLATE_TEST_CASE("sparse_attention equals its definition over several blocks o
     for (index_t t = 0; t < s.tokens; ++t)
       for (index_t i = 0; i < s.k; ++i)
         chosen(t, i) = r.below(5) == 0 ? -1 : std::int32_t((7 * i + t) % s.entries);
-    const attention_slots<bf16> own{s.start, s.window, recent.all(), first, entries.all(), chosen.all()};
+    const attention_slots<bf16> own{
+        s.start, s.window, {{}, first, recent.all()}, entries.all(), chosen.all()};
     tensor<bf16, 3> o(s.tokens, s.heads, s.d);
     sparse_attention(e, tensor<bf16, 3>(q).all(), own, sink.all(), o.all());
     const auto expected = by_definition<bf16>(q.all(), own, sink.all());

@@ -94,8 +94,7 @@ TEMPLATE_TEST_CASE("hc_split: pre, post and comb of the packed mixes", "[mhc]", 
     scale[0] = 0.5f, scale[1] = 1.5f, scale[2] = 0.75f;
     tensor<W, 2> pre(tokens, 4), post(tokens, 4);
     tensor<W, 3> comb(tokens, 4, 4);
-    kernel::hc_split<TestType>::run(e, mixes.all(), scale.all(), base.all(), 20, eps, pre.all(), post.all(),
-                                    comb.all());
+    kernel::hc_split<TestType>::run(e, mixes.all(), {scale.all(), base.all(), 20, eps}, {post, comb, pre});
     bool right = true;
     const auto near = [](double a, double b) { return close(a, b, 100 * wide_sum<TestType>); };
     for (index_t t = 0; t < tokens; ++t) {
@@ -207,13 +206,10 @@ TEMPLATE_TEST_CASE("head: sigmoid plus eps without Sinkhorn, norm, wide logits",
   integers r{5};
   const index_t tokens = 3, d = c.hidden_size;
   auto h = random_tensor<bf16>(r, 2, tokens, index_t{4}, d);
-  workspace scratch;
   tensor<W, 2> logits(tokens, c.vocab_size);
-  no_tap none;
-  const segment one{};
-  const tapper<no_tap> tap{none, std::span(&one, 1), {}};
+  quiet_call<TestType> call(e, c);
   const hyper_connection_weights<>& w = model.weights.hc_head;
-  head(e, scratch, tap, c, h.all(), {&w, model.weights.norm.all(), &model.weights.head}, logits.all());
+  head(*call, h.all(), {&w, model.weights.norm.all(), &model.weights.head}, logits.all());
   for (index_t t = 0; t < tokens; ++t) {
     double squares = 0;
     for (index_t i = 0; i < 4 * d; ++i) squares += value(h[t].data()[i]) * value(h[t].data()[i]);

@@ -8,15 +8,6 @@
 #include "operands.hpp"
 
 namespace dsv4_test {
-namespace {
-/// What compositions want to be called with, without an observer.
-struct quiet {
-  no_tap none;
-  segment one{};
-  tapper<no_tap> tap{none, std::span(&one, 1), {}};
-};
-}  // namespace
-
 TEST_CASE("softplus: by hand, and x itself above 20", "[moe]") {
   CHECK(softplus(0.0) == std::log(2.0));
   CHECK(softplus(1.0) == Catch::Approx(1.3132616875182228).epsilon(1e-15));
@@ -49,8 +40,6 @@ TEMPLATE_TEST_CASE("gate_scores: sqrt(softplus), the bias beside it", "[moe]", D
 TEMPLATE_TEST_CASE("gate by hand: ties, bias, order, weights", "[moe]", DSV4_TEST_EXECUTORS) {
   TestType e;
   using W = wide_t<TestType>;
-  quiet q;
-  workspace scratch;
   config c = tiny_config({0});
   c.hidden_size = 2;
   c.n_routed_experts = 4;
@@ -64,9 +53,10 @@ TEMPLATE_TEST_CASE("gate by hand: ties, bias, order, weights", "[moe]", DSV4_TES
   tensor<float, 2> x(1, 2);
   x(0, 0) = 1;
   const std::int32_t ids[] = {1};
+  quiet_call<TestType> call(e, c);
   const auto score = [](double l) { return std::sqrt(std::log1p(std::exp(l))); };
   {
-    const auto r = gate(e, scratch, q.tap, c, x.all(), ids, w);
+    const auto r = gate(*call, x.all(), {ids, 1}, w);
     CHECK(r.indices(0, 0) == 1);
     CHECK(r.indices(0, 1) == 0);  // ties to the lower index
     CHECK(r.indices(0, 2) == 2);
@@ -77,7 +67,7 @@ TEMPLATE_TEST_CASE("gate by hand: ties, bias, order, weights", "[moe]", DSV4_TES
   }
   w.bias[3] = 10, w.bias[1] = -10;
   {
-    const auto r = gate(e, scratch, q.tap, c, x.all(), ids, w);
+    const auto r = gate(*call, x.all(), {ids, 1}, w);
     CHECK(r.indices(0, 0) == 3);  // (3) listed by biased score
     CHECK(r.indices(0, 1) == 0);
     CHECK(r.indices(0, 2) == 2);
@@ -89,7 +79,7 @@ TEMPLATE_TEST_CASE("gate by hand: ties, bias, order, weights", "[moe]", DSV4_TES
   for (const auto& table : {expert_table{dtype::i64, reinterpret_cast<const std::byte*>(wide), 2, 3},
                             expert_table{dtype::i32, reinterpret_cast<const std::byte*>(narrow), 2, 3}}) {
     gate_weights<> hash{w.weight, {}, table};
-    const auto r = gate(e, scratch, q.tap, c, x.all(), ids, hash);
+    const auto r = gate(*call, x.all(), {ids, 1}, hash);
     CHECK(r.indices(0, 0) == 3);
     CHECK(r.indices(0, 1) == 1);
     CHECK(r.indices(0, 2) == 3);

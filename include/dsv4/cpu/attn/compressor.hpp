@@ -41,14 +41,14 @@ struct compressor_pool<exec::basic_cpu<M>> {
             const auto channel = [&](index_t p) { return c0 + (overlap && p >= own ? d : 0); };
             std::fill_n(largest, n, W(-INFINITY));
             for (index_t p = first; p < own + ratio; ++p) {
-              const W* score = rows.score[p - rows.first].data() + channel(p);
+              const W* score = rows.score.row(p) + channel(p);
               for (index_t c = 0; c < n; ++c) largest[c] = std::max(largest[c], score[c]);
             }
             std::fill_n(weights, n, W(0));
             std::fill_n(sum, n, W(0));
             for (index_t p = first; p < own + ratio; ++p) {
-              const W* score = rows.score[p - rows.first].data() + channel(p);
-              const W* kv = rows.kv[p - rows.first].data() + channel(p);
+              const W* score = rows.score.row(p) + channel(p);
+              const W* kv = rows.kv.row(p) + channel(p);
               for (index_t c = 0; c < n; ++c) {
                 const W weight = std::exp(score[c] - largest[c]);  // Eq. (11), (22)
                 sum[c] += weight * kv[c];

@@ -33,12 +33,12 @@ struct hc_mixes<exec::basic_cpu<M>> {
 template <accumulate M>
 struct hc_split<exec::basic_cpu<M>> {
   using W = typename exec::basic_cpu<M>::wide;
-  static void run(exec::basic_cpu<M>&, view<const W, 2> mixes, view<const float, 1> scale,
-                  view<const float, 1> base, index_t iterations, double eps, view<W, 2> pre, view<W, 2> post,
-                  view<W, 3> comb) {
+  static void run(exec::basic_cpu<M>&, view<const W, 2> mixes, const hyper_split<>& how,
+                  const hyper_mix<W>& mix) {
     cpu::parallel_for(mixes.extent(0), 4, [&](index_t from, index_t to) {
       for (index_t t = from; t < to; ++t)
-        split_mixes<W>(mixes[t], scale, base, iterations, eps, pre[t], post[t], comb[t]);
+        split_mixes<W>(mixes[t], how.scale, how.base, how.iterations, how.eps, mix.pre[t], mix.post[t],
+                       mix.comb[t]);
     });
   }
 };

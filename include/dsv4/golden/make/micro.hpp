@@ -215,8 +215,8 @@ class micro_suite : micro_tensors {
     const auto base = numbers<float, 1>("base", {mixes_n}, 1);
     tensor<W, 2> pre(t, n), post(t, n);
     tensor<W, 3> comb(t, n, n);
-    kernel::hc_split<E>::run(e_, view<const W, 2>(mixes.all()), scale.all(), base.all(), iterations, 1e-6,
-                             pre.all(), post.all(), comb.all());
+    kernel::hc_split<E>::run(e_, view<const W, 2>(mixes.all()), {scale.all(), base.all(), iterations, 1e-6},
+                             {post, comb, pre});
     in("mixes", {"row", "mix"}, mixes, cls::f32_elementwise);
     in("scale", {"part"}, scale);
     in("base", {"mix"}, base);
@@ -258,7 +258,7 @@ class micro_suite : micro_tensors {
       for (index_t i = 0; i < chosen.size(); ++i)
         chosen.data()[i] = i % 5 == 4 ? -1 : static_cast<std::int32_t>(i * 5 % 6);
       tensor<bf16, 3> o(t, heads, dims);
-      const attention_slots<bf16> slots{start, window, kv.all(), first, entries.all(), chosen.all()};
+      const attention_slots<bf16> slots{start, window, {{}, first, kv.all()}, entries.all(), chosen.all()};
       sparse_attention(e_, q.all(), slots, sink.all(), o.all());
       in("q", {"row", "head", "channel"}, q);
       in("kv", {"position", "channel"}, kv, cls::code);

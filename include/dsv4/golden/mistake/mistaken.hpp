@@ -83,9 +83,10 @@ class mistaken {
     tensor<double, 2> packed(rows, c.hc_mixes()), a(rows, n), b(rows, n);
     tensor<double, 3> k(rows, n, n);
     std::copy(mixes->begin(), mixes->end(), packed.data());
-    kernel::hc_split<exec::ref>::run(x_.e, packed, w.scale, w.base,
-                                     m == mistake::sinkhorn_one_iteration ? 1 : c.hc_sinkhorn_iters, c.hc_eps,
-                                     a, b, k);
+    kernel::hc_split<exec::ref>::run(
+        x_.e, packed,
+        {w.scale, w.base, m == mistake::sinkhorn_one_iteration ? 1 : c.hc_sinkhorn_iters, c.hc_eps},
+        {b, k, a});
     if (pre) {
       for (index_t i = 0; i < a.size(); ++i) a.data()[i] -= c.hc_eps;
       return x_.out(a);
@@ -150,9 +151,8 @@ class mistaken {
     const auto& ids = (*x_.ids)[static_cast<std::size_t>(e.sequence)];
     tensor<A, 2> row(e.tokens, d);
     tensor<A, 3> h(e.tokens, n, d);
-    embed(std::span(ids).subspan(static_cast<std::size_t>(e.start), static_cast<std::size_t>(e.tokens)),
-          x_.w.embed, row.all());
-    copy_to_streams(view<const A, 2>(row), h.all());
+    embed(x_.e, {ids.data() + e.start, e.tokens}, x_.w.embed, row.all());
+    copy_to_streams(x_.e, row.all(), h.all());
     return x_.out(h);
   }
 

@@ -228,7 +228,7 @@ class mistaken_attention {
                                                 order, chosen[t]);
       }
     } else {
-      choose_all_visible(e.start + shift, ratio, chosen);
+      kernel::choose_all_visible<exec::ref>::of_sequence(e.start + shift, ratio, chosen);
     }
     for (index_t t = 0; t < e.tokens; ++t)
       for (index_t j = 0; j < k; ++j)
@@ -270,7 +270,7 @@ class mistaken_attention {
                          : m == mistake::window_long              ? window + 1
                          : m == mistake::first_softmax_block_only ? std::min(window, softmax_block)
                                                                   : window;
-    const attention_slots<A> s{e.start, used, recent, 0, entries, chosen};
+    const attention_slots<A> s{e.start, used, {{}, 0, recent}, entries, chosen};
     tensor<float, 1> sink = w.attn_sink;
     if (m == mistake::sink_missing)
       std::fill_n(sink.data(), sink.size(), -std::numeric_limits<float>::infinity());
