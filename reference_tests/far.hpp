@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// exec::far: an executor whose memory the host cannot touch.  Its space is mem::device; the pages are protected
-/// except while one of its kernels runs, and its kernels are those of exec::ref on the same pages.  A model that runs
-/// on it shows that the library needs nothing of an executor's memory but the executor's own kernels and copy().
+/// exec::far: an executor whose memory the host cannot touch.  Its space is mem::device: the pages that its tensors
+/// and views point to are protected, always.  Its kernels, and nobody else, reach the same pages through a second
+/// mapping, and there they are the kernels of exec::ref.  A model that runs on it shows that the library needs nothing
+/// of an executor's memory but the executor's own kernels and copy().
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <concepts>
 #include <map>
@@ -27,7 +29,8 @@ struct far {
 template <>
 inline constexpr const char* executor_name<exec::far> = "far";
 
-/// The pages: one reservation, taken from its beginning; what is given back is handed out again by size.
+/// The pages: one file without a name, mapped twice.  Memory is taken from its beginning; what is given back is handed
+/// out again by size.
 class far_pages {
  public:
   static far_pages& all() {
@@ -35,7 +38,7 @@ class far_pages {
     return pages;
   }
   void* allocate(std::size_t bytes) {
-    const std::size_t size = (bytes + page - 1) / page * page;
+    const std::size_t size = whole(bytes);
     if (auto& free = free_[size]; !free.empty()) {
       void* p = free.back();
       free.pop_back();
@@ -43,38 +46,41 @@ class far_pages {
     }
     if (size > reserved - used_) throw std::bad_alloc();
     used_ += size;
-    return base_ + used_ - size;
+    return protected_ + used_ - size;
   }
-  void release(void* p, std::size_t bytes) noexcept { free_[(bytes + page - 1) / page * page].push_back(p); }
+  void release(void* p, std::size_t bytes) noexcept { free_[whole(bytes)].push_back(p); }
 
-  /// The host's hands are on the pages while one of these lives.
-  class opened {
-   public:
-    opened() {
-      if (all().depth_++ == 0) all().protect(PROT_READ | PROT_WRITE);
-    }
-    ~opened() {
-      if (--all().depth_ == 0) all().protect(PROT_NONE);
-    }
-    opened(const opened&) = delete;
-  };
+  /// Where a kernel finds what the rest of the program knows by the protected address p.
+  template <class T>
+  T* reach(T* p) const {
+    if (!p) return nullptr;
+    const auto at = reinterpret_cast<const std::byte*>(p) - protected_;
+    if (at < 0 || static_cast<std::size_t>(at) > used_)
+      throw std::logic_error("far: not an address of this space");
+    return reinterpret_cast<T*>(const_cast<std::byte*>(open_ + at));
+  }
 
  private:
   static constexpr std::size_t page = 4096, reserved = std::size_t{1} << 32;
 
-  far_pages()
-      : base_(static_cast<std::byte*>(
-            mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {
-    if (base_ == MAP_FAILED) throw std::bad_alloc();
-    madvise(base_, reserved, MADV_HUGEPAGE);  // fewer pages to protect; no matter if it is refused
-  }
-  void protect(int how) {
-    if (used_ > 0 && mprotect(base_, used_, how) != 0) throw std::runtime_error("far: mprotect failed");
+  static std::size_t whole(std::size_t bytes) { return std::max((bytes + page - 1) / page * page, page); }
+
+  far_pages() {
+    const int file = memfd_create("far", MFD_CLOEXEC);
+    if (file < 0 || ftruncate(file, static_cast<off_t>(reserved)) != 0)
+      throw std::runtime_error("far: memfd_create failed");
+    const auto map = [&](int how) {
+      void* p = mmap(nullptr, reserved, how, MAP_SHARED | MAP_NORESERVE, file, 0);
+      if (p == MAP_FAILED) throw std::runtime_error("far: mmap failed");
+      return static_cast<std::byte*>(p);
+    };
+    protected_ = map(PROT_NONE);
+    open_ = map(PROT_READ | PROT_WRITE);
+    close(file);
   }
 
-  std::byte* base_;
+  std::byte *protected_, *open_;
   std::size_t used_ = 0;
-  int depth_ = 0;
   std::map<std::size_t, std::vector<void*>> free_;
 };
 
@@ -83,12 +89,12 @@ struct memory_space<mem::device> {
   static void* allocate(std::size_t bytes) { return far_pages::all().allocate(bytes); }
   static void release(void* p, std::size_t bytes) noexcept { far_pages::all().release(p, bytes); }
   static void zero(void* p, std::size_t bytes) {
-    const far_pages::opened pages;
-    std::memset(p, 0, bytes);
+    std::memset(far_pages::all().reach(static_cast<std::byte*>(p)), 0, bytes);
   }
   static void copy(void* to, const void* from, std::size_t bytes) {
-    const far_pages::opened pages;
-    std::memcpy(to, from, bytes);
+    const far_pages& pages = far_pages::all();
+    std::memcpy(pages.reach(static_cast<std::byte*>(to)), pages.reach(static_cast<const std::byte*>(from)),
+                bytes);
   }
 };
 
@@ -104,20 +110,24 @@ const T& near(const T& x) {
 }
 template <class T, int R>
 view<T, R> near(const view<T, R, device>& x) {
-  return in_kernel(x);
+  return {far_pages::all().reach(x.data()), x.extents()};
 }
 template <class T, int R>
 view<const T, R> near(const tensor<T, R, device>& x) {
-  return in_kernel(x.all());
+  return near(x.all());
 }
 inline rotary_angles near(const basic_rotary_angles<device>& x) { return {near(x.cos), near(x.sin)}; }
 inline quantised_activations near(const basic_quantised_activations<device>& x) {
   return {near(x.code), near(x.scale)};
 }
 inline weight_matrix near(const basic_weight_matrix<device>& x) {
-  return {x.type, x.data, x.rows, x.cols, x.scale_type, x.scale, x.tile_rows, x.tile_cols};
+  const far_pages& pages = far_pages::all();
+  return {x.type,       pages.reach(x.data),  x.rows,      x.cols,
+          x.scale_type, pages.reach(x.scale), x.tile_rows, x.tile_cols};
 }
-inline expert_table near(const basic_expert_table<device>& x) { return {x.type, x.data, x.rows, x.k}; }
+inline expert_table near(const basic_expert_table<device>& x) {
+  return {x.type, far_pages::all().reach(x.data), x.rows, x.k};
+}
 inline expert_weights<> near(const expert_weights<storage::in_memory<device>>& x) {
   return {near(x.w1), near(x.w3), near(x.w2)};
 }
@@ -176,12 +186,11 @@ std::span<const T> argument(const std::vector<T>& x) {
   return x;
 }
 
-/// The kernel K of exec::ref, on protected pages.
+/// The kernel K of exec::ref, on the pages of far.
 template <template <class> class K>
 struct borrowed {
   template <class... Args>
   static void run(exec::far&, const Args&... args) {
-    const far_pages::opened pages;
     exec::ref ref;
     [&](const auto&... held) { K<exec::ref>::run(ref, argument(held)...); }(near(args)...);
   }
@@ -202,8 +211,7 @@ template <>
 struct copy<exec::far> {
   template <class T, int R, class From, class To>
   static void run(exec::far&, view<const T, R, From> from, view<T, R, To> to) {
-    const far_pages::opened pages;
-    std::copy_n(from.data(), from.size(), to.data());
+    std::copy_n(far_arguments::near(from).data(), from.size(), far_arguments::near(to).data());
   }
 };
 template <>
@@ -212,7 +220,6 @@ struct choose_experts<exec::far> {
                   const basic_expert_table<mem::device>& table, view<const std::int32_t, 1, mem::device> ids,
                   view<std::int32_t, 2, mem::device> indices) {
     using namespace far_arguments;
-    const far_pages::opened pages;
     exec::ref ref;
     workspace scratch;
     choose_experts<exec::ref>::run(ref, scratch, near(biased), near(table), near(ids), near(indices));
@@ -226,7 +233,6 @@ struct experts<exec::far> {
                   const std::vector<expert_weights<storage::in_memory<mem::device>>>& all, double limit,
                   view<double, 2, mem::device> routed) {
     using namespace far_arguments;
-    const far_pages::opened pages;
     exec::ref ref;
     workspace scratch;
     experts<exec::ref>::run<P>(ref, scratch, near(x), near(route), near(all), limit, near(routed));
