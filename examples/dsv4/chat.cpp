@@ -16,6 +16,7 @@
 #include "engine.hpp"
 #include "input.hpp"
 #include "interrupt.hpp"
+#include "outputs.hpp"
 #include "progress.hpp"
 #include "session.hpp"
 #include "transcript.hpp"
@@ -81,6 +82,7 @@ class chat {
         } else {
           ask(line);
         }
+        check_output_arrives();
       } catch (const dsv4::error& e) {  // a wrong file, a full context: the conversation goes on
         if (!terminal_in_) throw;
         std::fprintf(stderr, "%s\n", e.what());
@@ -220,8 +222,7 @@ class chat {
         shade(false);
       }
       std::fwrite(part.data(), 1, part.size(), stdout);
-      std::fflush(stdout);
-      return !(ctrl_c_ && ctrl_c_->pressed());
+      return output_arrives() && !(ctrl_c_ && ctrl_c_->pressed());
     };
     std::optional<session_answer> r;
     try {
@@ -250,7 +251,6 @@ class chat {
     said_.add_answer(tokenizer_, answer, made);
     std::fputs(stopped ? "\n(stopped)\n" : "\n", stdout);
     if (o_.stats) show(*r, n);
-    std::fflush(stdout);
   }
 
   void shade(bool on) const {

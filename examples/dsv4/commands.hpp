@@ -64,6 +64,7 @@ struct generate_options {
   std::optional<index_t> logprobs;  ///< so many of the likeliest tokens
   index_t draft = 0;                ///< drafts per call
   bool ignore_eos = false;
+  std::vector<std::string> stop;  ///< texts that end the answer, with a prompt
 };
 
 struct tokenize_options {

@@ -82,6 +82,12 @@ void evaluate(const evaluate_options& o) {
                              " tokens, the model only " + std::to_string(c.vocab_size));
   const dsv4::io::mapped_file file(o.data);
   const auto [train, held_out] = dsv4::trainer::split_text(file.text(), o.held_out);
+  if (held_out.empty() && o.held_out > 0 && file.size() > 0)
+    throw usage_error(
+        "--held-out " + std::to_string(o.held_out) + ": nothing of " + o.data.string() + " (" +
+        std::to_string(file.size()) +
+        " bytes) is held out, because its last part has no line break to begin after: the held-out "
+        "part begins a line, as dsv4 train cuts it.  --held-out 1 takes the whole text");
   if (held_out.empty())
     throw usage_error("--held-out " + std::to_string(o.held_out) + ": nothing of " + o.data.string() + " (" +
                       std::to_string(file.size()) + " bytes) is held out");

@@ -11,6 +11,7 @@
 
 #include "engine.hpp"
 #include "input.hpp"
+#include "outputs.hpp"
 #include "progress.hpp"
 
 namespace cli {
@@ -39,21 +40,12 @@ std::function<bool(const std::string&)> compile(const std::optional<std::string>
   }
 }
 
-/// Before the run, not after it: the file can be written.
-void check_writable(const std::filesystem::path& out) {
-  std::error_code none;
-  const auto dir = out.has_parent_path() ? out.parent_path() : std::filesystem::path(".");
-  if (!std::filesystem::is_directory(dir, none)) throw usage_error("--out: no directory " + dir.string());
-  if (std::filesystem::is_directory(out, none))
-    throw usage_error("--out: " + out.string() + " is a directory");
-}
-
 }  // namespace
 
 void forward(const forward_options& o) {
   const engine& e = find_engine(o.engine);
   auto filter = compile(o.taps);
-  check_writable(o.out);
+  check_output_file("--out", o.out, {o.engine.model, o.ids});
   const auto model = dsv4::io::checkpoint::open(o.engine.model);
   const dsv4::config& c = model.configuration();
   const std::vector<std::int32_t> ids = read_ids(o.ids, c);

@@ -12,7 +12,9 @@
 
 #include "engine.hpp"
 #include "input.hpp"
+#include "outputs.hpp"
 #include "progress.hpp"
+#include "stop_texts.hpp"
 
 namespace cli {
 namespace {
@@ -100,6 +102,9 @@ void generate(const generate_options& o) {
   const bool stream = tokenizer && !o.json && !o.logprobs;
   std::optional<dsv4::text::stream_decoder> words;
   if (tokenizer) words.emplace(*tokenizer, /*skip_special=*/true);
+  for (const std::string& stop : o.stop)
+    if (stop.empty()) throw usage_error("--stop: found an empty text, which is everywhere");
+  stop_texts until(o.stop);
   std::string text;
   progress bar;
   const auto on_prefill = [&](index_t done, index_t total) { bar("prefill", done, total); };
@@ -109,9 +114,10 @@ void generate(const generate_options& o) {
     if (!stream) bar("decode", made, max_new);
     if (!words) return true;
     if (stream) bar.clear();
-    const std::string part = words->push(id);
-    stream ? void(std::cout << part << std::flush) : void(text += part);
-    return bool(std::cout);
+    const std::string part = until.push(words->push(id));
+    if (!stream) text += part;
+    if (stream) std::cout << part;
+    return !until.found() && (!stream || output_arrives());
   };
   const generate_result r =
       e.generate({.config = c,
@@ -125,11 +131,13 @@ void generate(const generate_options& o) {
                   .on_token = on_token});
   bar.clear();
 
-  if (words) text += words->finish();
+  if (words) text += until.push(words->finish());
+  text += until.finish();
   if (stream) {
     std::cout << text << '\n';
   } else {
-    json told{{"tokens", r.tokens}, {"prompt_tokens", n}, {"stop", name_of(r.told.stop)}};
+    json told{
+        {"tokens", r.tokens}, {"prompt_tokens", n}, {"stop", until.found() ? "text" : name_of(r.told.stop)}};
     if (words) told["text"] = text;
     if (o.logprobs) told["logprobs"] = logprobs_of(r);
     if (o.draft > 0) told["drafts"] = drafts_of(r.told);

@@ -2,7 +2,6 @@
 // dsv4 golden weights, dsv4 golden ladder.
 #include "golden_weights.hpp"
 
-#include <unistd.h>
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
@@ -11,6 +10,9 @@
 #include <nlohmann/json.hpp>
 
 #include <dsv4/golden/make/recipe_checkpoint.hpp>
+#include <dsv4/io/atomic_file.hpp>
+#include <dsv4/io/folders.hpp>
+#include <dsv4/io/mapped_file.hpp>
 #include <dsv4/text/tokenizer.hpp>
 
 #include "arguments.hpp"
@@ -99,7 +101,8 @@ void make_weights(const weights_options& o) {
     c.vocab_size = std::max(c.vocab_size, dsv4::text::tokenizer::load(o.tokenizer).vocab_size());
   reduce(c, o);
   const auto size = write_weights(o.out, c, seed);
-  if (!o.tokenizer.empty()) fs::copy_file(o.tokenizer, o.out / "tokenizer.json");
+  if (!o.tokenizer.empty())
+    dsv4::io::write_whole(o.out / "tokenizer.json", dsv4::io::mapped_file(o.tokenizer).text());
   if (o.json) {
     const nlohmann::ordered_json told{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name},
                                       {"seed", seed},          {"tensors", size.tensors},
@@ -170,15 +173,9 @@ dsv4::io::checkpoint weights_of(const golden::bundle& b, const fs::path& model) 
                       " is a run of (it has no recipe for its weights)");
   if (w.recipe != golden::weight_recipe::name)
     throw dsv4::unsupported(b.path().string() + ": weights of recipe " + w.recipe);
-  struct scratch {
-    fs::path dir = fs::temp_directory_path() / ("dsv4-weights-" + std::to_string(::getpid()));
-    ~scratch() {
-      std::error_code none;
-      fs::remove_all(dir, none);
-    }
-  } folder;
-  write_weights(folder.dir, b.model(), w.seed);
-  return dsv4::io::checkpoint::open(folder.dir);  // the mappings outlive the names
+  const dsv4::io::scratch_folder folder("dsv4-weights");
+  write_weights(folder.path(), b.model(), w.seed);
+  return dsv4::io::checkpoint::open(folder.path());  // the mappings outlive the names
 }
 
 void add_golden_weights(CLI::App& parent, std::function<void()>& run) {

@@ -5,6 +5,7 @@
 
 #include "arguments.hpp"
 #include "input.hpp"
+#include "outputs.hpp"
 #include "train.hpp"
 
 namespace cli {
@@ -18,6 +19,7 @@ struct grad_options {
 };
 
 void grad(const grad_options& o) {
+  check_output_file("--out", o.out, {o.model, o.ids});
   const auto model = dsv4::io::checkpoint::open(o.model);
   std::vector<std::int32_t> ids = read_ids(o.ids, model.configuration());
   if (ids.size() < 2)

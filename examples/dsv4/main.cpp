@@ -2,7 +2,8 @@
 // dsv4: the command line of the library.  This file only reads arguments; commands.hpp has the verbs.
 //
 // Exit codes: 0 done, 2 usage, 3 a bad input file, 4 valid input that is not implemented, 1 the rest.
-// dsv4 golden and dsv4 verify have their own, golden.hpp.
+// dsv4 golden and dsv4 verify have their own, golden.hpp.  Every verb ends in end_program (outputs.hpp): what could not
+// be written to standard output makes a 0 a 1.
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -23,6 +24,7 @@
 #include "golden_convert.hpp"
 #include "golden_weights.hpp"
 #include "input.hpp"
+#include "outputs.hpp"
 #include "train.hpp"
 #include "verify.hpp"
 
@@ -135,7 +137,7 @@ void add_generate(CLI::App& app, program& run) {
       ->type_name("FILE")
       ->needs(prompt);
   verb.add_flag("--special", o->special,
-                "special tokens in the prompt are meant, as in the output of dsv4 encode")
+                "special tokens in the prompt are meant (text of users: dsv4 encode --ids instead)")
       ->needs(prompt);
   verb.add_flag("--json", o->json, "with --prompt: one JSON line at the end instead of text as it comes")
       ->needs(prompt);
@@ -152,6 +154,11 @@ void add_generate(CLI::App& app, program& run) {
       ->check(CLI::Range(0, 16))
       ->type_name("K");
   verb.add_flag("--ignore-eos", o->ignore_eos, "go on after the end-of-text token");
+  verb.add_option("--stop", o->stop, "end the answer before this text; may be given several times")
+      ->type_name("TEXT")
+      ->expected(1)
+      ->take_all()
+      ->needs(prompt);
   verb.footer(R"(
 Examples
   dsv4 generate --model DeepSeek-V4-Flash --prompt 'In the beginning' --max-new 100
@@ -164,14 +171,16 @@ Examples
 
 Logits are changed in this order: penalties, bias, temperature, top-k, top-p, min-p (gen/sampling.hpp says why).
 --prompt: the begin-of-text token, then the text, in which nothing is a special token unless --special says so;
-the answer streams to standard output.  It is continued as it stands: dsv4 chat asks questions.
+the answer streams to standard output.  It is continued as it stands: dsv4 chat asks questions.  --special reads every
+<｜User｜> in it as a control token, also those that a user wrote: dsv4 encode --ids makes ids that are safe from that.
 --ids: prints one line, {"tokens":[...],"prompt_tokens":4,"stop":"length"}; so does --prompt with --json or --logprobs,
 with "text" too.
 On stderr the speed of prefill and decode.  --logprobs adds "logprobs":[{"id":..,"logprob":..,"top":[{"id":..,"logprob":..}]}], natural
 logarithms of the model's own distribution, null for minus infinity.  --draft adds "drafts":{"calls":..,
 "tokens_per_call":..,"proposed":[..],"accepted":[..]}, counts by depth, and a line on stderr.
 It stops (stop: "eos") after eos_token_id of generation_config.json, else of config.json; that token is the
-last of the list.)");
+last of the list.  --stop TEXT (stop: "text"): the first place where the answer spells one of the texts ends it; the
+text printed ends before that place, the ids with the token that completed it.)");
   verb.callback([o, &run] { run = [o] { cli::generate(*o); }; });
 }
 
@@ -203,12 +212,13 @@ void add_tokenize(CLI::App& app, program& run) {
   verb.footer(R"(
 Examples
   dsv4 tokenize --model DeepSeek-V4-Flash 'In the beginning'
-  dsv4 tokenize --tokenizer tokenizer.json --file prompt.txt --special allowed | jq -c .ids > ids.json
+  dsv4 tokenize --tokenizer tokenizer.json --file prompt.txt | jq -c .ids > ids.json
   dsv4 tokenize --tokenizer tokenizer.json --ids ids.json
   printf %s 'no newline at the end' | dsv4 tokenize --tokenizer tokenizer.json
 
 Prints {"ids":[...],"pieces":[...]}; a piece is the text of one token, with U+FFFD for a part of a character.
-Bytes that are not UTF-8 count as U+FFFD.
+Bytes that are not UTF-8 count as U+FFFD.  --special allowed is for text that you wrote: in a user's text it makes
+control tokens of what the user spells.  dsv4 encode --ids turns conversations into ids safely.
 
 --lines reads a JSON string, {"text": "..."}, {"hex": "68690a"} (any bytes) or {"ids": [...]} from each line, and
 answers {"ids": [...]}, {"text": "..."} or {"error": "..."} in the same order.  "special" and "skip_special" of a
@@ -227,9 +237,8 @@ int fail(int code, const char* what) {
   return code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+/// What the arguments ask for; the exit code.
+int run_program(int argc, char** argv, bool golden) {
   CLI::App app("DeepSeek-V4, readable and exact.", "dsv4");
   app.set_version_flag("--version", std::string("dsv4 ") + DSV4_VERSION);
   app.require_subcommand(1);
@@ -257,14 +266,16 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const bool golden =
-        argc > 1 && (std::string_view(argv[1]) == "golden" || std::string_view(argv[1]) == "verify");
     return app.exit(e) == 0 ? 0 : golden ? cli::exit_golden_usage : exit_usage;
   }
+  run();
+  return 0;
+}
+
+/// The same, its errors as messages and exit codes.
+int run_and_tell(int argc, char** argv, bool golden) {
   try {
-    run();
-    if (std::fflush(stdout) != 0) return fail(exit_other, "standard output cannot be written");
-    return 0;
+    return run_program(argc, argv, golden);
   } catch (const cli::exit_with& e) {
     return *e.what() ? fail(e.code, e.what()) : e.code;
   } catch (const cli::usage_error& e) {
@@ -280,4 +291,14 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   } catch (const std::exception& e) {
     return fail(exit_other, e.what());
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool golden =
+      argc > 1 && (std::string_view(argv[1]) == "golden" || std::string_view(argv[1]) == "verify");
+  const int bad_file = golden ? cli::exit_io : exit_bad_file;
+  cli::begin_program(bad_file);
+  return cli::end_program(run_and_tell(argc, argv, golden), golden ? cli::exit_io : exit_other, bad_file);
 }

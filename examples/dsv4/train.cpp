@@ -8,6 +8,7 @@
 #include <iostream>
 #include <memory>
 
+#include <dsv4/io/atomic_file.hpp>
 #include <dsv4/io/zstd_stream.hpp>
 #include <dsv4/trainer/export.hpp>
 #include <dsv4/trainer/held_out.hpp>
@@ -16,6 +17,7 @@
 #include "arguments.hpp"
 #include "golden.hpp"
 #include "interrupt.hpp"
+#include "outputs.hpp"
 #include "progress.hpp"
 #include "train_log.hpp"
 
@@ -38,11 +40,12 @@ struct train_options {
 /// Tells the run on stderr, keeps its settings, its log and its curve.
 class teller final : public train_listener {
  public:
-  teller(const train_options& o, const settings& s) : o_(o), s_(s) {}
+  teller(const train_options& o, const settings& s, const run_folder& folder)
+      : o_(o), s_(s), folder_(folder) {}
 
   void begin(index_t done, index_t training, index_t held_out, index_t rows, index_t parameters) override {
-    write_text(o_.out / settings_name, dsv4::trainer::to_json(s_).dump(2) + "\n");
-    log_.emplace(o_.out / log_name, done);
+    dsv4::io::write_whole(folder_.settings(), dsv4::trainer::to_json(s_).dump(2) + "\n");
+    log_.emplace(folder_.log(), done);
     std::fprintf(stderr, "%lld parameters; %lld tokens to train on (%lld rows of %lld), %lld held out\n",
                  ll(parameters), ll(training), ll(rows), ll(s_.data.length), ll(held_out));
     if (done > 0) std::fprintf(stderr, "goes on after step %lld of %lld\n", ll(done), ll(s_.steps));
@@ -77,8 +80,8 @@ class teller final : public train_listener {
   }
   void saved(index_t) override { draw_curve(); }
   void exported(const dsv4::trainer::export_report& r) override {
-    line("wrote %s and %s (%.2f MB; experts %s to FP8)", (o_.out / "float").c_str(),
-         (o_.out / "official").c_str(), static_cast<double>(r.bytes) * 1e-6,
+    line("wrote %s and %s (%.2f MB; experts %s to FP8)", folder_.float_model().c_str(),
+         folder_.official_model().c_str(), static_cast<double>(r.bytes) * 1e-6,
          r.lossless() ? "cast losslessly" : "do not cast losslessly");
   }
   bool stop() override { return interrupt_.pressed(); }
@@ -94,16 +97,19 @@ class teller final : public train_listener {
   }
   void add(const json& what) {
     log_->add(what);
-    if (o_.json) std::cout << what.dump() << std::endl;
+    if (!o_.json) return;
+    std::cout << what.dump() << '\n';
+    check_output_arrives();
   }
   void draw_curve() {
     loss_curve c = log_->curve();
     c.name = o_.out.filename().string();
-    write_text(o_.out / curve_name, draw({c}, "loss, " + c.name));
+    dsv4::io::write_whole(folder_.curve(), draw({c}, "loss, " + c.name));
   }
 
   const train_options& o_;
   const settings& s_;
+  const run_folder& folder_;
   std::optional<train_log> log_;
   progress bar_;
   interrupt_guard interrupt_;
@@ -123,39 +129,28 @@ std::string read_data(const fs::path& path) {
 /// --plot: curves of several runs in one picture.
 void plot(const train_options& o) {
   if (o.out.empty()) throw usage_error("--plot: --out names the picture, e.g. --out compare.svg");
+  check_output_file("--out", o.out, o.plot);
   std::vector<loss_curve> curves;
   for (const fs::path& p : o.plot) {
     const bool folder = fs::is_directory(p);
-    const fs::path file = folder ? p / log_name : p;
+    const fs::path file = folder ? p / run_folder::log_name : p;
     curves.push_back(read_curve(
         file, folder ? fs::absolute(p).lexically_normal().filename().string() : p.stem().string()));
   }
-  write_text(o.out, draw(curves, "loss"));
+  dsv4::io::write_whole(o.out, draw(curves, "loss"));
 }
 
-/// Unfinished files that a kill left behind (io/atomic_file.hpp): nobody else writes here.
-void remove_unfinished(const fs::path& folder) {
-  if (!fs::is_directory(folder)) return;
-  std::vector<fs::path> unfinished;
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (const std::string name = entry.path().filename();
-        entry.is_regular_file() && name.find(".part-") != name.npos)
-      unfinished.push_back(entry.path());
-  for (const fs::path& p : unfinished) fs::remove(p);
-}
-
-/// The folder, and whether it has a run that can go on.
-bool prepare_folder(const train_options& o) {
-  fs::create_directories(o.out);
-  for (const char* part : {"", "float", "official"}) remove_unfinished(o.out / part);
-  const bool there = fs::exists(o.out / checkpoint_name);
-  if (o.export_only && !there)
-    throw usage_error("--export-only: " + (o.out / checkpoint_name).string() + " does not exist");
-  if (there && !o.resume && !o.export_only)
-    throw usage_error(o.out.string() +
-                      " holds a training run: --resume goes on with it, another --out begins a new one");
-  if (o.resume && !there) std::fprintf(stderr, "no checkpoint in %s: begins anew\n", o.out.c_str());
-  return there;
+/// The folder, once everything else is known to be right.
+run_folder open_folder(const train_options& o) {
+  if (o.export_only) return run_folder::to_read(o.out);
+  run_folder f = run_folder::to_train(o.out, o.resume);
+  if (!f.lockable())
+    std::fprintf(stderr,
+                 "dsv4: warning: %s: this file system knows no locks; do not train there twice at a time\n",
+                 o.out.c_str());
+  if (o.resume && !f.has_checkpoint())
+    std::fprintf(stderr, "no checkpoint in %s: begins anew\n", o.out.c_str());
+  return f;
 }
 
 void train(const train_options& o) {
@@ -169,7 +164,6 @@ void train(const train_options& o) {
   settings s = read_settings(o.config);
   if (o.steps) s.steps = *o.steps;
   if (o.seed) s.seed = *o.seed;
-  const bool there = prepare_folder(o);
 
   // Text to tokens.
   const auto tokenizer = dsv4::text::tokenizer::load(s.tokenizer);
@@ -178,14 +172,15 @@ void train(const train_options& o) {
                              " tokens, the model only " + std::to_string(s.c.vocab_size) + " (vocab_size)");
   const std::string text = read_data(o.data);
   const text_split parts = split_text(text, s.data.held_out);
-  teller tell(o, s);
+  const run_folder folder = open_folder(o);
+  teller tell(o, s, folder);
   train_job job{.settings = s,
                 .training = tokenize_documents(tokenizer, parts.train, s.data.text),
                 .held_out = tokenize_documents(tokenizer, parts.held_out, s.data.text),
                 .bytes = token_bytes(tokenizer),
                 .tokenizer = tokenizer,
-                .out = o.out,
-                .resume = there,
+                .folder = folder,
+                .resume = folder.has_checkpoint(),
                 .export_only = o.export_only,
                 .stop_at = o.stop_at.value_or(0),
                 .threads = o.threads,
@@ -236,7 +231,8 @@ are steps, or with a point parts of the run: 60 is step 60, 0.7 is after 70 % of
 The folder gets checkpoint.safetensors.zst (replaced in one step), log.jsonl, loss.svg, settings.json and, at the
 end, with the tokenizer, float/: the model in float32, for dsv4 generate --numerics float32 and for transformers,
 and official/: FP4 experts, FP8 and BF16 elsewhere, as DeepSeek publishes its models.
-Ctrl-C saves and stops.  The number of threads changes no bit.)");
+Ctrl-C saves and stops.  The number of threads changes no bit.  One process trains in a folder (run.lock); --export-only
+may read it meanwhile.  What a kill left unfinished, NAME.part-XXXXXX, is removed when the run goes on.)");
   verb.callback([o, &run] { run = [o] { train(*o); }; });
 }
 

@@ -10,6 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include <dsv4/io/checkpoint.hpp>
+#include <dsv4/trainer/run_folder.hpp>
 #include <dsv4/trainer/settings.hpp>
 
 #include "commands.hpp"
@@ -24,10 +25,6 @@ namespace cli {
 
 void add_train(CLI::App& app, std::function<void()>& run);
 void add_grad(CLI::App& app, std::function<void()>& run);
-
-/// Files of a training run's folder.
-inline constexpr const char *checkpoint_name = "checkpoint.safetensors.zst", *log_name = "log.jsonl",
-                            *curve_name = "loss.svg", *settings_name = "settings.json";
 
 /// What happens in a training run, as it happens.
 struct train_listener {
@@ -46,7 +43,7 @@ struct train_job {
   dsv4::trainer::token_list training, held_out;
   std::vector<std::int32_t> bytes;  ///< of the text of each token
   const dsv4::text::tokenizer& tokenizer;
-  std::filesystem::path out;
+  const dsv4::trainer::run_folder& folder;
   bool resume = false, export_only = false;
   index_t stop_at = 0;  ///< steps done; 0: to the end
   int threads = 0;

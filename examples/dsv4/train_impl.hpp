@@ -12,7 +12,7 @@
 
 namespace cli {
 
-/// OUT/float and OUT/official.
+/// OUT/float and OUT/official, by who holds the folder's export lock.
 template <class Trainer>
 void write_models(const train_job& job, const Trainer& t) {
   using dsv4::train::parameter_layout;
@@ -24,9 +24,9 @@ void write_models(const train_job& job, const Trainer& t) {
     std::copy_n(t.weights().data() + t.layout().all[i].offset, layout.all[i].size(),
                 weights.data() + layout.all[i].offset);
   const dsv4::view<const float, 1> w = std::as_const(weights).all();
-  dsv4::trainer::write_float(job.out / "float", s.c, layout, w, t.routing(), s.tokenizer);
+  dsv4::trainer::write_float(job.folder.float_model(), s.c, layout, w, t.routing(), s.tokenizer);
   job.listener.exported(
-      dsv4::trainer::write_official(job.out / "official", s.c, layout, w, t.routing(), s.tokenizer));
+      dsv4::trainer::write_official(job.folder.official_model(), s.c, layout, w, t.routing(), s.tokenizer));
 }
 
 template <class T, dsv4::execution E, dsv4::execution O>
@@ -35,9 +35,13 @@ void run_training(train_job& job) {
   const settings& s = job.settings;
   training<T, E, O> t(s, std::move(job.training), std::move(job.held_out), std::move(job.bytes),
                       make_executor<E>(job.threads), make_executor<O>(job.threads));
-  const std::filesystem::path file = job.out / checkpoint_name;
+  const std::filesystem::path file = job.folder.checkpoint();
+  if (job.export_only) {
+    const dsv4::io::file_lock exporting = job.folder.begin_export();
+    t.load(file);
+    return write_models(job, t);
+  }
   if (job.resume) t.load(file);
-  if (job.export_only) return write_models(job, t);
 
   index_t parameters = 0;
   for (const dsv4::train::parameter_info& p : t.layout().all) parameters += p.size();
@@ -60,6 +64,7 @@ void run_training(train_job& job) {
   }
   if (t.steps_done() < s.steps) return;
   job.listener.evaluated(t.evaluate(), true);
+  const dsv4::io::file_lock exporting = job.folder.begin_export();
   write_models(job, t);
 }
 

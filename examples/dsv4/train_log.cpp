@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "train_log.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+#include <cerrno>
+#include <fstream>
+
 #include <dsv4/core/error.hpp>
 #include <dsv4/io/atomic_file.hpp>
 
@@ -34,11 +39,15 @@ void add_line(loss_curve& c, const json& line) {
 /// f(text, parsed) for every whole line of a log.
 template <class F>
 void each_line(const std::filesystem::path& path, F f) {
+  std::error_code none;
+  if (!std::filesystem::exists(path, none)) return;
   std::ifstream in(path);
+  if (!in) throw dsv4::error(path.string() + ": cannot be read: " + dsv4::io::detail::reason(errno));
   for (std::string text; std::getline(in, text);) {
     const json line = json::parse(text, nullptr, false);
     if (line.is_object() && line.contains("step") && line["step"].is_number()) f(text, line);
   }
+  if (in.bad()) throw dsv4::error(path.string() + ": cannot be read to its end");
 }
 
 }  // namespace
@@ -80,26 +89,25 @@ loss_curve read_curve(const std::filesystem::path& log, const std::string& name)
   return c;
 }
 
-void write_text(const std::filesystem::path& path, const std::string& text) {
-  dsv4::io::atomic_file file(path);
-  file.write(text.data(), text.size());
-  file.commit();
-}
-
-train_log::train_log(std::filesystem::path path, dsv4::index_t steps) {
+train_log::train_log(std::filesystem::path path, dsv4::index_t steps) : path_(std::move(path)) {
   std::string kept;
-  each_line(path, [&](const std::string& text, const json& line) {
+  each_line(path_, [&](const std::string& text, const json& line) {
     if (line["step"].get<double>() > static_cast<double>(steps)) return;
     kept += text + '\n';
     add_line(curve_, line);
   });
-  write_text(path, kept);
-  file_.open(path, std::ios::app);
-  if (!file_) throw dsv4::error(path.string() + ": cannot be written");
+  dsv4::io::write_whole(path_, kept);
+  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (fd_ < 0) throw dsv4::error(path_.string() + ": cannot be written: " + dsv4::io::detail::reason(errno));
+}
+train_log::~train_log() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 void train_log::add(const json& line) {
-  file_ << line.dump() << '\n' << std::flush;
+  const std::string text = line.dump() + "\n";
+  if (const int code = dsv4::io::detail::write_all(fd_, text.data(), text.size()))
+    throw dsv4::error(path_.string() + ": cannot be written: " + dsv4::io::detail::reason(code));
   add_line(curve_, line);
 }
 

@@ -2,35 +2,34 @@
 // dsv4 verify GOLDEN TEST.
 #include "verify.hpp"
 
-#include <unistd.h>
 #include <CLI/CLI.hpp>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
 
 #include <dsv4/golden/convert/convert.hpp>
 #include <dsv4/golden/report/report_html.hpp>
 #include <dsv4/golden/report/report_json.hpp>
 #include <dsv4/golden/report/report_text.hpp>
+#include <dsv4/io/atomic_file.hpp>
 #include <dsv4/io/checkpoint.hpp>
+#include <dsv4/io/folders.hpp>
 
 #include "commands.hpp"
 #include "golden.hpp"
 #include "golden_convert.hpp"
 #include "golden_weights.hpp"
 #include "input.hpp"
+#include "outputs.hpp"
 
 namespace cli {
 
 void write_report(const std::filesystem::path& to, const std::string& text) {
   if (to == "-") {
-    std::cout << text << std::flush;
+    std::cout << text;
     return;
   }
-  std::ofstream file(to, std::ios::binary);
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.flush()) throw dsv4::error(to.string() + ": cannot be written");
+  dsv4::io::write_whole(to, text);
 }
 
 namespace {
@@ -65,17 +64,10 @@ golden::open_options options_of(const verify_arguments& o) {
   return options;
 }
 
-/// A converted dump, removed at the end.
-struct scratch_bundle {
-  fs::path dir;
-  ~scratch_bundle() {
-    std::error_code none;
-    if (!dir.empty()) fs::remove_all(dir, none);
-  }
-};
-
 /// The one place where another engine's dump becomes a bundle.
-golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, scratch_bundle& scratch,
+/// The bundle that it becomes lies in `scratch`, and is read as long as it is open.
+golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference,
+                         std::optional<dsv4::io::scratch_folder>& scratch,
                          std::vector<std::string>& left_out) {
   std::error_code none;
   if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none)))
@@ -92,17 +84,26 @@ golden::bundle open_test(const verify_arguments& o, const golden::bundle& refere
     for (index_t s = 0; s < reference.sequences(); ++s) ids.push_back(reference.ids(s));
   const auto m = golden::match(std::move(source), golden::name_map::find(o.map, map_directories()), c,
                                static_cast<index_t>(ids.size()));
-  scratch.dir = fs::temp_directory_path() / ("dsv4-verify-" + std::to_string(::getpid()) + ".v4gold");
+  scratch.emplace("dsv4-verify");
+  const fs::path dir = scratch->path() / "test.v4gold";
   golden::manifest about;
   about.name = o.test.stem().string();
   about.created_by = {
       {"program", "dsv4 verify"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
   if (!o.numerics.empty()) about.numerics = {{"policy", o.numerics}};
-  left_out = golden::convert(m, ids, scratch.dir, std::move(about), {});
-  return golden::bundle::open(scratch.dir, options_of(o));
+  left_out = golden::convert(m, ids, dir, std::move(about), {});
+  return golden::bundle::open(dir, options_of(o));
 }
 
 void verify(const verify_arguments& o) {
+  const std::vector<fs::path> inputs{o.golden, o.test, o.model, o.map, o.ids};
+  for (const auto& [option, to] :
+       {std::pair<const char*, fs::path>{"--json", o.json}, {"--junit", o.junit}, {"--html", o.html}})
+    try {
+      if (!to.empty() && to != "-") check_output_file(option, to, inputs);
+    } catch (const usage_error& e) {
+      throw exit_with(exit_io, e.what());
+    }
   if (o.mutate) {
     if (const int code = run_mutations(o)) throw exit_with(code, "");
     return;
@@ -121,8 +122,8 @@ void verify(const verify_arguments& o) {
   options.werror = o.werror, options.hints = !o.no_hints;
 
   const golden::bundle reference = golden::bundle::open(o.golden, options_of(o));
-  scratch_bundle scratch;
   std::vector<std::string> left_out;
+  std::optional<dsv4::io::scratch_folder> scratch;
   const golden::bundle test = open_test(o, reference, scratch, left_out);
   std::optional<dsv4::io::checkpoint> model;
   if (!o.model.empty() || o.mode == "forced" || reference.about().weights.kind == "recipe") {

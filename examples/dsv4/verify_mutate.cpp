@@ -29,18 +29,10 @@ int run_mutations(const verify_arguments& o) {
   }
   golden::mutate_options options;
   options.bugs = o.bugs;
-  options.scratch = std::filesystem::temp_directory_path() / ("dsv4-mutate-" + std::to_string(::getpid()));
   const bool terminal = ::isatty(STDERR_FILENO) != 0;
   options.progress = [&](const golden::mutation_outcome& m) {
     if (terminal) std::fprintf(stderr, "\r%2d %-30s\x1b[K", m.bug, m.name.c_str());
   };
-  struct removal {
-    std::filesystem::path dir;
-    ~removal() {
-      std::error_code none;
-      std::filesystem::remove_all(dir, none);
-    }
-  } cleanup{options.scratch};
   const golden::power_matrix p = golden::mutate(subjects, options);
   if (terminal) std::fputs("\r\x1b[K", stderr);
   if (!o.json.empty()) write_report(o.json, golden::report_json(p).dump(1) + "\n");

@@ -63,6 +63,23 @@ class Prompt(Case):
         self.assertEqual(self.generate("--prompt", "-", "--seed", 3, stdin="In the beginning").out, text.out)
         self.assertEqual(self.generate("--prompt", "In the beginning", "--seed", 3, "--exec", "ref").out, text.out)
 
+    def test_stop_texts(self):
+        common = ("--prompt", "In the beginning", "--seed", 3)
+        whole = json.loads(self.generate(*common, "--json").out)
+        text = whole["text"]
+        # Of one token, across tokens, the first of several, one that never comes, and its beginning at the very end.
+        for stops in ([text[5:6]], [text[4:12]], [text[20:23], text[8:10]], ["never\u2603"], [text[-3:] + "\u2603"], [text[:1]]):
+            arguments = [a for stop in stops for a in ("--stop", stop)]
+            at = min((text.find(stop) for stop in stops if stop in text), default=len(text))
+            told = json.loads(self.generate(*common, "--json", *arguments).out)
+            self.assertEqual(told["text"], text[:at], stops)
+            self.assertEqual(told["stop"], "text" if at < len(text) else whole["stop"], stops)
+            self.assertEqual(told["tokens"], whole["tokens"][:len(told["tokens"])])
+            self.assertEqual(self.generate(*common, *arguments).out, text[:at] + "\n", stops)
+            self.assertEqual(json.loads(self.generate(*common, "--json", "--draft", 0, *arguments).out)["text"], text[:at])
+        self.assertIn("empty text", self.generate(*common, "--stop", "", code=2).err)
+        run("generate", "--model", self.model, "--ids", "1,2", "--stop", "x", code=2)
+
     def test_special_tokens_are_meant_only_if_said(self):
         count = lambda *a: json.loads(self.generate("--json", *a).out)["prompt_tokens"]
         self.assertEqual(count("--prompt", "<｜User｜>", "--special"), 2)

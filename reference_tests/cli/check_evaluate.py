@@ -56,6 +56,9 @@ with tempfile.TemporaryDirectory() as scratch:
     for part in ("bits per byte", "trigram", "busiest over mean"):
         expect(part in shown, shown)
 
+    one_line = pathlib.Path(scratch) / "line"
+    one_line.write_text("And the king said unto the people, Behold. " * 20)
+    dsv4("evaluate", "--model", model, "--data", str(one_line), code=2, said="no line break to begin after")
     dsv4("evaluate", "--model", model, "--data", str(text), "--held-out", "0", code=2, said="is held out")
     dsv4("evaluate", "--model", model, "--data", str(text), "--held-out", "0.4", "--length", "4", "--stride", "5", code=2, said="--stride: found 5")
     dsv4("evaluate", "--model", model, "--data", str(text) + "none", code=3, said="cannot be opened")

@@ -119,6 +119,49 @@ with tempfile.TemporaryDirectory() as folder:
     done = dsv4("train", "--plot", folder / "one", folder / "two", "--out", folder / "both.svg")
     check("--plot", done.returncode == 0 and "two held-out" in (folder / "both.svg").read_text(), done.stderr)
 
+    # Files of the user's in a run's folder stay, whatever they are called; what a kill left of the run's own goes.
+    mine = [folder / "parts" / part / name for part in ("", "float", "official")
+            for name in ("voice.part-a", "x.part-y.mp3", "checkpoint.safetensors.zst.part-", "notes.part-abcdef")]
+    left = [folder / "parts" / name for name in ("checkpoint.safetensors.zst.part-aZ09xy", "float/config.json.part-abcdef")]
+    for p in [*mine, *left]:
+        p.write_text("x")
+    (folder / "strange").mkdir()
+    strange = [folder / "strange" / name for name in ("voice.part-a", "checkpoint.safetensors.zst.part-abcdef")]
+    for p in strange:
+        p.write_text("x")
+    refuses("no run to export", 2, "does not exist", *arguments_of("strange", "--export-only"))
+    dsv4(*arguments_of("strange", "--stop-at", 1))
+    check("a folder that was no run is not tidied", all(p.exists() for p in strange))
+    dsv4(*arguments_of("parts", "--export-only"))
+    check("reading a run removes nothing", all(p.exists() for p in [*mine, *left]))
+    done = dsv4(*arguments_of("parts", "--resume"))
+    check("resuming removes what a kill left, and nothing else", done.returncode == 0 and all(p.exists() for p in mine)
+          and not any(p.exists() for p in left), done.stderr)
+    for p in mine:
+        p.unlink()
+
+    # A second process on a run that is going on.
+    def wait_for(path, run):
+        while not path.exists() and run.poll() is None:
+            time.sleep(0.005)
+
+    run = subprocess.Popen([arguments.dsv4, *map(str, arguments_of("live", "--threads", 1))], stderr=subprocess.PIPE, text=True)
+    wait_for(folder / "live/checkpoint.safetensors.zst", run)
+    part = folder / "live/log.jsonl.part-abcdef"
+    part.write_text("as if the trainer were writing it")
+    refuses("one trainer a folder", 2, f"process {run.pid} trains there now", *arguments_of("live", "--resume"))
+    exports = 0
+    while exports < 3 or run.poll() is None:
+        done = dsv4(*arguments_of("live", "--export-only"))
+        exports += 1
+        check("an export of a live run", done.returncode == 0, done.stderr)
+        if exports == 1:
+            check("an export leaves the trainer's files alone", part.exists())
+    said = run.communicate()[1]
+    check("the trainer lives through exports and a second trainer", run.returncode == 0, said[-500:])
+    dsv4(*arguments_of("live", "--export-only"))
+    check("the models of a live run are those of its end", digest("live") == wanted, f"after {exports} exports")
+
     # The models are models.
     for numerics, part in (("float32", "float"), ("official", "official")):
         done = dsv4("generate", "--model", folder / "one" / part, "--numerics", numerics, "--prompt", "the light", "--max-new", 5, "--json")

@@ -32,7 +32,7 @@ inline constexpr std::size_t state_trailer_bytes =
 
 /// @throws error; the old file, or none, is there as before
 inline void write_state_container(const std::filesystem::path& path, const io::safetensors_writer& content) {
-  io::atomic_file file(path);
+  io::atomic_file file(path, io::new_file::owner_only);  // what was said is nobody else's
   io::sha256 hash;
   const io::byte_sink out = [&](const void* data, std::size_t bytes) {
     hash.update(data, bytes);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// A whole file as read-only memory, mapped: opening costs no read, and pages that are never touched
-/// never take memory.  The file must not shrink while it is mapped (the system would stop the program).
+/// never take memory.  The file must not change while it is mapped: what was cut off reads as zeros up to the end of
+/// its page, and touching a page beyond that stops the program (SIGBUS).  open_files.hpp lists every mapping, so that
+/// a program can name the file then; replacing a file by rename is safe, the mapping keeps the old one.
 /// @throws format_error naming the path, when it cannot be opened or is not a regular file
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -16,6 +18,7 @@
 #include <utility>
 
 #include "message.hpp"
+#include "open_files.hpp"
 
 namespace dsv4::io {
 
@@ -34,17 +37,28 @@ class mapped_file {
     void* p = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd.number, 0);
     if (p == MAP_FAILED)
       fail_format(path_, "cannot be mapped (" + std::to_string(size_) + " bytes): " + reason());
+    try {
+      entry_ = open_files::add_mapped(path_.string(), static_cast<const std::byte*>(p), size_, status);
+    } catch (...) {
+      ::munmap(p, size_);
+      throw;
+    }
     data_ = static_cast<const std::byte*>(p);
   }
   ~mapped_file() {
+    open_files::remove(entry_);
     if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
   }
   mapped_file(mapped_file&& o) noexcept
-      : path_(std::move(o.path_)), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+      : path_(std::move(o.path_)),
+        data_(std::exchange(o.data_, nullptr)),
+        size_(std::exchange(o.size_, 0)),
+        entry_(std::exchange(o.entry_, nullptr)) {}
   mapped_file& operator=(mapped_file&& o) noexcept {
     std::swap(path_, o.path_);
     std::swap(data_, o.data_);
     std::swap(size_, o.size_);
+    std::swap(entry_, o.entry_);
     return *this;
   }
 
@@ -65,6 +79,7 @@ class mapped_file {
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+  open_files::entry* entry_ = nullptr;
 };
 
 }  // namespace dsv4::io

@@ -6,7 +6,6 @@
 /// @throws error the file cannot be written
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <span>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "../core/contract.hpp"
+#include "atomic_file.hpp"
 #include "safetensors.hpp"
 
 namespace dsv4::io {
@@ -48,16 +48,11 @@ class safetensors_writer {
   }
   std::map<std::string, std::string> metadata;
 
-  /// @throws error when the file cannot be written
+  /// Whole or not at all.  @throws error the file cannot be written (atomic_file.hpp)
   void write(const std::filesystem::path& path) const {
-    std::ofstream file(path, std::ios::binary);
-    const auto check = [&](bool good) {
-      if (!good) throw error(path.string() + ": cannot be written");
-    };
-    write_to([&](const void* data, std::size_t bytes) {
-      check(bool(file.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes))));
-    });
-    check(bool(file.flush()));
+    atomic_file file(path);
+    write_to([&](const void* data, std::size_t bytes) { file.write(data, bytes); });
+    file.commit();
   }
   /// The file's bytes in order, piece by piece: sink(data, bytes).
   void write_to(const std::function<void(const void*, std::size_t)>& sink) const {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "../core/tensor.hpp"
+#include "atomic_file.hpp"
 #include "mapped_file.hpp"
 
 namespace dsv4::io {
@@ -87,15 +88,13 @@ inline owned_bytes read_zstd(const std::filesystem::path& path,
   return zstd_decompress(path, file.data(), file.size(), max_bytes);
 }
 
-/// Compress `size` bytes into a new file (tests, export).
+/// Compress `size` bytes into a file (tests, export).  @throws error it cannot be written
 inline void write_zstd(const std::filesystem::path& path, const void* data, std::size_t size, int level = 3) {
   std::vector<char> out(ZSTD_compressBound(size));
   const std::size_t n = ZSTD_compress(out.data(), out.size(), data, size, level);
   if (ZSTD_isError(n))
     throw internal_error(path.string() + ": zstd cannot compress: " + ZSTD_getErrorName(n));
-  std::ofstream file(path, std::ios::binary);
-  file.write(out.data(), static_cast<std::streamsize>(n));
-  if (!file.flush()) throw error(path.string() + ": cannot be written");
+  write_whole(path, {out.data(), n});
 }
 
 }  // namespace dsv4::io

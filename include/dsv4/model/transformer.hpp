@@ -20,6 +20,9 @@
 namespace dsv4 {
 
 /// Policy: num/policy.hpp.  Exec: core/exec.hpp.  The weights must outlive the transformer.
+/// Threads: one at a time may call a transformer, whatever the sequences, because all calls share its scratch memory
+/// (and one at a time a sequence).  Several transformers may share the weights of one checkpoint, which are only read:
+/// a program that answers in several threads makes one for each.
 template <numerics_policy P, execution E>
 class transformer {
  public:

@@ -15,10 +15,12 @@
 ///   user         content, task                                  tool         content (text, or list of blocks), tool_call_id
 ///   assistant    content, reasoning_content, tool_calls         latest_reminder   content
 ///   all but tool task, wo_eos
+/// `unread_fields` names the others of an input.
 ///
 /// @throws refused      what the released encoder refuses; `kind` is the name of the exception that it raises
 /// @throws unsupported  an unknown role; a list or an object where text belongs, of which that encoder would print
 ///                      Python's own notation
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -208,7 +210,57 @@ inline chat_message read_message(const place& at, const json& in) {
   return m;
 }
 
+/// The fields that are read of a message with this role; null: the role is unknown.
+inline const std::vector<std::string_view>* fields_of(std::string_view role) {
+  using list = std::vector<std::string_view>;
+  static const std::vector<std::pair<std::string_view, list>> all{
+      {"system", {"role", "content", "tools", "response_format", "task", "wo_eos"}},
+      {"developer", {"role", "content", "tools", "response_format", "task", "wo_eos"}},
+      {"user", {"role", "content", "task", "wo_eos"}},
+      {"tool", {"role", "content", "tool_call_id"}},
+      // mask is of training data, and never of a prompt.
+      {"assistant", {"role", "content", "reasoning_content", "tool_calls", "task", "wo_eos", "mask"}},
+      {"latest_reminder", {"role", "content", "task", "wo_eos"}}};
+  for (const auto& [name, fields] : all)
+    if (name == role) return &fields;
+  return nullptr;
+}
+
 }  // namespace detail
+
+/// What read_request leaves out of an input without a word, as the released encoder does: a mistyped name, or a field
+/// of another program.  "messages[0].prefix is no field of a user message", in the order of the input.
+inline std::vector<std::string> unread_fields(const json& in) {
+  std::vector<std::string> out;
+  const auto look = [&](const json& object, const std::vector<std::string_view>& known,
+                        const std::string& prefix, const std::string& what) {
+    if (const auto* members = object.get_if<json::object>())
+      for (const auto& [name, value] : *members)
+        if (std::find(known.begin(), known.end(), name) == known.end())
+          out.push_back(prefix + python::shown(json(name)) + " is no field of " + what);
+  };
+  const auto look_at_messages = [&](const json* list, const std::string& name) {
+    const auto* messages = list ? list->get_if<json::array>() : nullptr;
+    for (std::size_t i = 0; messages && i < messages->size(); ++i) {
+      const json* role = (*messages)[i].find("role");
+      if (const std::string* text = role ? role->text() : nullptr)
+        if (const auto* known = detail::fields_of(*text))
+          look((*messages)[i], *known, name + "[" + std::to_string(i) + "]: ",
+               (*text == "assistant" ? "an " : "a ") + *text + " message");
+    }
+  };
+  if (in.is<json::array>()) {
+    look_at_messages(&in, "messages");
+    return out;
+  }
+  look(in,
+       {"messages", "context", "thinking_mode", "reasoning_effort", "drop_thinking", "add_default_bos_token",
+        "tools"},
+       "", "the input");
+  look_at_messages(in.find("messages"), "messages");
+  look_at_messages(in.find("context"), "context");
+  return out;
+}
 
 /// Messages of a JSON list; `name` is what errors call it.
 inline std::vector<chat_message> read_messages(const json& list, const std::string& name = "messages") {

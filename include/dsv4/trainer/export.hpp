@@ -46,22 +46,6 @@ struct export_report {
 
 namespace detail {
 
-/// A file of `dir` that appears whole, readable to whom the folder is readable.
-template <class F>
-void write_whole(const std::filesystem::path& path, F&& fill) {
-  namespace fs = std::filesystem;
-  const bool is_new = !fs::exists(path);
-  io::atomic_file file(path);
-  fill([&](const void* data, std::size_t bytes) { file.write(data, bytes); });
-  file.commit();
-  constexpr fs::perms readers = fs::perms::group_read | fs::perms::others_read;
-  if (is_new)
-    fs::permissions(path, fs::status(path.parent_path()).permissions() & readers, fs::perm_options::add);
-}
-inline void write_text(const std::filesystem::path& path, std::string_view text) {
-  write_whole(path, [&](auto&& sink) { sink(text.data(), text.size()); });
-}
-
 template <class T>
 std::vector<std::byte> bytes_of(const T* x, index_t n) {
   std::vector<std::byte> out(static_cast<std::size_t>(n) * sizeof(T));
@@ -125,13 +109,13 @@ class exporter {
 
     const std::string shard = "model-00001-of-00001.safetensors";
     writer_.metadata = {{"format", "pt"}};  // transformers asks for it
-    write_whole(dir_ / shard, [&](auto&& sink) { writer_.write_to(sink); });
+    writer_.write(dir_ / shard);
     nlohmann::json map = nlohmann::json::object();
     for (const std::string& name : names_) map[name] = shard;
-    write_text(
+    io::write_whole(
         dir_ / "model.safetensors.index.json",
         nlohmann::json{{"metadata", {{"total_size", report_.bytes}}}, {"weight_map", map}}.dump(1) + "\n");
-    write_text(dir_ / "config.json", fields.dump(2) + "\n");
+    io::write_whole(dir_ / "config.json", fields.dump(2) + "\n");
     report_.tensors = names_.size();
     return report_;
   }
@@ -171,10 +155,15 @@ class exporter {
                                                  std::to_string(c_.vocab_size));
     if (t.bos()) fields["bos_token_id"] = *t.bos();
     if (t.eos()) fields["eos_token_id"] = *t.eos();
-    write_text(dir_ / "tokenizer.json", io::mapped_file(file).text());
+    // Read whole first: the one that is copied may be the one that is replaced.
+    const auto copy = [&](const fs::path& of, const char* name) {
+      const std::string bytes(io::mapped_file(of).text());
+      io::write_whole(dir_ / name, bytes);
+    };
+    copy(file, "tokenizer.json");
     const fs::path names = file.parent_path() / "tokenizer_config.json";
     if (fs::exists(names)) {
-      write_text(dir_ / "tokenizer_config.json", io::mapped_file(names).text());
+      copy(names, "tokenizer_config.json");
     } else if (t.bos() && t.eos()) {
       // transformers knows the two tokens from here alone.
       const nlohmann::json told{{"tokenizer_class", "PreTrainedTokenizerFast"},
@@ -183,7 +172,7 @@ class exporter {
                                 {"bos_token", std::string(*t.id_to_token(*t.bos()))},
                                 {"eos_token", std::string(*t.id_to_token(*t.eos()))},
                                 {"model_max_length", c_.max_position_embeddings}};
-      write_text(dir_ / "tokenizer_config.json", told.dump(2) + "\n");
+      io::write_whole(dir_ / "tokenizer_config.json", told.dump(2) + "\n");
     }
   }
 

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "../core/format_text.hpp"
 #include "../core/view.hpp"
 
 namespace dsv4::trainer {
@@ -22,11 +22,7 @@ struct loss_curve {
 
 namespace detail {
 
-inline std::string text_of(double v) {
-  std::array<char, 32> s{};
-  std::snprintf(s.data(), s.size(), "%.4g", v);
-  return s.data();
-}
+inline std::string text_of(double v) { return format_text("%.4g", v); }
 inline std::string escaped(std::string_view text) {
   std::string out;
   for (const char c : text)
@@ -80,11 +76,7 @@ inline std::string draw(const std::vector<loss_curve>& curves, const std::string
   const auto py = [&](double y) { return top + (height - top - bottom) * (high - y) / (high - low); };
 
   std::string out;
-  const auto put = [&](const char* format, auto... values) {
-    std::array<char, 512> line{};
-    std::snprintf(line.data(), line.size(), format, values...);
-    out += line.data();
-  };
+  const auto put = [&](const char* format, auto... values) { out += format_text(format, values...); };
   put("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\" font-family=\"sans-serif\" "
       "font-size=\"13\">\n",
       width, height);

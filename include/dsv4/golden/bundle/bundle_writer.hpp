@@ -6,15 +6,17 @@
 ///   w.ids({ids});                                             // one list per sequence
 ///   w.begin_call(golden::call_kind::prefill, {{0, 0, 60}});   // sequence 0, positions [0, 60)
 ///   w.add(entry, bytes);                                      // seq, file, key, hash, statistics are filled in
-///   w.finish();                                               // without it there is no manifest: no bundle
+///   w.finish();                                               // without it the directory goes away again
 ///
 /// Holds one shard in memory (64 MiB, or one larger tensor).  The same calls give the same bytes.
 /// @throws contract_violation out of order, or a directory that is there already
 /// @throws format_error what was added does not make a valid bundle; error: a file cannot be written
+/// An unfinished writer takes its files back when it ends.
 #include <zstd.h>
 
 #include <unordered_map>
 
+#include "../../io/folders.hpp"
 #include "../../io/safetensors_writer.hpp"
 #include "manifest_json.hpp"
 #include "stats.hpp"
@@ -42,7 +44,7 @@ inline void compress_file(const std::filesystem::path& from, const std::filesyst
   ZSTD_CCtx_setParameter(stream.get(), ZSTD_c_compressionLevel, level);
   ZSTD_CCtx_setParameter(stream.get(), ZSTD_c_checksumFlag, 1);
   const io::mapped_file in(from);
-  std::ofstream out(to, std::ios::binary);
+  io::atomic_file out(to);
   std::vector<char> buffer(ZSTD_CStreamOutSize());
   ZSTD_inBuffer source{in.data(), in.size(), 0};
   for (std::size_t left = 1; left != 0;) {
@@ -50,18 +52,9 @@ inline void compress_file(const std::filesystem::path& from, const std::filesyst
     left = ZSTD_compressStream2(stream.get(), &space, &source, ZSTD_e_end);
     if (ZSTD_isError(left))
       throw internal_error(to.string() + ": zstd cannot compress: " + ZSTD_getErrorName(left));
-    out.write(buffer.data(), static_cast<std::streamsize>(space.pos));
+    out.write(buffer.data(), space.pos);
   }
-  if (!out.flush()) throw error(to.string() + ": cannot be written");
-}
-
-inline void write_text(const std::filesystem::path& path, const std::string& text) {
-  const std::filesystem::path part = path.string() + ".part";  // a reader never sees half a manifest
-  std::ofstream file(part, std::ios::binary);
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.flush()) throw error(part.string() + ": cannot be written");
-  file.close();
-  std::filesystem::rename(part, path);
+  out.commit();
 }
 
 }  // namespace detail
@@ -72,10 +65,9 @@ inline void write_manifest(const std::filesystem::path& dir, const manifest& abo
   const auto file = dir / (compressed ? compressed_manifest : plain_manifest);
   validate(file, about, tensors);
   const std::string text = manifest_text(about, tensors);
-  if (!compressed) return detail::write_text(file, text);
-  const std::filesystem::path part = file.string() + ".part";
-  io::write_zstd(part, text.data(), text.size(), detail::smallest_level);
-  std::filesystem::rename(part, file);
+  // A reader never sees half a manifest.
+  if (!compressed) return io::write_whole(file, text);
+  io::write_zstd(file, text.data(), text.size(), detail::smallest_level);
 }
 /// In the form that the bundle has.
 inline void write_manifest(const std::filesystem::path& dir, const manifest& about,
@@ -87,18 +79,14 @@ class bundle_writer {
  public:
   /// `about`: name, created_by, oracle, numerics, model, weights, input.{prefill,…}; the rest is filled in.
   bundle_writer(std::filesystem::path dir, manifest about, const writer_options& options = {})
-      : dir_(std::move(dir)), about_(std::move(about)), options_(options) {
+      : folder_(std::move(dir), "a bundle"), about_(std::move(about)), options_(options) {
     if (options_.small) options_.zstd = true, options_.zstd_level = detail::smallest_level;
-    std::error_code none;
-    expects(!std::filesystem::exists(dir_, none) || std::filesystem::is_empty(dir_, none),
-            dir_.string() + ": is there already; a bundle is written into a new directory");
-    std::filesystem::create_directories(dir_);
     about_.calls.clear();
     about_.files.clear();
   }
 
   manifest& about() { return about_; }
-  const std::filesystem::path& path() const { return dir_; }
+  const std::filesystem::path& path() const { return folder_.path(); }
   /// What was added so far.
   std::vector<tensor_entry>& entries() { return entries_; }
 
@@ -164,11 +152,13 @@ class bundle_writer {
   /// Writes what is left and the manifest.  The bundle is then complete.
   void finish() {
     flush();
-    inputs_.write(dir_ / "inputs.safetensors");
-    list("inputs.safetensors", std::filesystem::file_size(dir_ / "inputs.safetensors"));
+    const std::string name = "inputs.safetensors";
+    inputs_.write(folder_.file(name));
+    list(name, std::filesystem::file_size(path() / name));
     inputs_ = {};
     about_.config_sha256 = sha256_of(about_.model);
-    write_manifest(dir_, about_, entries_, options_.small);
+    write_manifest(path(), about_, entries_, options_.small);
+    folder_.keep();
   }
 
  private:
@@ -178,18 +168,18 @@ class bundle_writer {
     return options_.zstd ? std::string(name) + ".zst" : name;
   }
   void list(const std::string& name, std::size_t raw) {
-    const auto path = dir_ / name;
-    about_.files.push_back({name, std::filesystem::file_size(path), raw, sha256_of_file(path)});
+    const auto file = path() / name;
+    about_.files.push_back({name, std::filesystem::file_size(file), raw, sha256_of_file(file)});
   }
   void flush() {
     if (shard_entries_ == 0) return;
     const std::string name = shard_name();
-    const auto raw = options_.zstd ? dir_ / std::filesystem::path(name).stem() : dir_ / name;
+    const auto raw = folder_.file(options_.zstd ? std::filesystem::path(name).stem().string() : name);
     shard_.write(raw);
     shard_ = {};
     const std::size_t raw_bytes = std::filesystem::file_size(raw);
     if (options_.zstd) {
-      detail::compress_file(raw, dir_ / name, options_.zstd_level);
+      detail::compress_file(raw, folder_.file(name), options_.zstd_level);
       std::filesystem::remove(raw);
     }
     list(name, raw_bytes);
@@ -197,7 +187,7 @@ class bundle_writer {
     shard_bytes_ = shard_entries_ = 0;
   }
 
-  std::filesystem::path dir_;
+  io::new_folder folder_;  // goes away again without `finish`
   manifest about_;
   writer_options options_;
   std::vector<tensor_entry> entries_;

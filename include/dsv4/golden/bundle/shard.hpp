@@ -7,10 +7,10 @@
 #include <unistd.h>
 #include <zstd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <memory>
 
+#include "../../io/atomic_file.hpp"
 #include "../../io/safetensors.hpp"
 #include "manifest.hpp"
 
@@ -39,36 +39,47 @@ inline std::size_t size_of_file(const std::filesystem::path& path) {
 
 namespace detail {
 
-/// A file that disappears with its owner.
+/// A file that disappears with its owner, and when a signal ends the program (io/open_files.hpp).
 class temporary_file {
  public:
   explicit temporary_file(const std::filesystem::path& dir) {
     std::string name =
         ((dir.empty() ? std::filesystem::temp_directory_path() : dir) / "dsv4-shard-XXXXXX").string();
-    const int fd = ::mkstemp(name.data());
-    if (fd < 0) throw error(name + ": cannot be created (a compressed shard is decompressed there)");
-    stream_ = ::fdopen(fd, "wb");
+    fd_ = ::mkostemp(name.data(), O_CLOEXEC);
+    if (fd_ < 0)
+      throw error(name + ": cannot be created (a compressed shard is decompressed there): " +
+                  io::detail::reason(errno));
     path_ = name;
+    try {
+      begun_ = io::open_files::add_begun(name);
+    } catch (...) {
+      ::close(fd_);
+      ::unlink(path_.c_str());
+      throw;
+    }
   }
   ~temporary_file() {
-    close();
+    if (fd_ >= 0) ::close(fd_);
     ::unlink(path_.c_str());
+    io::open_files::remove(begun_);
   }
   temporary_file(const temporary_file&) = delete;
   temporary_file& operator=(const temporary_file&) = delete;
   const std::filesystem::path& path() const { return path_; }
   void write(const void* data, std::size_t bytes) {
-    if (bytes && std::fwrite(data, 1, bytes, stream_) != bytes)
-      throw error(path_.string() + ": cannot be written (disk full?)");
+    if (const int code = io::detail::write_all(fd_, data, bytes))
+      throw error(path_.string() + ": cannot be written (a compressed shard is decompressed there): " +
+                  io::detail::reason(code));
   }
   void close() {
-    if (stream_) std::fclose(stream_);
-    stream_ = nullptr;
+    if (::close(std::exchange(fd_, -1)) != 0)
+      throw error(path_.string() + ": cannot be closed: " + io::detail::reason(errno));
   }
 
  private:
   std::filesystem::path path_;
-  std::FILE* stream_ = nullptr;
+  io::open_files::entry* begun_ = nullptr;
+  int fd_ = -1;
 };
 
 /// Decompress `from` into `to` in pieces; exactly `expected` bytes must come out.

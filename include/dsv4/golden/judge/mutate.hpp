@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "../../io/folders.hpp"
 #include "../make/record.hpp"
 #include "../mistake/mutation_list.hpp"
 #include "verify.hpp"
@@ -92,8 +93,9 @@ struct power_matrix {
 };
 
 struct mutate_options {
-  std::filesystem::path scratch;  ///< a directory for dumps; each is removed again
-  std::vector<int> bugs;          ///< only these; empty: all
+  std::filesystem::path
+      scratch;            ///< a directory for dumps, each removed again; empty: the system's for such files
+  std::vector<int> bugs;  ///< only these; empty: all
   std::function<void(const mutation_outcome&)> progress;
 };
 
@@ -101,13 +103,13 @@ namespace detail {
 
 template <numerics_policy P, execution E>
 mutation_outcome mutate_once(const bundle& golden, const model_weights<>& weights, const mutation& m,
-                             const std::filesystem::path& dir) {
+                             const std::filesystem::path& parent) {
+  const io::scratch_folder scratch("dsv4-mutation", parent);
+  const std::filesystem::path dir = scratch.path() / "mutated.v4gold";
   mutation_outcome o;
   o.bug = m.bug;
   o.name = m.other_ids ? "other_token_ids" : std::string(info(m.what).name);
   o.says = m.other_ids ? "the ids of another template" : std::string(info(m.what).says);
-  std::error_code none;
-  std::filesystem::remove_all(dir, none);
   auto ids = all_ids(golden);
   if (m.other_ids) {
     const std::size_t at = ids[0].size() / 2;
@@ -154,7 +156,6 @@ mutation_outcome mutate_once(const bundle& golden, const model_weights<>& weight
     judge(o.free, verify_mode::free_running,
           P::quantised ? tolerance_policy::strict : tolerance_policy::faithful, false);
   }
-  std::filesystem::remove_all(dir, none);
   return o;
 }
 
@@ -174,13 +175,11 @@ power_matrix mutate(std::span<const mutation_subject> subjects, const mutate_opt
     if (!options.bugs.empty() &&
         std::find(options.bugs.begin(), options.bugs.end(), m.bug) == options.bugs.end())
       continue;
-    const auto dir =
-        options.scratch / ("mutation-" + std::to_string(m.bug) + "-" + std::to_string(matrix.rows.size()));
     mutation_outcome best;
     for (const mutation_subject& s : subjects) {
       mutation_outcome o = s.golden->about().policy() != "float32"
-                               ? detail::mutate_once<official, E>(*s.golden, *s.weights, m, dir)
-                               : detail::mutate_once<float32<>, E>(*s.golden, *s.weights, m, dir);
+                               ? detail::mutate_once<official, E>(*s.golden, *s.weights, m, options.scratch)
+                               : detail::mutate_once<float32<>, E>(*s.golden, *s.weights, m, options.scratch);
       o.bundle = s.golden->about().name;
       // A golden that does not reach the code says nothing; one that does and misses is told, unless another catches.
       if (best.bug == 0 || o.right() || (o.exercised && !best.exercised)) best = std::move(o);

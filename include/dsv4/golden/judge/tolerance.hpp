@@ -10,6 +10,7 @@
 /// this library differ by less than 1e-5).
 /// With measured noise an error up to k times the noise passes under faithful and quant.  Every bound is a
 /// named number, and the report says which one was broken, by how much.
+#include "../../core/format_text.hpp"
 #include "../bundle/bundle.hpp"
 #include "metrics.hpp"
 
@@ -48,9 +49,7 @@ class judgement {
                                       : std::numeric_limits<double>::infinity();
     if (!(s <= severity)) {
       severity = s;
-      char text[160];
-      std::snprintf(text, sizeof text, "%s %.3g, allowed %.3g", what, found, allowed);
-      why = text;
+      why = format_text("%s %.3g, allowed %.3g", what, found, allowed);
     }
   }
   bool ok() const { return severity <= 1; }
@@ -164,10 +163,7 @@ inline void judge_values(tensor_result& r, const tolerance_context& c, double la
   const bool warn = ok && noisy && m.rel_l2 > warn_above * r.noise;
   r.v = !ok ? verdict::fail : warn ? verdict::warn : verdict::pass;
   if (warn) {
-    char text[96];
-    std::snprintf(text, sizeof text, "within tolerance, but %.1f times the measured noise",
-                  m.rel_l2 / r.noise);
-    r.why = text;
+    r.why = format_text("within tolerance, but %.1f times the measured noise", m.rel_l2 / r.noise);
   } else if (ok) {
     r.why.clear();
   }
@@ -176,19 +172,18 @@ inline void judge_values(tensor_result& r, const tolerance_context& c, double la
 /// The same for choices: what decides is how many rows differ that the scores do not excuse.
 inline void judge_choices(tensor_result& r, const tolerance_context& c) {
   const index_t illegal = r.m.rows_differ - r.m.rows_legal;
-  char text[160] = "";
+  std::string text;
   bool ok = illegal <= 0;
   if (c.policy == tolerance_policy::quant) {
     constexpr double recall = 0.90;
     ok = r.m.recall >= recall;
     r.severity = (1 - r.m.recall) / (1 - recall);
-    if (!ok) std::snprintf(text, sizeof text, "recall %.3f, allowed %.2f", r.m.recall, recall);
+    if (!ok) text = format_text("recall %.3f, allowed %.2f", r.m.recall, recall);
   } else {
     r.severity = ok ? 0 : std::numeric_limits<double>::infinity();
     if (!ok)
-      std::snprintf(text, sizeof text,
-                    "%lld of %lld rows choose differently, beyond the margin of their scores",
-                    static_cast<long long>(illegal), static_cast<long long>(r.m.rows));
+      text = std::to_string(illegal) + " of " + std::to_string(r.m.rows) +
+             " rows choose differently, beyond the margin of their scores";
   }
   r.why = text;
   r.v = ok ? verdict::pass : verdict::fail;

@@ -2,6 +2,7 @@
 #pragma once
 /// A checkpoint of recipe weights (recipe.hpp): written in the published layout, as its directory on the hub
 /// (config.json, index, shards), and recognised again.  Nothing larger than a row, or a MiB, is in memory.
+/// After an error the directory is as it was.
 /// @throws error the disk is full or cannot be written; contract_violation the directory is not empty
 #include <charconv>
 #include <filesystem>
@@ -9,6 +10,7 @@
 
 #include "../../io/checkpoint.hpp"
 #include "../../io/config_out.hpp"
+#include "../../io/folders.hpp"
 #include "../../io/safetensors_writer.hpp"
 #include "../bundle/manifest.hpp"
 #include "recipe.hpp"
@@ -29,11 +31,7 @@ inline checkpoint_size write_recipe_checkpoint(const std::filesystem::path& dir,
                                                std::uint64_t seed, const recipe_options& options = {}) {
   namespace fs = std::filesystem;
   std::error_code none;
-  expects(!fs::exists(dir, none) || fs::is_empty(dir, none),
-          dir.string() + ": is there already; a checkpoint is written into a new directory");
-  std::error_code failed;
-  fs::create_directories(dir, failed);
-  if (failed) throw error(dir.string() + ": cannot be made: " + failed.message());
+  io::new_folder folder(dir, "a checkpoint");
   const std::vector<io::hub_tensor> all = io::hub_layout(c);
   const weight_recipe recipe(seed, c.n_routed_experts);
   index_t total = 0;
@@ -41,15 +39,10 @@ inline checkpoint_size write_recipe_checkpoint(const std::filesystem::path& dir,
   if (const auto space = fs::space(dir, none); !none && space.available < static_cast<std::uintmax_t>(total))
     throw error(dir.string() + ": the checkpoint needs " + std::to_string(total) + " bytes, the disk has " +
                 std::to_string(space.available));
-  {
-    std::ofstream file(dir / "config.json");
-    nlohmann::json fields = io::to_json(c);
-    fields["dsv4_note"] = "random weights (recipe " + std::string(weight_recipe::name) + ", seed " +
-                          std::to_string(seed) +
-                          "): a model to test programs with, its words have no meaning";
-    file << fields.dump(2) << '\n';
-    if (!file.flush()) throw error((dir / "config.json").string() + ": cannot be written");
-  }
+  nlohmann::json fields = io::to_json(c);
+  fields["dsv4_note"] = "random weights (recipe " + std::string(weight_recipe::name) + ", seed " +
+                        std::to_string(seed) + "): a model to test programs with, its words have no meaning";
+  io::write_whole(folder.file("config.json"), fields.dump(2) + "\n");
 
   // Files in the order of the layers, each as full as the limit allows.
   std::vector<std::pair<std::size_t, std::size_t>> files;  // tensors [first, end)
@@ -76,11 +69,11 @@ inline checkpoint_size write_recipe_checkpoint(const std::filesystem::path& dir,
                    if (options.progress) options.progress(done, total);
                  });
     }
-    writer.write(dir / name);
+    writer.write(folder.file(name));
   }
-  std::ofstream file(dir / "model.safetensors.index.json");
-  file << nlohmann::json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(1) << '\n';
-  if (!file.flush()) throw error((dir / "model.safetensors.index.json").string() + ": cannot be written");
+  const nlohmann::json index{{"metadata", {{"total_size", total}}}, {"weight_map", map}};
+  io::write_whole(folder.file("model.safetensors.index.json"), index.dump(1) + "\n");
+  folder.keep();
   return {all.size(), files.size(), static_cast<std::size_t>(total)};
 }
 

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "../../core/format_text.hpp"
 #include "../../core/view.hpp"
 
 namespace dsv4::golden::html {
@@ -43,13 +43,10 @@ inline std::string escape(std::string_view text, std::size_t most = 4096) {
   return out;
 }
 
-/// printf of numbers; the format is the program's own.
+/// Numbers in the notation of CSS and SVG; the format is the program's own.
 template <class... T>
 std::string print(const char* format, T... values) {
-  std::array<char, 256> buffer;
-  const int n = std::snprintf(buffer.data(), buffer.size(), format, values...);
-  return {buffer.data(),
-          static_cast<std::size_t>(std::clamp<int>(n, 0, static_cast<int>(buffer.size()) - 1))};
+  return format_text(format, values...);
 }
 /// Three digits; whole numbers below a million in full.
 inline std::string number(double v) {

@@ -2,10 +2,12 @@
 #pragma once
 /// A verify_result for programs: JSON (one object, everything), and JUnit (one test case per tensor class).
 #include <cmath>
+#include <locale>
 #include <sstream>
 
 #include <nlohmann/json.hpp>
 
+#include "../../core/format_text.hpp"
 #include "../judge/mutate.hpp"
 #include "../judge/result.hpp"
 
@@ -202,8 +204,9 @@ inline std::string report_junit(const verify_result& r) {
   index_t tests = 1, failures = !r.structure.empty();
   for (const per_class& c : all) tests += c.tensors > 0, failures += c.failed > 0;
   std::ostringstream o;
+  o.imbue(std::locale::classic());  // integers without a locale's separators
   o << "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"dsv4 verify\" tests=\"" << tests
-    << "\" failures=\"" << failures << "\" time=\"" << r.seconds << "\">\n";
+    << "\" failures=\"" << failures << "\" time=\"" << format_text("%g", r.seconds) << "\">\n";
   const auto one = [&](const std::string& name, const std::string& message, const std::string& text) {
     o << "  <testcase classname=\"verify." << name_of(r.mode) << '.' << name_of(r.policy) << "\" name=\""
       << escape(name) << "\"";

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// A verify_result for terminals: at most 25 lines.  report_json.hpp has the twins for programs.
+#include <locale>
 #include <sstream>
 
+#include "../../core/format_text.hpp"
 #include "../judge/mutate.hpp"
 #include "../judge/result.hpp"
 
@@ -10,11 +12,7 @@ namespace dsv4::golden {
 
 namespace detail {
 
-inline std::string number(double x, const char* format = "%.3g") {
-  char text[40];
-  std::snprintf(text, sizeof text, format, x);
-  return text;
-}
+inline std::string number(double x, const char* format = "%.3g") { return format_text(format, x); }
 inline std::string coordinate(const tensor_result& t, const std::vector<std::string>& axes) {
   std::string s = "[";
   for (std::size_t i = 0; i < t.m.worst.size(); ++i)
@@ -48,6 +46,7 @@ inline std::string also_failing(const verify_result& r, std::size_t most) {
 /// `all`: also every failing tensor, one line each (then there is no bound on the lines).
 inline std::string report_text(const verify_result& r, bool all = false) {
   std::ostringstream o;
+  o.imbue(std::locale::classic());  // integers without a locale's separators
   const auto n = [](index_t x) { return std::to_string(x); };
   constexpr std::size_t width = 160;
   const auto line = [&](std::string s) {
@@ -137,28 +136,26 @@ inline std::string report_text(const verify_result& r, bool all = false) {
 /// The power matrix, one line per variant.
 inline std::string report_text(const power_matrix& p) {
   std::ostringstream o;
+  o.imbue(std::locale::classic());  // integers without a locale's separators
   const auto cell = [](const mutation_outcome& m, const mutation_verdict& v) -> std::string {
     if (!m.exercised) return "-";
     if (!v.caught) return "ESCAPED";
     return v.named ? "named" : "as " + v.culprit;
   };
-  char text[320];
   const bool several = std::any_of(p.rows.begin(), p.rows.end(),
                                    [&](const mutation_outcome& m) { return m.bundle != p.rows[0].bundle; });
-  std::snprintf(text, sizeof text, "%2s %-40s %-25s %-38s %-8s %-8s %s%s\n", "#", "bug", "planted",
-                "first wrong tensor", "forced", "free", "hint", several ? "    by" : "");
-  o << text;
+  o << format_text("%2s %-40s %-25s %-38s %-8s %-8s %s%s\n", "#", "bug", "planted", "first wrong tensor",
+                   "forced", "free", "hint", several ? "    by" : "");
   int last = 0;
   for (const mutation_outcome& m : p.rows) {
     const std::string bug = m.bug == last ? "" : std::string(bug_names[static_cast<std::size_t>(m.bug - 1)]);
-    std::snprintf(text, sizeof text, "%2d %-40s %-25s %-38s %-8s %-8s %-7s %s\n", m.bug, bug.c_str(),
-                  m.name.c_str(), m.exercised ? m.expected.c_str() : "(not reached)",
-                  cell(m, m.forced).c_str(), cell(m, m.free).c_str(),
-                  m.hint.empty() ? "-"
-                  : m.hint_right ? "right"
-                                 : m.hint.c_str(),
-                  several && m.exercised ? m.bundle.c_str() : "");
-    o << text;
+    const std::string forced = cell(m, m.forced), free = cell(m, m.free);
+    o << format_text("%2d %-40s %-25s %-38s %-8s %-8s %-7s %s\n", m.bug, bug.c_str(), m.name.c_str(),
+                     m.exercised ? m.expected.c_str() : "(not reached)", forced.c_str(), free.c_str(),
+                     m.hint.empty() ? "-"
+                     : m.hint_right ? "right"
+                                    : m.hint.c_str(),
+                     several && m.exercised ? m.bundle.c_str() : "");
     last = m.bug;
   }
   const auto escaped = p.escaped();

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// Two kinds of folders that a program makes: one that it fills for its user, and one that it needs for a while.
+///
+///   new_folder f("tiny.v4gold", "a bundle");   write(f.file("taps-000.safetensors")); ...   f.keep();
+///   scratch_folder s("dsv4-verify");           write(s.path() / "anything");
+///
+/// Neither ever removes what it did not make.  Without `keep`, after an error, a new_folder takes back the files it
+/// was asked for, and itself if nothing else is in it.  A scratch_folder has a name that nothing had before.
+/// @throws contract_violation a new folder that is there already and not empty   @throws error it cannot be made
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "../core/contract.hpp"
+#include "atomic_file.hpp"
+
+namespace dsv4::io {
+
+class new_folder {
+ public:
+  new_folder(std::filesystem::path dir, const std::string& what) : dir_(std::move(dir)) {
+    namespace fs = std::filesystem;
+    std::error_code none, failed;
+    made_ = !fs::exists(dir_, none);
+    expects(made_ || (fs::is_directory(dir_, none) && fs::is_empty(dir_, none)),
+            dir_.string() + ": is there already; " + what + " is written into a new directory");
+    fs::create_directories(dir_, failed);
+    if (failed) throw error(dir_.string() + ": cannot be made: " + failed.message());
+  }
+  ~new_folder() {
+    if (kept_) return;
+    std::error_code none;
+    for (const auto& f : files_) std::filesystem::remove(f, none);
+    if (made_) std::filesystem::remove(dir_, none);  // fails if there is more in it
+  }
+  new_folder(const new_folder&) = delete;
+  new_folder& operator=(const new_folder&) = delete;
+
+  const std::filesystem::path& path() const { return dir_; }
+  /// The path of a file that the caller writes now.
+  std::filesystem::path file(const std::string& name) {
+    files_.push_back(dir_ / name);
+    return files_.back();
+  }
+  /// Complete: everything stays.
+  void keep() { kept_ = true; }
+
+ private:
+  std::filesystem::path dir_;
+  std::vector<std::filesystem::path> files_;
+  bool made_ = false, kept_ = false;
+};
+
+class scratch_folder {
+ public:
+  /// NAME-XXXXXX in `parent`, made where it is not there, or in the system's folder for temporary files.
+  explicit scratch_folder(const std::string& name, const std::filesystem::path& parent = {}) {
+    std::error_code failed;  // told by the next step
+    if (!parent.empty()) std::filesystem::create_directories(parent, failed);
+    std::string path =
+        ((parent.empty() ? std::filesystem::temp_directory_path() : parent) / (name + "-XXXXXX")).string();
+    if (!::mkdtemp(path.data())) throw error(path + ": cannot be made: " + detail::reason(errno));
+    dir_ = path;
+  }
+  ~scratch_folder() {
+    std::error_code none;
+    std::filesystem::remove_all(dir_, none);
+  }
+  scratch_folder(const scratch_folder&) = delete;
+  scratch_folder& operator=(const scratch_folder&) = delete;
+
+  const std::filesystem::path& path() const { return dir_; }
+
+ private:
+  std::filesystem::path dir_;
+};
+
+}  // namespace dsv4::io
