@@ -118,7 +118,7 @@ void attention(const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
   rope(e, q, angles);
   tap.rows(site::attn_q_rope, q);
 
-  // The one key = value head, in the precision of the cache.
+  // The single head whose keys are also its values, rounded as the cache stores it.
   auto kv = take<A>(scratch, t, hd);  // [t, d]
   input.times(e, w.wkv, kv);
   rms_norm(e, kv, w.kv_norm, c.rms_norm_eps, kv);
@@ -166,7 +166,8 @@ void attention(const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
   append_to_rings(call, batch, kv, [](attention_state<P, E>& s) -> auto& { return s.window; });
   tap.rows(site::attn_o, o);
 
-  // Keys are values, so o carries the phase of its keys: turn it back at the query's position.
+  // Values are rotated keys, so o still carries their rotation: turning it back by the query's position
+  // leaves the distance to each key.
   rope(e, o, angles, rotation::inverse);
   tap.rows(site::attn_o_derot, o);
 

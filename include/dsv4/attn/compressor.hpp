@@ -113,7 +113,7 @@ struct compressor_pool<exec::ref> {
 };
 }  // namespace kernel
 
-/// Which compressor: decides the sites and what is done to a closed entry.
+/// Which of the two compressors: it decides the sites, and what is done to a closed entry.
 enum class compressor_use { attention, indexer };
 
 /// Feed the new tokens x of every sequence; append the entries that close to its memory's entries.
@@ -137,7 +137,7 @@ void compress(const call_context<E, Tap>& call, const layer_batch<P, E>& batch, 
   linear(e, x, w.wgate, score);                                                        // Eq. (10), (21)
   kernel::add_ape_of_batch<E>::run(e, w.ape, batch.segments, score);
 
-  // Entries that close in this call and are not there already: those of all sequences are rows of one list.
+  // Entries that close in this call and did not come with a reused prefix.  Those of all sequences are rows of one list.
   const auto parts = take_list<pool_part<W, memory>>(host, batch.sequences());
   const auto runs = take_list<position_run>(host, batch.sequences());
   const auto appends = take_list<ring_append<A, memory>>(host, batch.sequences());
@@ -145,7 +145,7 @@ void compress(const call_context<E, Tap>& call, const layer_batch<P, E>& batch, 
   for (std::size_t i = 0; i < batch.sequences(); ++i) {
     const segment& g = batch.segments[i];
     compressor_state<P, E>& state = of(*batch.states[i]);
-    const index_t from = std::max(g.start / ratio, state.given), to = (g.start + g.tokens()) / ratio;
+    const index_t from = std::max(g.start / ratio, state.reused_entries), to = (g.start + g.tokens()) / ratio;
     const index_t begin = entries, end = begin + std::max(to - from, index_t{0});
     expects(to <= state.entries.extent(0), "compress: more tokens than the sequence was made for");
     // Rows that a closing entry needs from earlier calls are still in the rings, which are written below.

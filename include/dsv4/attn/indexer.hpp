@@ -87,7 +87,7 @@ struct index_scores<exec::ref> {
 
 template <>
 struct index_select<exec::ref> {
-  // Visible entries compete; the others fill the end of the list as -1.
+  // Only visible entries can be chosen.  Where fewer than k are visible, -1 fills the end of the list.
   template <class A>
   static void run(exec::ref&, view<const A, 2> scores, index_t start, index_t ratio,
                   view<std::int32_t, 2> chosen) {

@@ -31,7 +31,7 @@ class history {
   index_t capacity() const { return rows_.extent(0); }
   index_t width() const { return rows_.extent(1); }
   view<const T, 1, Mem> row(index_t p) const { return rows_.all()[p % capacity()]; }
-  /// The memory itself, [capacity, d]: for kernels.
+  /// The ring itself, [capacity, d], for kernels.
   view<const T, 2, Mem> ring() const { return rows_; }
   view<T, 2, Mem> ring() { return rows_; }
 
@@ -82,8 +82,8 @@ class history {
 template <class T, class Mem = mem::host>
 struct ring_rows {
   view<const T, 2, Mem> ring;   // [capacity, d] row of position p at p mod capacity
-  index_t start = 0;            // position of the first …
-  view<const T, 2, Mem> fresh;  // [t, d] … of these
+  index_t start = 0;            // position of the first row of `fresh`
+  view<const T, 2, Mem> fresh;  // [t, d] the call's own rows
 
   const T* row(index_t p) const
     requires host_memory<Mem>
@@ -124,7 +124,8 @@ template <numerics_policy P, execution E>
 struct compressor_state {
   history<wide_t<E>, mem_of<E>> kv, score;  // [2 ratio or ratio, + max_rewind; c d]
   tensor<act_t<P>, 2, mem_of<E>> entries;   // [max tokens / ratio, d]
-  index_t given = 0;  // entries below this were put there (gen/prefix_cache.hpp): not pooled again
+  index_t reused_entries =
+      0;  // so many entries came with a reused prefix (gen/prefix_cache.hpp); they are not pooled again
 
   compressor_state() = default;
   compressor_state(index_t ratio, index_t d, index_t max_tokens, index_t max_rewind)
@@ -132,7 +133,7 @@ struct compressor_state {
         score(kv.capacity(), kv.width()),
         entries(max_tokens / ratio, d) {}
 
-  /// Is this the memory of such a compressor?  ratio 0: of none.
+  /// Whether this is the memory of a compressor with these sizes; ratio 0: of no compressor.
   bool fits(index_t ratio, index_t d, index_t max_tokens, index_t max_rewind) const {
     if (ratio == 0) return kv.capacity() == 0;
     return kv.capacity() == blocks(ratio) * ratio + max_rewind && kv.width() == blocks(ratio) * d &&
@@ -158,7 +159,7 @@ struct attention_state {
       indexer = {ratio, c.index_head_dim, max_tokens, max_rewind};
   }
 
-  /// Would the constructor, given the same, make memory of these sizes?
+  /// Whether the constructor, called with these arguments, would make memory of the sizes that this has.
   bool fits(const config& c, index_t ratio, index_t max_tokens, index_t max_rewind) const {
     const index_t indexed = kind_of_ratio(ratio) == attention_kind::csa ? ratio : 0;
     return window.capacity() == c.sliding_window + max_rewind && window.width() == c.head_dim &&

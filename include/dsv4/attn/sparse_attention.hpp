@@ -107,7 +107,7 @@ struct sparse_attention<exec::ref> {
             for (index_t d = 0; d < dims; ++d) acc[d] += stored * widen<double>(v[d]);  // Eq. (19), (26)
           }
         }
-        // The sink takes its share of the mass and gives nothing.
+        // The sink takes a share of the softmax but has no value: it only enlarges the denominator.
         denominator += std::exp(double(sink[h]) - m);  // Eq. (27)
         for (index_t d = 0; d < dims; ++d) o(t, h, d) = store<A>(acc[d] / denominator);
       }

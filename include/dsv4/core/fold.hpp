@@ -7,8 +7,8 @@
 
 namespace dsv4 {
 
-/// term(0), term(1), ... n - 1, joined in four times eight interleaved parts: an order that compilers turn into vector
-/// code, with about as many additions on their way as one takes cycles.  first: what joins without an effect.
+/// Joins term(0) … term(n - 1) in four times eight interleaved parts.  Compilers turn this order into vector code, and
+/// the four independent chains hide the latency of an addition.  `first` is the neutral element of the joining.
 template <class T, class Term, class Join = std::plus<T>>
 T fold(index_t n, T first, Term term, Join join = {}) {
   constexpr index_t vectors = 4, lanes = 8, all = vectors * lanes;

@@ -53,7 +53,7 @@ class bytes_of {
 };
 }  // namespace detail
 
-/// An owning array of rank R, zero at birth, copied by value.
+/// An owning array of rank R.  Its elements begin as zeros; copying it copies them.
 /// @throws contract_violation for extents that are negative or whose bytes do not fit 64 bits; std::bad_alloc
 template <class T, int R, class Mem = mem::host>
 class tensor {

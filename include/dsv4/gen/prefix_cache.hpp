@@ -14,7 +14,7 @@
 /// Why zero gives the exact rows: layer l at position p reads its own rows (p - W, p] and entries, which are
 /// there.  So if we begin at cut - L (W - 1), layer 0 is right from the first token on, layer 1 from W - 1
 /// tokens later, …, and the last layer's rows are right where the next query looks.  What is wrong before
-/// that is never read again, and entries are not pooled from it (compressor_state::given).  The paper says
+/// that is never read again, and entries are not pooled from it (compressor_state::reused_entries).  The paper says
 /// L W; a query sees its own row and W - 1 before it, so L less suffice.
 /// `tail` is 4, the CSA block whose projections the next entry pools as well (they are wide, so not kept), and
 /// 0 in models without CSA.  At a cut, a multiple of every ratio (128 in published models), no block is open.

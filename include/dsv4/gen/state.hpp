@@ -78,7 +78,7 @@ struct sequence_access {
   static void give_entries(sequence_type& s, const config& c, index_t position) {
     for (index_t l = 0; l < c.num_hidden_layers; ++l)
       if (const index_t ratio = c.ratio(l); ratio > 0)
-        s.state(l).compressor.given = s.state(l).indexer.given = position / ratio;
+        s.state(l).compressor.reused_entries = s.state(l).indexer.reused_entries = position / ratio;
   }
 
   /// f(name, rows, range) for every array: rows is a history or, for entries, a tensor.

@@ -35,7 +35,8 @@ void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
       for (index_t j = 0; j < n; ++j) comb(i, j) /= sum + eps;
     }
   };
-  // Softmax over j, kept off zero; then columns first, and (iterations - 1) times rows and columns.
+  // Softmax over j, with eps added so that no entry is 0.  Then the sums over i once, and (iterations - 1) times the
+  // sums over j and over i.
   for (index_t i = 0; i < n; ++i) {
     W largest = comb(i, 0), sum = 0;
     for (index_t j = 1; j < n; ++j) largest = larger(largest, comb(i, j));
@@ -49,7 +50,7 @@ void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
   }
 }
 
-/// The three uses of one token's mixes.  scale holds alpha of pre, post and comb; base the static part.
+/// One token's mixes become pre, post and comb.  `scale` holds the alpha of each of the three, `base` their static part.
 template <class W>
 void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3]*/,
                  view<const float, 1> base /*[m]*/, index_t iterations, double eps, view<W, 1> pre /*[n]*/,

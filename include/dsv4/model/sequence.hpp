@@ -42,8 +42,8 @@ class sequence {
   index_t rewind_limit() const { return std::min(length_, std::max(floor_, high_water_ - max_rewind_)); }
   index_t mtp_rewind_limit() const { return std::min(mtp_length_, mtp_limit()); }
 
-  /// Does it still hold what its tokens left behind?  Not after a call that an exception ended midway, with more than
-  /// max_rewind + 1 tokens: rows that the earlier tokens need may be overwritten.  Such a sequence can only be reset,
+  /// Whether it still holds what its tokens left behind.  It does not after a call of more than max_rewind + 1 tokens
+  /// that an exception ended midway: rows that the earlier tokens need may be overwritten.  Such a sequence can only be reset,
   /// rewound to 0 or replaced by a copy that was made before; everything else is refused.
   bool intact() const { return main_intact() && mtp_intact(); }
 
@@ -84,7 +84,7 @@ class sequence {
   template <numerics_policy, execution>
   friend struct sequence_access;  // gen/state.hpp: writes a sequence down and makes it again
 
-  /// Was this sequence made for such a model?
+  /// Whether this sequence was made for a model of this configuration.
   bool fits(const config& c) const {
     bool same = states_.size() == c.compress_ratios.size();
     for (std::size_t l = 0; same && l < states_.size(); ++l)
@@ -120,7 +120,7 @@ class sequence {
 
   std::vector<attention_state<P, E>> states_;  // [layers + mtp blocks]
   index_t length_ = 0, mtp_length_ = 0, max_tokens_ = 0, max_rewind_ = 0;
-  // Rings hold rows up to the longest length reached: what a rewind may still find.
+  // The longest length reached: rows that a rewind needs may have been overwritten up to there.
   index_t high_water_ = 0, mtp_high_water_ = 0;
   index_t floor_ = 0, mtp_floor_ = 0;  // rows from before these were never there
 };

@@ -42,7 +42,7 @@ class transformer {
     std::span<const std::int32_t> next;
     view<activation, 3, memory> streams;  // [t, n, d]
   };
-  /// Where results go, in the executor's memory; a view without rows is not filled.
+  /// Where results are written, in the executor's memory.  A view without rows is not filled.
   struct output {
     view<wide, 2, memory> logits;           // [t, v] every token of the batch in order, or …
     view<wide, 2, memory> last_logits;      // [sequences, v] only the last of each sequence
@@ -66,7 +66,7 @@ class transformer {
   }
 
   const config& configuration() const { return config_; }
-  /// As they were given.
+  /// The weights that the constructor was called with.
   const model_weights<>& weights() const { return *source_; }
   E& executor() { return exec_; }
   const E& executor() const { return exec_; }
