@@ -12,6 +12,7 @@
 #include "data.hpp"
 #include "dsv4/core/tensor.hpp"
 #include "dsv4/io/safetensors.hpp"
+#include "dsv4/num/minifloat.hpp"
 
 namespace dsv4_test {
 
@@ -37,6 +38,8 @@ class golden_file {
     switch (t.type) {
       case dsv4::dtype::f64: return static_cast<T>(read<double>(t, i));
       case dsv4::dtype::f32: return static_cast<T>(read<float>(t, i));
+      case dsv4::dtype::bf16:
+        return static_cast<T>(dsv4::to_float(dsv4::bf16::from_bits(read<std::uint16_t>(t, i))));
       case dsv4::dtype::i64: return static_cast<T>(read<std::int64_t>(t, i));
       case dsv4::dtype::i32: return static_cast<T>(read<std::int32_t>(t, i));
       case dsv4::dtype::u8:

@@ -58,6 +58,15 @@
 #include "moe/expert.hpp"   // SwiGLU of one expert
 #include "moe/moe.hpp"      // routed + shared
 
+// Engram: what the last few tokens recall.
+#include "engram/normal_forms.hpp"       // what each character becomes
+#include "engram/vocabulary.hpp"         // tokens that differ in case and accents count as one
+#include "engram/hash.hpp"               // the last tokens -> rows of a table
+#include "engram/table.hpp"              // rows of FP8, mapped
+#include "engram/gate.hpp"               // how much each stream takes, and back
+#include "engram/engram.hpp"             // the module of V4.1, and back
+#include "engram/short_convolution.hpp"  // the paper's variant, and back
+
 // The model.
 #include "model/weights.hpp"      // all weights: views of a mapped checkpoint
 #include "model/block.hpp"        // mHC around attention, mHC around MoE
