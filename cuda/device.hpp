@@ -9,20 +9,24 @@
 ///                   poisoned nor bounded)
 ///   flags           load_acquire, store_release, add_release, never a volatile load
 ///   launch          launch(stream, shape, kernel, arguments...), never <<< >>>
-/// Kernels get their operands as views of mem::host: inside a kernel device memory is what memory is (in_kernel).
+/// Kernels get their operands as views that have elements (cuda/arguments.hpp).
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <type_traits>
 
+// DSV4_DEVICE    a function that kernels call
+// DSV4_KERNEL    a kernel in a header that is no template
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #define DSV4_DEVICE __device__ __forceinline__
+#define DSV4_KERNEL static __global__
 #define DSV4_CALLED_HERE
 #else
 #include "host/cuda_names.hpp"
 #include "host/instructions.hpp"
 #define DSV4_DEVICE inline
+#define DSV4_KERNEL inline
 #define DSV4_CALLED_HERE , ::dsv4::host_machine::where at = ::dsv4::host_machine::where::current()
 #endif
 
@@ -220,11 +224,5 @@ inline shape one_thread_each(index_t n, unsigned threads = threads_per_block) {
 }
 /// The number of the calling thread in such a grid.
 DSV4_DEVICE index_t item() { return static_cast<index_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
-
-/// A view of device memory as kernels see it.
-template <class T, int R, class Mem>
-view<T, R> in_kernel(const view<T, R, Mem>& v) {
-  return {v.data(), v.extents()};
-}
 
 }  // namespace dsv4::gpu
