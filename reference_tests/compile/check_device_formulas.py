@@ -16,7 +16,9 @@ import tempfile
 include = pathlib.Path(__file__).resolve().parents[2] / "include"
 
 KERNEL = r"""
+#include <dsv4/attn/sparse_attention.hpp>
 #include <dsv4/mhc/sinkhorn.hpp>
+#include <dsv4/moe/weights.hpp>
 #include <dsv4/num/block_scaled.hpp>
 #include <dsv4/num/formulas.hpp>
 #include <dsv4/op/act_quant.hpp>
@@ -62,6 +64,14 @@ __global__ void all(double* out, float* narrow) {
   out[7] = power_of_two_at_least(x) + block_scale(narrow, 8, e4m3_max, fp8_amax_floor) +
            scaled_code<e4m3>(x, y, e4m3_max).decode() + scaled_code<e2m1>(x, y, e2m1_max).decode();
 }
+
+__global__ void descriptors(weight_matrix w, quantised_activations x, expert_table table, attention_slots<bf16> seen,
+                            view<double, 2> mixes, view<float, 1> base, view<double, 3> comb, double* out) {
+  out[0] = w.at(1, 2) + w.scale_at(1, 2) + double(w.scale_cols() + w.row_bytes()) + (w.row(1) != nullptr);
+  out[1] = x.at(1, 2) + double(table.at(1, 2) + seen.slots()) + (seen.row(1, 2) != nullptr);
+  split_mixes<double>(mixes[0], base, base, 20, 1e-6, mixes[1], mixes[2], comb[0]);
+  sinkhorn(comb[1], 20, 1e-6);
+}
 """
 
 
@@ -96,7 +106,7 @@ def main():
         source = pathlib.Path(folder) / "formulas.cu"
         source.write_text(KERNEL)
         # Warnings about calls of host functions are errors: such a call has no meaning on a device.
-        done = subprocess.run([args.nvcc, "-std=c++20", "-arch=sm_80", "-Werror=cross-execution-space-call",
+        done = subprocess.run([args.nvcc, "-std=c++20", "--expt-relaxed-constexpr", "-arch=sm_80", "-Werror=cross-execution-space-call",
                                f"-I{include}", "-c", str(source), "-o", str(source.with_suffix(".o"))],
                               capture_output=True, text=True)
     if done.returncode:

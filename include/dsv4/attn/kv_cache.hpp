@@ -85,7 +85,7 @@ struct ring_rows {
   index_t start = 0;            // position of the first row of `fresh`
   view<const T, 2, Mem> fresh;  // [t, d] the call's own rows
 
-  const T* row(index_t p) const
+  DSV4_HOST_DEVICE const T* row(index_t p) const
     requires host_memory<Mem>
   {
     return (p < start ? ring[p % ring.extent(0)] : fresh[p - start]).data();

@@ -15,6 +15,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../num/formulas.hpp"
 #include "../num/round.hpp"
 #include "batch.hpp"
 
@@ -32,12 +33,12 @@ struct attention_slots {
   view<const A, 2, Mem> entries;            // [s, d] compressed entries
   view<const std::int32_t, 2, Mem> chosen;  // [t, k] entries of each query, -1 empty
 
-  index_t slots() const { return window + chosen.extent(1); }
+  DSV4_HOST_DEVICE index_t slots() const { return window + chosen.extent(1); }
   /// Row of slot s for query t, or null if the slot is empty.
-  const A* row(index_t t, index_t s) const
+  DSV4_HOST_DEVICE const A* row(index_t t, index_t s) const
     requires host_memory<Mem>
   {
-    const index_t position = start + t, oldest = std::max(index_t{0}, position - window + 1);
+    const index_t position = start + t, oldest = larger(index_t{0}, position - window + 1);
     if (s < window) return oldest + s <= position ? recent.row(oldest + s) : nullptr;
     const index_t entry = chosen(t, s - window);
     return entry >= 0 ? entries[entry].data() : nullptr;

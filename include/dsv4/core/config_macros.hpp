@@ -19,3 +19,10 @@
 #else
 #define DSV4_HOST_DEVICE
 #endif
+
+/// throw in such a function.  On a device there are no exceptions: the kernel is stopped.
+#if defined(__CUDA_ARCH__)
+#define DSV4_THROW(exception) (__trap(), __builtin_unreachable())
+#else
+#define DSV4_THROW(exception) throw exception
+#endif

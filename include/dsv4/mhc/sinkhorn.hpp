@@ -19,7 +19,7 @@ namespace dsv4 {
 
 /// comb[i][j] of one token in place, from logits to the balanced matrix.  W: arithmetic type.
 template <class W>
-void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
+DSV4_HOST_DEVICE void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
   const index_t n = comb.extent(0);
   const auto divide_by_sum_over_i = [&] {
     for (index_t j = 0; j < n; ++j) {
@@ -52,7 +52,7 @@ void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W eps) {
 
 /// One token's mixes become pre, post and comb.  `scale` holds the alpha of each of the three, `base` their static part.
 template <class W>
-void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3]*/,
+DSV4_HOST_DEVICE void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3]*/,
                  view<const float, 1> base /*[m]*/, index_t iterations, double eps, view<W, 1> pre /*[n]*/,
                  view<W, 1> post /*[n]*/, view<W, 2> comb /*[n,n]*/) {
   const index_t n = pre.extent(0);

@@ -20,7 +20,7 @@ struct basic_expert_table {
   index_t rows = 0, k = 0;
 
   bool present() const { return data != nullptr; }
-  index_t at(index_t token, index_t j) const
+  DSV4_HOST_DEVICE index_t at(index_t token, index_t j) const
     requires host_memory<Mem>
   {
     if (type == dtype::i64) {

@@ -39,12 +39,12 @@ struct basic_weight_matrix {
 
   bool present() const { return data != nullptr; }
   bool quantised() const { return type == dtype::f8_e4m3 || type == dtype::f4_e2m1; }
-  index_t scale_cols() const { return (cols + tile_cols - 1) / tile_cols; }
-  index_t row_bytes() const { return cols * bits_of(type) / 8; }
-  const std::byte* row(index_t o) const { return data + o * row_bytes(); }
+  DSV4_HOST_DEVICE index_t scale_cols() const { return (cols + tile_cols - 1) / tile_cols; }
+  DSV4_HOST_DEVICE index_t row_bytes() const { return cols * bits_of(type) / 8; }
+  DSV4_HOST_DEVICE const std::byte* row(index_t o) const { return data + o * row_bytes(); }
 
   /// Scale of the tile that holds element (o, i); 1 without scales.
-  double scale_at(index_t o, index_t i) const
+  DSV4_HOST_DEVICE double scale_at(index_t o, index_t i) const
     requires host_memory<Mem>
   {
     if (!scale) return 1;
@@ -56,7 +56,7 @@ struct basic_weight_matrix {
   }
 
   /// code * scale, exact in double for every published format.
-  double at(index_t o, index_t i) const
+  DSV4_HOST_DEVICE double at(index_t o, index_t i) const
     requires host_memory<Mem>
   {
     const std::byte* r = row(o);
@@ -77,7 +77,7 @@ struct basic_weight_matrix {
         const unsigned pair = std::to_integer<unsigned>(r[i / 2]);
         return e2m1::from_bits(i % 2 ? pair >> 4 : pair & 15).decode() * scale_at(o, i);
       }
-      default: throw internal_error("weight_matrix: no arithmetic on " + std::string(name_of(type)));
+      default: DSV4_THROW(internal_error("weight_matrix: no arithmetic on " + std::string(name_of(type))));
     }
   }
 };
@@ -92,7 +92,7 @@ struct basic_quantised_activations {
 
   index_t rows() const { return code.extent(0); }
   index_t cols() const { return code.extent(1); }
-  double at(index_t t, index_t k) const
+  DSV4_HOST_DEVICE double at(index_t t, index_t k) const
     requires host_memory<Mem>
   {
     return code(t, k).decode() * double(scale(t, k / fp8_tile));
