@@ -53,8 +53,9 @@ DSV4_HOST_DEVICE void sinkhorn(view<W, 2> comb /*[i,j]*/, index_t iterations, W 
 /// One token's mixes become pre, post and comb.  `scale` holds the alpha of each of the three, `base` their static part.
 template <class W>
 DSV4_HOST_DEVICE void split_mixes(view<const W, 1> mixes /*[m]*/, view<const float, 1> scale /*[3]*/,
-                 view<const float, 1> base /*[m]*/, index_t iterations, double eps, view<W, 1> pre /*[n]*/,
-                 view<W, 1> post /*[n]*/, view<W, 2> comb /*[n,n]*/) {
+                                  view<const float, 1> base /*[m]*/, index_t iterations, double eps,
+                                  view<W, 1> pre /*[n]*/, view<W, 1> post /*[n]*/,
+                                  view<W, 2> comb /*[n,n]*/) {
   const index_t n = pre.extent(0);
   for (index_t j = 0; j < n; ++j) {
     pre[j] = hyper_pre(mixes[j], W(scale[0]), W(base[j]), W(eps));    // Eq. (3), (6)
