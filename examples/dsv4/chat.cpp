@@ -243,7 +243,7 @@ class chat {
       std::fputs("(stopped while reading; the question is forgotten)\n", stdout);
       return;
     }
-    if (r->told.stop != dsv4::stop_reason::stop_id) {
+    if (r->generated.stop != dsv4::stop_reason::stop_id) {
       const std::string rest = words.finish();
       answer += rest;
       std::fwrite(rest.data(), 1, rest.size(), stdout);
@@ -258,11 +258,11 @@ class chat {
   }
   static void show(const session_answer& r, index_t prompt) {
     const auto rate = [](index_t n, double s) { return s > 0 ? static_cast<double>(n) / s : 0; };
-    const index_t read = prompt - r.reused, decoded = std::max(r.told.tokens - 1, index_t{0});
+    const index_t read = prompt - r.reused, decoded = std::max(r.generated.tokens - 1, index_t{0});
     std::fprintf(stderr, "read %lld of %lld tokens (%.1f/s), answered %lld (%.1f/s)",
                  static_cast<long long>(read), static_cast<long long>(prompt),
-                 rate(read, r.told.prefill_seconds), static_cast<long long>(r.told.tokens),
-                 rate(decoded, r.told.decode_seconds));
+                 rate(read, r.generated.prefill_seconds), static_cast<long long>(r.generated.tokens),
+                 rate(decoded, r.generated.decode_seconds));
     if (r.drafted > 0)
       std::fprintf(stderr, ", %lld of %lld drafts accepted", static_cast<long long>(r.accepted),
                    static_cast<long long>(r.drafted));

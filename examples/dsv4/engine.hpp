@@ -53,7 +53,7 @@ struct generate_job {
 };
 struct generate_result {
   std::vector<std::int32_t> tokens;
-  dsv4::speculative_generation told;
+  dsv4::speculative_generation generated;
   std::vector<double> log_probabilities;                  // [tokens], if asked for
   std::vector<std::vector<dsv4::token_probability>> top;  // [tokens] the likeliest of each place
 };

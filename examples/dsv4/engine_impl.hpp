@@ -94,9 +94,10 @@ generate_result run_generate(const generate_job& job) {
   };
   if (job.draft > 0) {
     dsv4::mtp_drafter<P, E> drafter(model, job.draft, job.draft);
-    r.told = dsv4::generate_speculative(model, s, job.ids, job.options, choose, drafter, job.draft, keep);
+    r.generated =
+        dsv4::generate_speculative(model, s, job.ids, job.options, choose, drafter, job.draft, keep);
   } else {
-    r.told = {dsv4::generate(model, s, job.ids, job.options, choose, keep), {}};
+    r.generated = {dsv4::generate(model, s, job.ids, job.options, choose, keep), {}};
   }
   return r;
 }

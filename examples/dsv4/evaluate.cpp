@@ -146,29 +146,29 @@ void evaluate(const evaluate_options& o) {
     return tell_text(o, r, static_cast<index_t>(held_out.size()), static_cast<index_t>(ids.size()), trigram,
                      loads);
 
-  json told{{"held_out_bytes", held_out.size()},
-            {"held_out_tokens", ids.size()},
-            {"length", o.length},
-            {"stride", stride_of(o)},
-            {"numerics", o.engine.numerics},
-            {"scored_tokens", r.text.tokens},
-            {"scored_bytes", r.text.text_bytes},
-            {"bits_per_byte", r.text.bits_per_byte()},
-            {"nats_per_token", r.text.nats / static_cast<double>(std::max<index_t>(r.text.tokens, 1))},
-            {"trigram_bits_per_byte", trigram}};
+  json summary{{"held_out_bytes", held_out.size()},
+               {"held_out_tokens", ids.size()},
+               {"length", o.length},
+               {"stride", stride_of(o)},
+               {"numerics", o.engine.numerics},
+               {"scored_tokens", r.text.tokens},
+               {"scored_bytes", r.text.text_bytes},
+               {"bits_per_byte", r.text.bits_per_byte()},
+               {"nats_per_token", r.text.nats / static_cast<double>(std::max<index_t>(r.text.tokens, 1))},
+               {"trigram_bits_per_byte", trigram}};
   if (r.text.mtp_tokens > 0)
-    told["mtp"] = {{"nats_per_token", r.text.mtp_nats / static_cast<double>(r.text.mtp_tokens)},
-                   {"agreement", r.text.mtp_agreement()}};
+    summary["mtp"] = {{"nats_per_token", r.text.mtp_nats / static_cast<double>(r.text.mtp_tokens)},
+                      {"agreement", r.text.mtp_agreement()}};
   if (r.drafts.proposed > 0)
-    told["drafts"] = {{"prompts", r.drafts.prompts},
-                      {"proposed", r.drafts.proposed},
-                      {"accepted", r.drafts.accepted},
-                      {"acceptance", r.drafts.acceptance()}};
-  told["experts"] = json::array();
+    summary["drafts"] = {{"prompts", r.drafts.prompts},
+                         {"proposed", r.drafts.proposed},
+                         {"accepted", r.drafts.accepted},
+                         {"acceptance", r.drafts.acceptance()}};
+  summary["experts"] = json::array();
   for (const layer_load& l : loads)
-    told["experts"].push_back({{"layer", l.name}, {"busiest_over_mean", l.imbalance}});
-  told["seconds"] = r.seconds;
-  std::printf("%s\n", told.dump().c_str());
+    summary["experts"].push_back({{"layer", l.name}, {"busiest_over_mean", l.imbalance}});
+  summary["seconds"] = r.seconds;
+  std::printf("%s\n", summary.dump().c_str());
 }
 
 }  // namespace

@@ -76,12 +76,12 @@ void forward(const forward_options& o) {
 
   const double rate = r.seconds > 0 ? static_cast<double>(n) / r.seconds : 0;
   if (o.json) {
-    const nlohmann::ordered_json told{{"out", o.out.string()},         {"tokens", n},
-                                      {"vocab_size", c.vocab_size},    {"sites", sites},
-                                      {"numerics", o.engine.numerics}, {"exec", o.engine.exec},
-                                      {"fast", o.engine.fast},         {"seconds", r.seconds},
-                                      {"tokens_per_second", rate}};
-    std::cout << told.dump() << '\n';
+    const nlohmann::ordered_json summary{{"out", o.out.string()},         {"tokens", n},
+                                         {"vocab_size", c.vocab_size},    {"sites", sites},
+                                         {"numerics", o.engine.numerics}, {"exec", o.engine.exec},
+                                         {"fast", o.engine.fast},         {"seconds", r.seconds},
+                                         {"tokens_per_second", rate}};
+    std::cout << summary.dump() << '\n';
   } else {
     std::printf("%s: logits [%lld, %lld]%s and %lld sites; %lld tokens in %.3f s (%.1f per second)\n",
                 o.out.c_str(), static_cast<long long>(n), static_cast<long long>(c.vocab_size),

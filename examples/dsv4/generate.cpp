@@ -136,20 +136,21 @@ void generate(const generate_options& o) {
   if (stream) {
     std::cout << text << '\n';
   } else {
-    json told{
-        {"tokens", r.tokens}, {"prompt_tokens", n}, {"stop", until.found() ? "text" : name_of(r.told.stop)}};
-    if (words) told["text"] = text;
-    if (o.logprobs) told["logprobs"] = logprobs_of(r);
-    if (o.draft > 0) told["drafts"] = drafts_of(r.told);
-    std::cout << told.dump() << '\n';
+    json summary{{"tokens", r.tokens},
+                 {"prompt_tokens", n},
+                 {"stop", until.found() ? "text" : name_of(r.generated.stop)}};
+    if (words) summary["text"] = text;
+    if (o.logprobs) summary["logprobs"] = logprobs_of(r);
+    if (o.draft > 0) summary["drafts"] = drafts_of(r.generated);
+    std::cout << summary.dump() << '\n';
   }
   // The first new token comes out of the prefill.
-  const index_t decoded = std::max(r.told.tokens - 1, index_t{0});
+  const index_t decoded = std::max(r.generated.tokens - 1, index_t{0});
   std::fprintf(
       stderr, "prefill %lld tokens in %.3f s (%.1f tokens/s), decode %lld tokens in %.3f s (%.1f tokens/s)\n",
-      static_cast<long long>(n), r.told.prefill_seconds, rate(n, r.told.prefill_seconds),
-      static_cast<long long>(decoded), r.told.decode_seconds, rate(decoded, r.told.decode_seconds));
-  if (o.draft > 0) tell_drafts(r.told);
+      static_cast<long long>(n), r.generated.prefill_seconds, rate(n, r.generated.prefill_seconds),
+      static_cast<long long>(decoded), r.generated.decode_seconds, rate(decoded, r.generated.decode_seconds));
+  if (o.draft > 0) tell_drafts(r.generated);
 }
 
 }  // namespace cli

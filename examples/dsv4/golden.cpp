@@ -199,15 +199,15 @@ void make_bundle(const make_options& o) {
   index_t tokens = 0;
   for (const auto& s : plan.ids) tokens += static_cast<index_t>(s.size());
   if (o.json) {
-    const nlohmann::ordered_json told{{"out", o.out.string()},
-                                      {"tensors", b.tensors().size()},
-                                      {"calls", b.about().calls.size()},
-                                      {"sequences", plan.ids.size()},
-                                      {"tokens", tokens},
-                                      {"decode", plan.decode},
-                                      {"noise_runs", o.noise},
-                                      {"bytes", bytes}};
-    std::cout << told.dump() << '\n';
+    const nlohmann::ordered_json summary{{"out", o.out.string()},
+                                         {"tensors", b.tensors().size()},
+                                         {"calls", b.about().calls.size()},
+                                         {"sequences", plan.ids.size()},
+                                         {"tokens", tokens},
+                                         {"decode", plan.decode},
+                                         {"noise_runs", o.noise},
+                                         {"bytes", bytes}};
+    std::cout << summary.dump() << '\n';
   } else {
     std::printf("%s: %zu tensors of %zu calls, %zu sequences, %lld tokens; %.1f MB\n", o.out.c_str(),
                 b.tensors().size(), b.about().calls.size(), plan.ids.size(), static_cast<long long>(tokens),
@@ -220,22 +220,22 @@ namespace {
 void check(const check_options& o) {
   const golden::check_report r = golden::check(o.path);
   if (o.json) {
-    nlohmann::ordered_json told{{"bundle", o.path.string()},
-                                {"ok", r.ok()},
-                                {"tensors", r.tensors},
-                                {"files", r.files},
-                                {"bytes", r.bytes},
-                                {"exit_code", r.exit_code()},
-                                {"problems", nlohmann::json::array()},
-                                {"truncated", r.truncated}};
+    nlohmann::ordered_json summary{{"bundle", o.path.string()},
+                                   {"ok", r.ok()},
+                                   {"tensors", r.tensors},
+                                   {"files", r.files},
+                                   {"bytes", r.bytes},
+                                   {"exit_code", r.exit_code()},
+                                   {"problems", nlohmann::json::array()},
+                                   {"truncated", r.truncated}};
     for (const auto& p : r.problems) {
       using kind = golden::check_problem::kind_t;
-      told["problems"].push_back({{"kind", p.kind == kind::missing   ? "missing"
-                                           : p.kind == kind::damaged ? "damaged"
-                                                                     : "structure"},
-                                  {"what", p.what}});
+      summary["problems"].push_back({{"kind", p.kind == kind::missing   ? "missing"
+                                              : p.kind == kind::damaged ? "damaged"
+                                                                        : "structure"},
+                                     {"what", p.what}});
     }
-    std::cout << told.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+    std::cout << summary.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
   } else {
     constexpr std::size_t shown = 20;
     for (std::size_t i = 0; i < std::min(shown, r.problems.size()); ++i)

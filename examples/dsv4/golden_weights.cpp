@@ -104,10 +104,10 @@ void make_weights(const weights_options& o) {
   if (!o.tokenizer.empty())
     dsv4::io::write_whole(o.out / "tokenizer.json", dsv4::io::mapped_file(o.tokenizer).text());
   if (o.json) {
-    const nlohmann::ordered_json told{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name},
-                                      {"seed", seed},          {"tensors", size.tensors},
-                                      {"files", size.files},   {"bytes", size.bytes}};
-    std::cout << told.dump() << '\n';
+    const nlohmann::ordered_json summary{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name},
+                                         {"seed", seed},          {"tensors", size.tensors},
+                                         {"files", size.files},   {"bytes", size.bytes}};
+    std::cout << summary.dump() << '\n';
   } else {
     std::printf("%s: %zu tensors in %zu files, %.1f MB, recipe %s, seed %llu\n", o.out.c_str(), size.tensors,
                 size.files, static_cast<double>(size.bytes) / 1e6,

@@ -25,7 +25,7 @@ struct session_job {
 };
 
 struct session_answer {
-  dsv4::generation told;
+  dsv4::generation generated;
   index_t reused = 0;  ///< tokens of the prompt that were not read again
   index_t drafted = 0, accepted = 0;
 };
