@@ -8,6 +8,7 @@
 #include <iostream>
 
 #include <dsv4/golden/convert/convert.hpp>
+#include <dsv4/golden/judge/verify.hpp>
 #include <dsv4/golden/report/report_html.hpp>
 #include <dsv4/golden/report/report_json.hpp>
 #include <dsv4/golden/report/report_text.hpp>

@@ -10,6 +10,7 @@
 #include <array>
 #include <concepts>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -151,6 +152,35 @@ struct no_tap {
 
 template <class T>
 concept observer = !std::remove_reference_t<T>::on || requires(T& t, const tap_event& e) { t(e); };
+
+/// Any observer behind one type.  The transformer is compiled for two observers, none and this one, so that a
+/// program with ten kinds of observers does not contain, and does not compile, ten models.  It refers to the
+/// observer, which must live as long as the call that it watches.
+class any_tap {
+ public:
+  static constexpr bool on = true;
+
+  template <class T>
+    requires(!std::is_same_v<std::remove_const_t<T>, any_tap>)
+  any_tap(T& observer)
+      : observer_(const_cast<void*>(static_cast<const void*>(std::addressof(observer)))),
+        show_([](void* to, const tap_event& e) { (*static_cast<T*>(to))(e); }) {}
+
+  void operator()(const tap_event& e) const { show_(observer_, e); }
+
+ private:
+  void* observer_;
+  void (*show_)(void*, const tap_event&);
+};
+
+/// The observer that the model is run with in the place of `tap`: none, or one behind any_tap.
+template <observer T>
+constexpr auto erased(T& tap) {
+  if constexpr (T::on)
+    return any_tap(tap);
+  else
+    return no_tap{};
+}
 
 /// The rows of one sequence in a flat batch of tokens.
 struct segment {

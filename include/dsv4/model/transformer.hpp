@@ -12,6 +12,7 @@
 /// and integer value has the same bits.  Wide values (logits, routing scores) too have the same bits in
 /// exec::ref and exec::cpu_fast, and in exec::cpu for any number of threads; there one token alone is summed
 /// in another order of doubles than several, which moves a wide value by 1e-15 or so.
+#include "../core/config_macros.hpp"
 #include "../op/rows.hpp"
 #include "mtp.hpp"
 #include "prepare.hpp"
@@ -91,12 +92,13 @@ class transformer {
     for (const input& i : batch)
       expects(!out.last_logits.data() || !i.ids.empty(),
               "forward: last_logits of a sequence without new tokens");
+    auto seen = erased(tap);
     unless_done<input> undo(batch, &sequence_type::length_, lengths_);
     kernel::scope<E>::run(exec_, [&] {
       for (index_t row = 0; row < rows; row += tokens_per_pass_) {
         collect(batch, row, [](const input& i) { return i.ids; }, &sequence_type::length_);
         for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->will_write(g.tokens());
-        run_layers(out, row, tap);
+        run_layers(out, row, seen);
         for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->advance(g.tokens());
       }
     });
@@ -130,13 +132,14 @@ class transformer {
       expects(i.streams.extent(1) == config_.hc_mult && i.streams.extent(2) == config_.hidden_size,
               "forward_mtp: streams must be [t, hc_mult, hidden_size]");
     }
+    auto seen = erased(tap);
     unless_done<mtp_input_rows> undo(batch, &sequence_type::mtp_length_, lengths_);
     kernel::scope<E>::run(exec_, [&] {
       for (index_t row = 0; row < rows; row += tokens_per_pass_) {
         collect(batch, row, next, &sequence_type::mtp_length_);
         for (const segment& g : segments_)
           batch[std::size_t(g.sequence)].sequence->will_write_mtp(g.tokens());
-        run_mtp(batch, out, row, tap);
+        run_mtp(batch, out, row, seen);
         for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->advance_mtp(g.tokens());
       }
     });
@@ -266,10 +269,16 @@ class transformer {
     return {exec_, scratch_, host_, config_, {exec_, tap, segments_, {part, number}}};
   }
 
-  // ---- the two programs
+  // ---- the two programs, each for two observers: none, and any (defined below the class, so that a program
+  //      that links dsv4::compiled finds them there instead of compiling the model again)
+
+  void run_layers(const output& out, index_t row, no_tap& tap);
+  void run_layers(const output& out, index_t row, any_tap& tap);
+  void run_mtp(std::span<const mtp_input_rows> batch, const output& out, index_t row, no_tap& tap);
+  void run_mtp(std::span<const mtp_input_rows> batch, const output& out, index_t row, any_tap& tap);
 
   template <class Tap>
-  void run_layers(const output& out, index_t row, Tap& tap) {
+  void layers_pass(const output& out, index_t row, Tap& tap) {
     const typename scratch_of<E>::scope here(scratch_);
     const config& c = config_;
     const auto t = static_cast<index_t>(ids_.size());
@@ -296,7 +305,7 @@ class transformer {
   }
 
   template <class Tap>
-  void run_mtp(std::span<const mtp_input_rows> batch, const output& out, index_t row, Tap& tap) {
+  void mtp_pass(std::span<const mtp_input_rows> batch, const output& out, index_t row, Tap& tap) {
     const typename scratch_of<E>::scope here(scratch_);
     const config& c = config_;
     const auto t = static_cast<index_t>(ids_.size());
@@ -374,5 +383,25 @@ class transformer {
   std::vector<attention_state<P, E>*> states_;
   std::vector<index_t> lengths_;  // of a call's sequences before it
 };
+
+template <numerics_policy P, execution E>
+void transformer<P, E>::run_layers(const output& out, index_t row, no_tap& tap) {
+  layers_pass(out, row, tap);
+}
+template <numerics_policy P, execution E>
+void transformer<P, E>::run_layers(const output& out, index_t row, any_tap& tap) {
+  layers_pass(out, row, tap);
+}
+template <numerics_policy P, execution E>
+void transformer<P, E>::run_mtp(std::span<const mtp_input_rows> batch, const output& out, index_t row,
+                                no_tap& tap) {
+  mtp_pass(batch, out, row, tap);
+}
+template <numerics_policy P, execution E>
+void transformer<P, E>::run_mtp(std::span<const mtp_input_rows> batch, const output& out, index_t row,
+                                any_tap& tap) {
+  mtp_pass(batch, out, row, tap);
+}
+DSV4_COMPILED_MODELS(class transformer)
 
 }  // namespace dsv4

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <utility>
 
+#include "../core/config_macros.hpp"
 #include "stream_parser.hpp"
 
 namespace dsv4::text {
@@ -49,34 +50,17 @@ class message_collector : public answer_sink {
 };
 
 /// The message that a completion says.  Its calls have no ids; their arguments are JSON texts.
-inline chat_message parse_completion(std::string_view text, thinking_mode mode) {
-  message_collector all;
-  stream_parser parser(mode);
-  parser.feed(text, all);
-  parser.finish(all);
-  return all.take();
-}
+chat_message parse_completion(std::string_view text, thinking_mode mode);
 
 /// The same of one input of the parser: {"text": "...", "thinking_mode": "thinking"}.  Absent, the mode is thinking; the
 /// released parser takes every other name for chat, and so does this.
-inline chat_message parse_completion(const json& in) {
-  const detail::place at{"input"};
-  const json &text = detail::need(at, in, "text"), *mode = in.find("thinking_mode");
-  if (!text.text()) (at / "text").expected("TypeError", "a string", text);
-  return parse_completion(*text.text(),
-                          !mode || *mode == json("thinking") ? thinking_mode::thinking : thinking_mode::chat);
-}
+chat_message parse_completion(const json& in);
 
 /// A parsed message as JSON, in the released parser's order of keys.
-inline json to_json(const chat_message& m) {
-  json::array calls;
-  for (const tool_call& c : m.tool_calls)
-    calls.push_back(json::object{{"type", "function"},
-                                 {"function", json::object{{"name", c.name}, {"arguments", c.arguments}}}});
-  return json::object{{"role", m.role},
-                      {"content", m.content},
-                      {"reasoning_content", m.reasoning_content},
-                      {"tool_calls", std::move(calls)}};
-}
+json to_json(const chat_message& m);
 
 }  // namespace dsv4::text
+
+#if !defined(DSV4_COMPILED)
+#include "chat_parsing_impl.hpp"
+#endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The page: everything is there, it is well-formed and self-contained, and nothing in a result can run.
 #include "dsv4/golden/report/report_html.hpp"
+#include "dsv4/golden/report/html.hpp"
 
 #include "catch.hpp"
 #include "synthetic_result.hpp"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Verification end to end on small random models: clean dumps pass in every mode, and one planted fault is
 // named, with its cause; what cannot be compared is told as such.
+#include "dsv4/golden/judge/verify.hpp"
+#include "dsv4/golden/judge/mutate.hpp"
 #include "dsv4/golden/report/report_html.hpp"
 #include "dsv4/golden/report/report_json.hpp"
 #include "dsv4/golden/report/report_text.hpp"

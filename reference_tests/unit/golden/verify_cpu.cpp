@@ -5,6 +5,7 @@
 
 #include <dsv4/cpu/cpu.hpp>
 
+#include "dsv4/golden/judge/verify.hpp"
 #include "dsv4/golden/report/report_text.hpp"
 #include "golden_test.hpp"
 

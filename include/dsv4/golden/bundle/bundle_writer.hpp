@@ -20,6 +20,7 @@
 #include "../../io/safetensors_writer.hpp"
 #include "manifest_json.hpp"
 #include "stats.hpp"
+#include "validate.hpp"
 
 namespace dsv4::golden {
 

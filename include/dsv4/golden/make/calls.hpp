@@ -66,10 +66,9 @@ inline index_t largest_call(std::span<const call_info> calls) {
 }
 
 /// Numbers events by the sequences of the run: a call's batch has no place for sequences that have ended.
-template <observer Tap>
 struct renumbered {
   static constexpr bool on = true;
-  Tap& to;
+  any_tap to;
   const call_info* call;
   void operator()(tap_event e) {
     e.sequence = call->parts[static_cast<std::size_t>(e.sequence)].sequence;
@@ -79,9 +78,9 @@ struct renumbered {
 
 /// Runs the calls from fresh sequences; `begin(call)` is called before each, `tap` sees every value.
 /// @throws contract_violation calls that do not follow each other, ids outside the vocabulary
-template <numerics_policy P, execution E, observer Tap>
+template <numerics_policy P, execution E>
 void run_calls(const config& c, const model_weights<>& weights, std::span<const call_info> calls,
-               const std::vector<std::vector<std::int32_t>>& ids, Tap& tap,
+               const std::vector<std::vector<std::int32_t>>& ids, any_tap tap,
                std::function<void(const call_info&)> begin, E e = {}) {
   using model = transformer<P, E>;
   const index_t most = largest_call(calls);
@@ -119,7 +118,7 @@ void run_calls(const config& c, const model_weights<>& weights, std::span<const 
       rows += p.to - p.from;
     }
     begin(call);
-    renumbered<Tap> own{tap, &call};
+    renumbered own{tap, &call};
     const auto out = logits.all().rows(0, rows);
     if (call.kind == call_kind::mtp) {
       m.forward_mtp(pairs, out, own);

@@ -111,7 +111,7 @@ void run_with_rewinds(const config& c, const model_weights<>& weights,
   for (std::size_t s = 0; s < ids.size(); ++s) {
     const auto n = static_cast<index_t>(ids[s].size());
     const call_info own{0, call_kind::chunk, {{static_cast<index_t>(s), 0, n}}};
-    renumbered<stored_row_hashes> tap{rows, &own};
+    renumbered tap{rows, &own};
     no_tap nobody;
     auto sequence = m.new_sequence(n + plan.rejected, plan.rejected);
     for (index_t at = 0; at < n;) {

@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: MIT
+#include <dsv4/trainer/export_impl.hpp>
