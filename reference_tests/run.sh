@@ -24,3 +24,6 @@ fi
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:strict_string_checks=1}"
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}"
 ctest --test-dir "$build" -j "$jobs" --output-on-failure --no-tests=error "$@"
+
+# What the build costs: objects, and the slowest of them.
+python3 bench/build_time.py --log "$build" --rows 5

@@ -11,6 +11,8 @@ arguments.add_argument("--cmake", default="cmake")
 arguments.add_argument("--generator", default="Ninja")
 arguments.add_argument("--compiler", default="c++")
 arguments.add_argument("--launcher", default="")
+arguments.add_argument("--compiled", help="a build directory of this project that has dsv4::compiled")
+arguments.add_argument("--march", default="", help="-march of that build")
 arguments.add_argument("--build", required=True, help="scratch folder, emptied first")
 arguments = arguments.parse_args()
 
@@ -31,7 +33,7 @@ def run(*command):
 
 
 # Install: header-only, so this configures and copies, and moves to another place to show that no path sticks.
-run(arguments.cmake, "-S", source, "-B", scratch / "library", *common, "-DDSV4_BUILD_TESTS=OFF",
+run(arguments.cmake, "-S", source, "-B", scratch / "library", *common, "-DDSV4_COMPILED=OFF", "-DDSV4_BUILD_TESTS=OFF",
     "-DDSV4_BUILD_EXAMPLES=OFF", "-DDSV4_BUILD_BENCH=OFF")
 run(arguments.cmake, "--install", scratch / "library", "--prefix", scratch / "installed")
 (scratch / "installed").rename(scratch / "moved")
@@ -45,6 +47,11 @@ ways = {
     "subdirectory": [f"-DDSV4_SOURCE={source}"],
     "fetch": [f"-DDSV4_SOURCE={source}"],
 }
+if arguments.compiled:  # what the project itself has built, installed: the same program against dsv4::compiled
+    run(arguments.cmake, "--install", arguments.compiled, "--prefix", scratch / "installed")
+    (scratch / "installed").rename(scratch / "moved_compiled")
+    march = f"-DCMAKE_CXX_FLAGS=-march={arguments.march}" if arguments.march else "-DCMAKE_CXX_FLAGS="
+    ways["compiled"] = [f"-DCMAKE_PREFIX_PATH={scratch / 'moved_compiled'}", march]
 for way, options in ways.items():
     build = scratch / way
     run(arguments.cmake, "-S", here, "-B", build, *common, f"-DDSV4_FROM={way}", *options)
@@ -52,8 +59,8 @@ for way, options in ways.items():
     for program in ("use_spec", "use_dsv4"):
         if (build / program).exists():
             print(f"{way}: {program}: {run(build / program).strip()}")
-    if way == "package":
+    if way in ("package", "compiled"):
         print(f"{way}: use_model: {run(build / 'use_model', source / 'reference_tests/data/official/flash-mini').strip()}")
-    if way != "spec_package" and not (build / "use_dsv4").exists():
+    if way not in ("spec_package", "compiled") and not (build / "use_dsv4").exists():
         sys.exit(f"consumer: {way}: use_dsv4 was not built")
-print("consumer: find_package, add_subdirectory and FetchContent work")
+print(f"consumer: find_package, add_subdirectory and FetchContent work{', header-only and compiled' if arguments.compiled else ''}")

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 
+#include "../core/config_macros.hpp"
 #include "block.hpp"
 #include "cross_entropy.hpp"
 #include "mtp.hpp"
@@ -48,13 +49,7 @@ class network {
   /// @throws contract_violation the batch, the tables or the routes do not fit the configuration
   report run(E& e, const model_parameters<const T>& w, const routing_tables& tables, const batch& b,
              const objective& want, const model_parameters<T>* gradients,
-             const route_choice* forced = nullptr) {
-    b.check(c_);
-    check_routing(tables, b, forced);
-    report r;
-    kernel::scope<E>::run(e, [&] { step(e, w, tables, b, want, gradients, forced, r); });
-    return r;
-  }
+             const route_choice* forced = nullptr);
 
  private:
   index_t blocks() const { return c_.num_hidden_layers + c_.num_nextn_predict_layers; }
@@ -250,5 +245,21 @@ class network {
   std::map<index_t, rotary_table> rotary_;                      // by compression ratio
   std::map<index_t, std::unique_ptr<layer_context>> contexts_;  // the same
 };
+
+// Defined outside the class, so that a program that links dsv4::compiled does not compile the step again.
+template <class T, execution E>
+report network<T, E>::run(E& e, const model_parameters<const T>& w, const routing_tables& tables,
+                          const batch& b, const objective& want, const model_parameters<T>* gradients,
+                          const route_choice* forced) {
+  b.check(c_);
+  check_routing(tables, b, forced);
+  report r;
+  kernel::scope<E>::run(e, [&] { step(e, w, tables, b, want, gradients, forced, r); });
+  return r;
+}
+DSV4_COMPILED_TEMPLATE(class network<float, exec::cpu>)
+DSV4_COMPILED_TEMPLATE(class network<float, exec::ref>)
+DSV4_COMPILED_TEMPLATE(class network<double, exec::cpu>)
+DSV4_COMPILED_TEMPLATE(class network<double, exec::ref>)
 
 }  // namespace dsv4::train
