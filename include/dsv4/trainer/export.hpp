@@ -18,6 +18,7 @@
 
 #include "../core/config.hpp"
 #include "../core/config_macros.hpp"
+#include "../num/fp4_to_fp8.hpp"
 #include "../text/tokenizer.hpp"
 #include "../train/parameters.hpp"
 #include "../train/quantise.hpp"

@@ -9,7 +9,6 @@
 #include "../io/config_out.hpp"
 #include "../io/mapped_file.hpp"
 #include "../io/safetensors_writer.hpp"
-#include "../num/fp4_to_fp8.hpp"
 #include "export.hpp"
 
 namespace dsv4::trainer {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "catch.hpp"
+#include "dsv4/text/dsml.hpp"
 
 namespace dsv4::text {
 namespace {
