@@ -8,6 +8,7 @@
 #include "catch.hpp"
 #include "data.hpp"
 #include "dsv4/golden/bundle/check.hpp"
+#include "dsv4/op/hadamard.hpp"
 #include "dsv4/op/rope.hpp"
 
 namespace dsv4_test {
