@@ -203,14 +203,14 @@ struct tapper {
 
   /// A value with one row per token of the batch: one event per sequence.
   template <class T, int R>
-  void rows(site s, view<T, R, mem_of<E>> v) const {
+  void rows(site s, const view<T, R, mem_of<E>>& v) const {
     if constexpr (Tap::on)
       for (std::size_t i = 0; i < segments.size(); ++i)
         one(s, static_cast<index_t>(i), v.rows(segments[i].begin, segments[i].end));
   }
   /// A list that has rows [begin, end) for the sequence of each part; none, no event.
   template <class T, int R, class Part>
-  void parts(site s, view<T, R, mem_of<E>> v, std::span<Part> parts) const {
+  void parts(site s, const view<T, R, mem_of<E>>& v, const std::span<Part>& parts) const {
     if constexpr (Tap::on)
       for (std::size_t i = 0; i < parts.size(); ++i)
         if (parts[i].begin < parts[i].end)
@@ -218,13 +218,13 @@ struct tapper {
   }
   /// A value of its own for each sequence: parts[i].*value.
   template <class Part, class Value>
-  void each(site s, std::span<Part> parts, Value value) const {
+  void each(site s, const std::span<Part>& parts, Value value) const {
     if constexpr (Tap::on)
       for (std::size_t i = 0; i < parts.size(); ++i) one(s, static_cast<index_t>(i), parts[i].*value);
   }
   /// A value that belongs to the sequence of one segment.
   template <class T, int R>
-  void one(site s, index_t of_segment, view<T, R, mem_of<E>> v) const {
+  void one(site s, index_t of_segment, const view<T, R, mem_of<E>>& v) const {
     static_assert(R <= 4);
     if constexpr (Tap::on) {
       if constexpr (host_execution<E>) {

@@ -187,7 +187,7 @@ TEST_CASE("an exception in MTP leaves the main model's part alone", "[model]") {
   no_tap none;
   auto straight = start;
   const auto expected = run(straight, none);
-  for (long n = 0; n < 40; n += 3) {
+  for (long n = 0; n < 30; n += 3) {
     auto s = start;
     thrower tap{n};
     CHECK_THROWS_AS(run(s, tap), std::runtime_error);
