@@ -27,7 +27,7 @@ tops = {f.split("/")[0] for f in files if "/" in f}
 # Files of others, whose names stand here as sources: the released inference code, engines, torch.
 foreign = {"model.py", "kernel.py", "convert.py", "generate.py", "encoding_dsv4.py", "modeling_deepseek_v4.py", "muon.py", "xstorage.hpp"}
 path = re.compile(r"(?<![\w/.*<>{}$%-])((?:\.\./)*(?:[\w.-]+/)+[\w*.-]*[\w*]|[\w-]+\.(?:hpp|md))(?![\w<{$*/])")
-checked_endings = (".hpp", ".cpp", ".cu", ".md", ".py", ".sh", ".txt", ".svg")
+checked_endings = (".hpp", ".cpp", ".cu", ".cuh", ".md", ".py", ".sh", ".txt", ".svg")
 
 
 def exists(name, source):
@@ -69,7 +69,7 @@ def comments(source, text):
                 code = not code
             elif not code:
                 yield at, line
-    elif source.endswith((".hpp", ".cpp", ".cu")):
+    elif source.endswith((".hpp", ".cpp", ".cu", ".cuh")):
         for at, line in enumerate(text.split("\n"), 1):
             hit = re.search(r"(?<![:\"'])//(.*)$", line)
             if hit:
@@ -83,7 +83,7 @@ def comments(source, text):
 
 errors, links, paths = [], 0, 0
 for source in sorted(files):
-    if not source.endswith((".hpp", ".cpp", ".cu", ".md", ".py", ".sh", "CMakeLists.txt", ".cmake")) or "/data/" in source:
+    if not source.endswith((".hpp", ".cpp", ".cu", ".cuh", ".md", ".py", ".sh", "CMakeLists.txt", ".cmake")) or "/data/" in source:
         continue
     text = (root / source).read_text(errors="replace")
     if source.endswith(".md"):

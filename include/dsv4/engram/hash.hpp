@@ -3,7 +3,7 @@
 /// From the last tokens to rows of a table: hashed n-grams, several heads each.
 /// source   Engram; as released with DeepSeek-V4.1 (layers 1 and 14, orders 2 to 4, 8 heads)
 /// axes     l layer with a table · k tokens back, 0 the newest · c column: order and head
-/// oracle   golden/engram: hash_tilekernels, hash_sequences, equal; constants of V4.1 in reference_tests/unit/engram
+/// oracle   golden/engram: hash_tilekernels, hash_sequences, equal; constants of V4.1 in reference_tests/conformance/engram.cpp
 ///
 ///   r_1 = x_0 m_0        r_n = r_{n-1} xor x_{n-1} m_{n-1}        row = r_n mod p + offset      n = 2 ... orders
 ///
