@@ -55,8 +55,8 @@ class chat {
  public:
   explicit chat(const chat_options& o)
       : o_(o),
-        checkpoint_(dsv4::io::checkpoint::open(o.engine.model)),
-        tokenizer_(text::tokenizer::load(o.tokenizer.empty() ? o.engine.model : o.tokenizer)),
+        checkpoint_(open_model(o.engine.model)),
+        tokenizer_(open_tokenizer(o.tokenizer.empty() ? o.engine.model : o.tokenizer)),
         context_(o.context > 0 ? o.context : std::min(default_context, config().max_position_embeddings)),
         session_(open()),
         stop_(stop_ids()),

@@ -36,8 +36,7 @@ forward_result run_forward(const forward_job& job) {
   using written = written_t<E>;
   const dsv4::config& c = job.config;
   model_type model(c, job.weights, make_executor<E>(job.threads));
-  if (job.mtp && !model.has_mtp())
-    throw dsv4::unsupported("--mtp: this checkpoint has no MTP module (mtp.0.*)");
+  if (job.mtp) model.expect_mtp("--mtp");
   const auto n = static_cast<index_t>(job.ids.size());
   auto s = model.new_sequence(n);
 

@@ -74,9 +74,9 @@ void tell_text(const evaluate_options& o, const evaluate_result& r, index_t byte
 
 void evaluate(const evaluate_options& o) {
   const engine& e = find_engine(o.engine);
-  const auto model = dsv4::io::checkpoint::open(o.engine.model);
+  const auto model = open_model(o.engine.model);
   const dsv4::config& c = model.configuration();
-  const auto tokenizer = dsv4::text::tokenizer::load(o.tokenizer.empty() ? o.engine.model : o.tokenizer);
+  const auto tokenizer = open_tokenizer(o.tokenizer.empty() ? o.engine.model : o.tokenizer);
   if (tokenizer.vocab_size() > c.vocab_size)
     throw dsv4::format_error("the tokenizer has " + std::to_string(tokenizer.vocab_size()) +
                              " tokens, the model only " + std::to_string(c.vocab_size));

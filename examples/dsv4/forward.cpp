@@ -46,7 +46,7 @@ void forward(const forward_options& o) {
   const engine& e = find_engine(o.engine);
   auto filter = compile(o.taps);
   check_output_file("--out", o.out, {o.engine.model, o.ids});
-  const auto model = dsv4::io::checkpoint::open(o.engine.model);
+  const auto model = open_model(o.engine.model);
   const dsv4::config& c = model.configuration();
   const std::vector<std::int32_t> ids = read_ids(o.ids, c);
   const auto n = static_cast<index_t>(ids.size());

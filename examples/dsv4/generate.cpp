@@ -81,10 +81,10 @@ std::vector<std::int32_t> ids_of(const dsv4::text::tokenizer& t, const generate_
 
 void generate(const generate_options& o) {
   const engine& e = find_engine(o.engine);
-  const auto model = dsv4::io::checkpoint::open(o.engine.model);
+  const auto model = open_model(o.engine.model);
   const dsv4::config& c = model.configuration();
   std::optional<dsv4::text::tokenizer> tokenizer;
-  if (o.prompt) tokenizer = dsv4::text::tokenizer::load(o.tokenizer.empty() ? o.engine.model : o.tokenizer);
+  if (o.prompt) tokenizer = open_tokenizer(o.tokenizer.empty() ? o.engine.model : o.tokenizer);
   const std::vector<std::int32_t> ids = tokenizer ? ids_of(*tokenizer, o, c) : read_ids(o.ids, c);
   const auto n = static_cast<index_t>(ids.size());
   const index_t room = c.max_position_embeddings - n,

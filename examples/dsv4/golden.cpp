@@ -147,7 +147,7 @@ void make_bundle(const make_options& o) {
     what.equal_rewind = {r[0], r[1]};
   }
 
-  const auto model = dsv4::io::checkpoint::open(o.engine.model);
+  const auto model = open_model(o.engine.model);
   const dsv4::config& c = model.configuration();
   if (o.mtp && model.weights().mtp.empty())
     throw dsv4::unsupported("--mtp: this checkpoint has no MTP module (mtp.0.*)");

@@ -101,8 +101,10 @@ void make_weights(const weights_options& o) {
     c.vocab_size = std::max(c.vocab_size, dsv4::text::tokenizer::load(o.tokenizer).vocab_size());
   reduce(c, o);
   const auto size = write_weights(o.out, c, seed);
-  if (!o.tokenizer.empty())
-    dsv4::io::write_whole(o.out / "tokenizer.json", dsv4::io::mapped_file(o.tokenizer).text());
+  if (!o.tokenizer.empty()) {
+    const dsv4::io::mapped_file tokenizer(o.tokenizer);
+    dsv4::io::write_whole(o.out / "tokenizer.json", tokenizer.text());
+  }
   if (o.json) {
     const nlohmann::ordered_json summary{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name},
                                          {"seed", seed},          {"tensors", size.tensors},

@@ -20,7 +20,7 @@ struct grad_options {
 
 void grad(const grad_options& o) {
   check_output_file("--out", o.out, {o.model, o.ids});
-  const auto model = dsv4::io::checkpoint::open(o.model);
+  const auto model = open_model(o.model);
   std::vector<std::int32_t> ids = read_ids(o.ids, model.configuration());
   if (ids.size() < 2)
     throw usage_error("--ids: found one token, expected at least two: a token predicts the next");

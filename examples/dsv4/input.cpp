@@ -2,6 +2,7 @@
 #include "input.hpp"
 
 #include <charconv>
+#include <cstdio>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -10,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include <dsv4/core/error.hpp>
+#include <dsv4/io/json_text.hpp>
 #include <dsv4/io/message.hpp>
 
 namespace cli {
@@ -85,7 +87,7 @@ fs::path folder_of(const fs::path& model) {
 nlohmann::json field_of(const fs::path& path, const char* name) {
   std::error_code none;
   if (!fs::exists(path, none)) return nullptr;
-  const auto json = nlohmann::json::parse(read_text(path), nullptr, false);
+  const auto json = dsv4::io::parse_json(path, read_text(path));
   if (!json.is_object()) dsv4::io::fail_format(path, "is not a JSON object");
   return json.value(name, nlohmann::json());
 }
@@ -146,6 +148,24 @@ std::vector<index_t> parse_chunks(const std::string& text) {
   } catch (const bad_text& e) {
     throw usage_error("--chunks: expected lengths like 5,1,9, found " + e.found);
   }
+}
+
+namespace {
+void tell(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) std::fprintf(stderr, "Note: %s\n", note.c_str());
+}
+}  // namespace
+
+dsv4::io::checkpoint open_model(const fs::path& path, const dsv4::io::checkpoint_options& options) {
+  auto opened = dsv4::io::checkpoint::open(path, options);
+  tell(opened.notes());
+  return opened;
+}
+
+dsv4::text::tokenizer open_tokenizer(const fs::path& path) {
+  auto opened = dsv4::text::tokenizer::load(path);
+  tell(opened.notes());
+  return opened;
 }
 
 std::vector<std::int32_t> end_of_text_ids(const fs::path& model) {

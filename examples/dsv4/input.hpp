@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include <dsv4/core/config.hpp>
+#include <dsv4/io/checkpoint.hpp>
+#include <dsv4/text/tokenizer.hpp>
 
 #include "commands.hpp"
 
@@ -24,6 +25,12 @@ std::vector<std::int64_t> read_integers(const std::string& argument);
 
 /// "5,1,9" as lengths of calls.  @throws usage_error
 std::vector<index_t> parse_chunks(const std::string& text);
+
+/// A checkpoint, a tokenizer; what there is to say about their files goes to stderr.
+/// @throws dsv4::format_error, dsv4::unsupported
+dsv4::io::checkpoint open_model(const std::filesystem::path& path,
+                                const dsv4::io::checkpoint_options& options = {});
+dsv4::text::tokenizer open_tokenizer(const std::filesystem::path& path);
 
 /// eos_token_id of generation_config.json, else of config.json, of the directory of a checkpoint: a
 /// number or a list; empty if neither names one.  @throws dsv4::format_error

@@ -11,6 +11,7 @@
 #include <dsv4/model/accounting.hpp>
 
 #include "commands.hpp"
+#include "input.hpp"
 
 namespace cli {
 namespace {
@@ -30,6 +31,7 @@ struct facts {
   index_t files = 0, tensors = 0, bytes = 0, stored_parameters = 0, realigned = 0;
   std::map<std::string, dtype_row> by_dtype;
   std::vector<std::string> unused;
+  std::string drafter;
 };
 
 /// Scales, tables of hash routing and the copies of embed and head under mtp.* are no parameters.
@@ -45,7 +47,7 @@ facts collect(const inspect_options& o) {
     f.c = dsv4::io::read_config(o.path);
   } else {
     const auto scan = o.scan ? dsv4::io::scan_rule::always : dsv4::io::scan_rule::never;
-    const auto model = dsv4::io::checkpoint::open(o.path, {.scan = scan});
+    const auto model = open_model(o.path, {.scan = scan});
     f.c = model.configuration();
     f.has_files = true;
     f.files = static_cast<index_t>(model.files().size());
@@ -62,6 +64,7 @@ facts collect(const inspect_options& o) {
         f.stored_parameters += t.stored->elements * (t.stored->type == dsv4::dtype::i8 ? 2 : 1);
     }
     for (const auto* t : model.unused()) f.unused.push_back(t->stored->name);
+    f.drafter = model.drafter();
   }
   f.parameters = dsv4::count_parameters(f.c);
   f.kv = dsv4::count_kv_bytes(f.c);
@@ -100,6 +103,7 @@ ordered_json to_json(const facts& f, const inspect_options& o) {
   for (const auto& [name, row] : f.by_dtype)
     j["tensors"]["by_dtype"][name] = {{"count", row.count}, {"elements", row.elements}, {"bytes", row.bytes}};
   j["tensors"]["unused"] = f.unused;
+  if (!f.drafter.empty()) j["drafter"] = f.drafter;
   return j;
 }
 
@@ -210,6 +214,7 @@ void print(const facts& f, const inspect_options& o) {
     line("unused", n(static_cast<index_t>(f.unused.size())) + " tensors that are no part of the model: " +
                        names + (f.unused.size() > most ? ", ..." : ""));
   }
+  if (!f.drafter.empty()) line("drafter", "not implemented, not read: " + f.drafter);
   if (o.scan) line("scan", "all weights are finite");
 }
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <dsv4/core/error.hpp>
+#include <dsv4/io/json_text.hpp>
 #include <dsv4/io/mapped_file.hpp>
 #include <dsv4/text/tokenizer.hpp>
 
@@ -69,7 +70,7 @@ void answer_lines(std::istream& in, const dsv4::text::tokenizer& t, const tokeni
   for (std::string line; std::getline(in, line);) {
     json told;
     try {
-      told = answer(json::parse(line), t, o);
+      told = answer(dsv4::io::parse_json("line", line), t, o);
     } catch (const json::exception& e) {
       told = {{"error", e.what()}};
     } catch (const usage_error& e) {
@@ -84,7 +85,7 @@ void answer_lines(std::istream& in, const dsv4::text::tokenizer& t, const tokeni
 }  // namespace
 
 void tokenize(const tokenize_options& o) {
-  const auto t = dsv4::text::tokenizer::load(o.tokenizer.empty() ? o.model : o.tokenizer);
+  const auto t = open_tokenizer(o.tokenizer.empty() ? o.model : o.tokenizer);
   if (!o.ids.empty()) {
     std::cout << t.decode(ids_of(read_integers(o.ids), t), o.skip_special) << '\n';
     return;
@@ -94,9 +95,10 @@ void tokenize(const tokenize_options& o) {
   std::string text;
   if (o.text)
     text = *o.text;
-  else if (!o.file.empty())
-    text = dsv4::io::mapped_file(o.file).text();
-  else
+  else if (!o.file.empty()) {
+    const dsv4::io::mapped_file file(o.file);
+    text = file.text();
+  } else
     text.assign(std::istreambuf_iterator<char>(std::cin), {});
   const std::vector<token_id> ids = t.encode(text, reading(o.special));
   json told{{"ids", ids}, {"pieces", json::array()}};

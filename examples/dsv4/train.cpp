@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // dsv4 train: a model from a text.
 #include "train.hpp"
+#include "input.hpp"
 
 #include <chrono>
 #include <cmath>
@@ -123,7 +124,8 @@ std::string read_data(const fs::path& path) {
     const dsv4::io::owned_bytes bytes = dsv4::io::read_zstd(path, std::size_t{1} << 36);
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size};
   }
-  return std::string(dsv4::io::mapped_file(path).text());
+  const dsv4::io::mapped_file file(path);
+  return std::string(file.text());
 }
 
 /// --plot: curves of several runs in one picture.
@@ -166,7 +168,7 @@ void train(const train_options& o) {
   if (o.seed) s.seed = *o.seed;
 
   // Text to tokens.
-  const auto tokenizer = dsv4::text::tokenizer::load(s.tokenizer);
+  const auto tokenizer = open_tokenizer(s.tokenizer);
   if (tokenizer.vocab_size() > s.c.vocab_size)
     throw dsv4::format_error(s.tokenizer + ": has " + std::to_string(tokenizer.vocab_size()) +
                              " tokens, the model only " + std::to_string(s.c.vocab_size) + " (vocab_size)");

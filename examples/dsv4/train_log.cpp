@@ -8,6 +8,7 @@
 
 #include <dsv4/core/error.hpp>
 #include <dsv4/io/atomic_file.hpp>
+#include <dsv4/io/json_text.hpp>
 
 namespace cli {
 namespace {
@@ -44,7 +45,7 @@ void each_line(const std::filesystem::path& path, F f) {
   std::ifstream in(path);
   if (!in) throw dsv4::error(path.string() + ": cannot be read: " + dsv4::io::detail::reason(errno));
   for (std::string text; std::getline(in, text);) {
-    const json line = json::parse(text, nullptr, false);
+    const json line = dsv4::io::try_parse_json<json>(text).value_or(json());  // the last one may be cut off
     if (line.is_object() && line.contains("step") && line["step"].is_number()) f(text, line);
   }
   if (in.bad()) throw dsv4::error(path.string() + ": cannot be read to its end");

@@ -151,7 +151,27 @@ class BadFiles(Case):
         # A checkpoint without MTP.
         with_config(num_nextn_predict_layers=0, compress_ratios=config["compress_ratios"][:-1])
         run("forward", "--model", m, "--ids", "1,2", "--out", self.tmp / "o", "--mtp", code=4)
+        # All that is wrong at once.
+        with_config(hidden_size="big", hc_eps="x", head_dim=None)
+        self.refused(m, "3 problems", "hidden_size", "hc_eps", "'head_dim' is missing")
+        # Weights in a format of others, by name.
+        with_config(quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"})
+        self.refused(m, "config.json", "'modelopt', 'NVFP4'", code=4)
         with_config()
+        (m / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "NVFP4"}}')
+        self.refused(m, "hf_quant_config.json", "NVFP4", code=4)
+        (m / "hf_quant_config.json").unlink()
+        # Bytes behind a NUL would not be read.
+        (m / "config.json").write_text(json.dumps(config) + "\0{}")
+        self.refused(m, "config.json", "is NUL")
+        index = (m / "model.safetensors.index.json").read_text()
+        with_config()
+        (m / "model.safetensors.index.json").write_text(index + "\0")
+        self.refused(m, "index.json", "is NUL")
+        (m / "model.safetensors.index.json").write_text(index)
+        (m / "generation_config.json").write_text('{"eos_token_id": 1}\0')
+        run("generate", "--model", m, "--ids", "1", "--max-new", "1", code=3)
+        (m / "generation_config.json").unlink()
         run("inspect", m)
         shard = sorted(m.glob("*.safetensors"))[0]
         whole = shard.read_bytes()
@@ -177,6 +197,33 @@ class BadFiles(Case):
             f.write_text(text)
             run(*arguments, f)
         run(*arguments, "[1, 5, 9]")
+
+    def test_drafter(self):
+        # Another network under mtp.*: the main model runs, what needs multi-token prediction is refused by name.
+        m = self.copy_of_model()
+        raw = b"\0\0"
+        header = json.dumps({"mtp.0.markov_head.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+        (m / "drafter.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + raw)
+        index = json.loads((m / "model.safetensors.index.json").read_text())
+        index["weight_map"]["mtp.0.markov_head.weight"] = "drafter.safetensors"
+        (m / "model.safetensors.index.json").write_text(json.dumps(index))
+        told = json.loads(run("inspect", m, "--json").stdout)
+        self.assertIn("DSpark", told["drafter"])
+        self.assertIn("mtp.0.markov_head.weight", told["tensors"]["unused"])
+        self.assertTrue(all(name.startswith("mtp.") for name in told["tensors"]["unused"]))
+        self.assertRegex(run("inspect", m).stdout, r"drafter +not implemented, not read: .*DSpark")
+        out = self.tmp / "o"
+        run("forward", "--model", m, "--ids", "1,2", "--out", out)
+        plain = self.tmp / "plain"
+        run("forward", "--model", self.model(), "--ids", "1,2", "--out", plain)
+        self.assertEqual(out.read_bytes(), plain.read_bytes())
+        self.assertIn("DSpark", run("forward", "--model", m, "--ids", "1,2", "--out", out, "--mtp", code=4).stderr)
+        self.assertIn("DSpark", run("generate", "--model", m, "--ids", "1,2", "--max-new", "2", "--draft", "1", code=4).stderr)
+
+    def test_two_sets_of_files(self):
+        m = self.copy_of_model()
+        (m / "model.safetensors").write_bytes(b"not read")
+        self.assertIn("the shards of model.safetensors.index.json are used", run("inspect", m).stderr)
 
     def test_end_of_text(self):
         m = self.copy_of_model()

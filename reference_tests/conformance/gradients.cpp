@@ -30,11 +30,7 @@ const oracle* seed0() {
     const auto file = [&](const char* name) {
       return io::safetensors::open(io::detail::plain_or_compressed(*dir / name));
     };
-    oracle r{
-        io::checkpoint::open(io::detail::plain_or_compressed(*dir / "weights.safetensors")).configuration(),
-        file("weights.safetensors"),
-        file("grads.safetensors"),
-        {}};
+    oracle r{io::read_config(*dir), file("weights.safetensors"), file("grads.safetensors"), {}};
     const io::tensor_info& t = r.gradients.at("input_ids");
     std::vector<std::int32_t> ids;
     for (index_t i = 0; i < t.elements; ++i) {

@@ -105,7 +105,7 @@ class tensor {
   const T* data() const { return static_cast<const T*>(memory_.data()); }
 
  private:
-  std::array<index_t, R> n_{};
+  typename view<T, R>::shape n_{};
   detail::bytes_of<Mem> memory_;
 };
 

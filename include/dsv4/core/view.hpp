@@ -43,12 +43,13 @@ class view {
  public:
   using value_type = std::remove_const_t<T>;
   static constexpr int rank = R;
+  using shape = std::array<index_t, std::size_t{R}>;
 
   constexpr view() = default;
 
   /// data: `n[0] * ... * n[R-1]` elements, row-major.
-  constexpr view(T* data, std::array<index_t, R> n) : data_(data) {
-    for (int a = 0; a < R; ++a) n_[a] = n[a];
+  constexpr view(T* data, shape n) : data_(data) {
+    for (std::size_t a = 0; a < R; ++a) n_[a] = n[a];
   }
   template <class... N>
     requires(sizeof...(N) == R && (std::is_convertible_v<N, index_t> && ...))
@@ -63,9 +64,9 @@ class view {
 
   constexpr T* data() const { return data_; }
   constexpr index_t extent(int axis) const { return n_[axis]; }
-  constexpr std::array<index_t, R> extents() const {
-    std::array<index_t, R> n{};
-    for (int a = 0; a < R; ++a) n[a] = n_[a];
+  constexpr shape extents() const {
+    shape n{};
+    for (std::size_t a = 0; a < R; ++a) n[a] = n_[a];
     return n;
   }
   /// Number of elements.
@@ -89,15 +90,15 @@ class view {
     if constexpr (R == 1) {
       return static_cast<T&>(data_[i]);
     } else {
-      std::array<index_t, R - 1> n{};
-      for (int a = 1; a < R; ++a) n[a - 1] = n_[a];
+      std::array<index_t, std::size_t{R - 1}> n{};
+      for (std::size_t a = 1; a < R; ++a) n[a - 1] = n_[a];
       return view<T, R - 1, Mem>(data_ + i * row_size(), n);
     }
   }
   template <class... I>
     requires(sizeof...(I) == R && host_memory<Mem>)
   constexpr T& operator()(I... i) const {
-    const index_t at[R] = {static_cast<index_t>(i)...};
+    const index_t at[std::size_t{R}] = {static_cast<index_t>(i)...};
     index_t offset = 0;
     for (int a = 0; a < R; ++a) {
       assert(0 <= at[a] && at[a] < n_[a]);
@@ -134,7 +135,7 @@ class view {
 
  private:
   T* data_ = nullptr;
-  index_t n_[R] = {};
+  index_t n_[std::size_t{R}] = {};
 };
 
 /// The same elements, to be read only: what kernels take as inputs.  Deduces what a conversion would have to spell.

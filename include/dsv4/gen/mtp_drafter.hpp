@@ -42,8 +42,7 @@ class mtp_drafter {
         rows_(capacity_, model.configuration().hc_mult, model.configuration().hidden_size),
         next_(static_cast<std::size_t>(capacity_)),
         logits_(1, model.configuration().vocab_size) {
-    if (!model.has_mtp())
-      throw unsupported("speculative decoding: this checkpoint has no MTP module (mtp.0.*)");
+    model.expect_mtp("speculative decoding");
   }
 
   /// Have we seen what MTP needs to go on after this sequence's tokens?

@@ -43,8 +43,8 @@ namespace detail {
 class weights_hash {
  public:
   std::string of(const model_weights<>& w, const config& c) {
-    each_weight(w, c, [&](const weight_info& i, const auto& field) {
-      if (i.expert <= 0) entries_.push_back({i.name, &field});  // of the routed experts the first
+    each_weight(w, c, [&](const weight_info& i, const auto& weight) {
+      if (i.expert <= 0) entries_.push_back({i.name, &weight});  // of the routed experts the first
     });
     next("embed.", "head.", "norm.", "hc_head_");
     number(static_cast<index_t>(w.layers.size()));

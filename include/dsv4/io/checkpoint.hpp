@@ -5,16 +5,20 @@
 ///
 /// tensor_table.hpp says which files, tensor_names.hpp which spellings, weight_reader.hpp which types.
 /// A checkpoint without mtp.* loads without MTP; the copies of embed and head that -Base keeps under
-/// mtp.* are not read; other tensors that are no part of the model are listed by `unused()`.
+/// mtp.* are not read.  A DSpark drafter (the -0731 checkpoints keep one under mtp.*) is another network: the model
+/// loads without it and without MTP, and `drafter()` says so.  Tensors that are no part of the model are listed by
+/// `unused()`.
 /// @throws format_error with file, tensor, expected and found
-/// @throws unsupported  another architecture, or a DSpark drafter (the -0731 checkpoints) under mtp.*
+/// @throws unsupported  another architecture, or weights in a format of others (quantisation.hpp)
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "config_json.hpp"
+#include "quantisation.hpp"
 #include "weight_reader.hpp"
 
 namespace dsv4::io {
@@ -41,9 +45,10 @@ class weight_binder {
       : c_(c), files_(files), read_(files, copies) {}
 
   model_weights<> run() {
-    refuse_drafters();
+    drafter_ = find_drafter();
     auto w = weight_tree<storage::stored>(c_, stored_mtp_blocks(), c_.n_routed_experts);
     each_weight(w, c_, [&](const weight_info& i, auto& field) { bind(i, field); });
+    w.foreign_drafter = drafter_;
     return w;
   }
 
@@ -80,8 +85,9 @@ class weight_binder {
     return read_.matrix(stem + ".weight", stem + ".scale", i.shape[0], i.shape[1], place);
   }
 
-  /// All that the configuration has, or none: transformers drops them.
+  /// All that the configuration has, or none: transformers drops them, and a drafter is no MTP.
   index_t stored_mtp_blocks() {
+    if (!drafter_.empty()) return 0;
     // -Base ships copies of embed and head here; they are the model's own and are not read.
     for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b)
       for (const char* copy : {"emb.tok_emb.weight", "head.weight"}) files_.take(mtp_prefix(b) + copy);
@@ -91,32 +97,36 @@ class weight_binder {
   }
   static std::string mtp_prefix(index_t b) { return "mtp." + std::to_string(b) + "."; }
 
-  /// Checkpoints of the -0731 kind keep another network, a DSpark drafter, under the same prefix.
-  void refuse_drafters() const {
-    const auto refuse = [&](const std::string& why) {
-      fail_unsupported(files_.path(), "the tensors under mtp.* are a DSpark drafter (" + why +
-                                          "), not a multi-token-prediction module");
+  /// Checkpoints of the -0731 kind keep another network, a DSpark drafter, under the same prefix.  Its description, ""
+  /// if there is none.
+  std::string find_drafter() const {
+    const auto dspark = [](const std::string& why) {
+      return "the tensors under mtp.* are a DSpark drafter (" + why +
+             "), not a multi-token-prediction module";
     };
     for (const stored_tensor& t : files_.tensors()) {
       if (!t.name.starts_with("mtp.")) continue;
       for (const char* part : {"main_proj", "markov_head"})
-        if (t.name.find(part) != std::string_view::npos) refuse("found " + in_quotes(t.stored->name));
+        if (t.name.find(part) != std::string_view::npos) return dspark("found " + in_quotes(t.stored->name));
     }
     for (index_t b = 0; b < c_.num_nextn_predict_layers; ++b) {
       const std::string p = mtp_prefix(b);
       if (files_.has_prefix(p + "attn") && !files_.has(p + "enorm.weight") && !files_.has(p + "hnorm.weight"))
-        refuse("neither " + in_quotes(p + "enorm.weight") + " nor " + in_quotes(p + "hnorm.weight") +
-               " is there");
+        return dspark("neither " + in_quotes(p + "enorm.weight") + " nor " + in_quotes(p + "hnorm.weight") +
+                      " is there");
     }
+    return {};
   }
 
   const config& c_;
   tensor_table& files_;
   weight_reader read_;
+  std::string drafter_;
 };
 
 }  // namespace detail
 
+/// What it hands out stays where it is when the checkpoint is moved, and dies with it.
 class checkpoint {
  public:
   /// `path`: a checkpoint directory, or one .safetensors file beside its config.json.
@@ -126,36 +136,54 @@ class checkpoint {
     std::error_code none;
     if (!fs::exists(path, none)) fail_format(path, "does not exist");
     const fs::path beside = path.has_parent_path() ? path.parent_path() : fs::path(".");
-    checkpoint c;
-    c.config_ = read_config(fs::is_directory(path, none) ? path : beside);
-    c.files_ = tensor_table::open(path, options.max_decompressed);
-    c.weights_ = detail::weight_binder(c.config_, c.files_, c.copies_).run();
-    const bool small = c.bytes() <= automatic_scan_limit;
+    const fs::path folder = fs::is_directory(path, none) ? path : beside;
+    checkpoint opened;
+    contents& c = *opened.contents_;
+    const mapped_file text(find_config(folder));
+    c.config = parse_config_text(text.path(), text.text());
+    check_quantisation(text.path(), parse_json(text.path(), text.text()));
+    check_modelopt_file(folder);
+    c.files = tensor_table::open(path, options.max_decompressed);
+    c.weights = detail::weight_binder(c.config, c.files, c.copies).run();
+    const bool small = opened.bytes() <= automatic_scan_limit;
     if (options.scan == scan_rule::always || (options.scan == scan_rule::automatic && small)) c.scan();
-    return c;
+    return opened;
   }
 
-  const config& configuration() const { return config_; }
-  /// Views into this object's files: the checkpoint must outlive every use.  `mtp` is empty when the
-  /// files hold no mtp.* tensors, whatever the configuration says (transformers drops them).
-  const model_weights<>& weights() const { return weights_; }
+  const dsv4::config& configuration() const& { return contents_->config; }
+  const dsv4::config& configuration() && = delete;
+  /// Views into this object's files.  `mtp` is empty when the files hold no mtp.* tensors, whatever the
+  /// configuration says (transformers drops them), or those of another network.
+  const model_weights<>& weights() const& { return contents_->weights; }
+  const model_weights<>& weights() && = delete;
 
   /// Every tensor of every file, in alphabetical order of the hub's names.
-  const std::vector<stored_tensor>& tensors() const { return files_.tensors(); }
-  const std::vector<safetensors>& files() const { return files_.files(); }
-  const std::filesystem::path& path() const { return files_.path(); }
+  const std::vector<stored_tensor>& tensors() const& { return contents_->files.tensors(); }
+  const std::vector<stored_tensor>& tensors() && = delete;
+  const std::vector<safetensors>& files() const& { return contents_->files.files(); }
+  const std::vector<safetensors>& files() && = delete;
+  const std::filesystem::path& path() const& { return contents_->files.path(); }
+  const std::filesystem::path& path() && = delete;
   /// By the hub's name; null when there is none.
-  const tensor_info* find(std::string_view name) const {
-    const stored_tensor* t = files_.find(name);
+  const tensor_info* find(std::string_view name) const& {
+    const stored_tensor* t = contents_->files.find(name);
     return t ? t->stored : nullptr;
   }
+  const tensor_info* find(std::string_view name) && = delete;
   /// Tensors that are no part of the model; nothing reads them.
-  std::vector<const stored_tensor*> unused() const {
+  std::vector<const stored_tensor*> unused() const& {
     std::vector<const stored_tensor*> out;
     for (const stored_tensor& t : tensors())
       if (!t.used) out.push_back(&t);
     return out;
   }
+  std::vector<const stored_tensor*> unused() && = delete;
+  /// A drafter of another kind that the files hold and nothing reads, in words; "" without one.
+  const std::string& drafter() const& { return contents_->weights.foreign_drafter; }
+  const std::string& drafter() && = delete;
+  /// What there is to say to the user, who may have meant something else: one sentence each.
+  const std::vector<std::string>& notes() const& { return contents_->files.notes(); }
+  const std::vector<std::string>& notes() && = delete;
   /// Of all tensors, as stored.
   std::size_t bytes() const {
     std::size_t sum = 0;
@@ -163,19 +191,22 @@ class checkpoint {
     return sum;
   }
   /// Bytes of the matrices that had to be copied because the file does not align their elements.
-  std::size_t realigned_bytes() const { return copies_.bytes; }
+  std::size_t realigned_bytes() const { return contents_->copies.bytes; }
 
  private:
-  void scan() {
-    const weight_reader read(files_, copies_);
-    for (const stored_tensor& t : tensors())
-      if (t.used) read.check_finite(t);
-  }
+  struct contents {
+    dsv4::config config;
+    tensor_table files;
+    realigned_matrices copies;
+    model_weights<> weights;
 
-  config config_;
-  tensor_table files_;
-  realigned_matrices copies_;
-  model_weights<> weights_;
+    void scan() {
+      const weight_reader read(files, copies);
+      for (const stored_tensor& t : files.tensors())
+        if (t.used) read.check_finite(t);
+    }
+  };
+  std::unique_ptr<contents> contents_ = std::make_unique<contents>();
 };
 
 }  // namespace dsv4::io

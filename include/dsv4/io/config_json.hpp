@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// config.json as a `config`: the hub's form (hidden_size, ...) and the form of the released inference
-/// code (dim, ...), told apart by their fields.
+/// config.json as a `config`: the hub's form (hidden_size, ...), as published or as transformers writes it
+/// (config_transformers.hpp), and the form of the released inference code (dim, ...), told apart by their fields.
 /// Every size is checked here, once: positive, below a sane bound, and divisible where the model divides.
 /// What would make this another model (another model_type, scoring function, activation, ...) is refused
-/// by name instead of being read as if it were absent.
+/// by name instead of being read as if it were absent.  All that is wrong is said at once.
 /// @throws format_error a field is missing, of the wrong type, or impossible: file, field, expected, found
 /// @throws unsupported  a valid file that describes another architecture: the feature's name
 ///
@@ -21,86 +21,14 @@
 #include <nlohmann/json.hpp>
 
 #include "../core/config.hpp"
+#include "config_transformers.hpp"
+#include "json_fields.hpp"
+#include "json_text.hpp"
 #include "mapped_file.hpp"
 
 namespace dsv4::io {
 
 namespace detail {
-
-/// Typed, range-checked access to the fields of one JSON object.
-class json_fields {
- public:
-  json_fields(const std::filesystem::path& file, const nlohmann::json& object, std::string prefix = {})
-      : file_(file), object_(object), prefix_(std::move(prefix)) {}
-
-  /// Null and absent are the same.
-  const nlohmann::json* find(std::string_view name) const {
-    const auto at = object_.find(name);
-    return at == object_.end() || at->is_null() ? nullptr : &*at;
-  }
-  bool has(std::string_view name) const { return find(name) != nullptr; }
-  const nlohmann::json& need(std::string_view name) const {
-    const nlohmann::json* v = find(name);
-    if (!v) fail_format(file_, "field " + full(name) + " is missing");
-    return *v;
-  }
-
-  index_t integer(std::string_view name, index_t low, index_t high) const {
-    return as_integer(need(name), full(name), low, high);
-  }
-  index_t integer_or(std::string_view name, index_t low, index_t high, index_t absent) const {
-    return has(name) ? integer(name, low, high) : absent;
-  }
-  double number(std::string_view name, double low, double high) const {
-    const nlohmann::json& v = need(name);
-    const double x = v.is_number() ? v.get<double>() : std::nan("");
-    if (!(low <= x && x <= high))
-      fail_format(file_, "field " + full(name) + ": found " + shown(v) + ", expected a number from " +
-                             shown(low) + " to " + shown(high));
-    return x;
-  }
-  double number_or(std::string_view name, double low, double high, double absent) const {
-    return has(name) ? number(name, low, high) : absent;
-  }
-  std::vector<index_t> integers(std::string_view name, index_t low, index_t high) const {
-    const nlohmann::json& v = need(name);
-    if (!v.is_array())
-      fail_format(file_, "field " + full(name) + ": found " + shown(v) + ", expected a list");
-    std::vector<index_t> out;
-    for (const auto& x : v)
-      out.push_back(as_integer(x, full(name) + "[" + std::to_string(out.size()) + "]", low, high));
-    return out;
-  }
-  /// A field that, when present, must have the one value this library implements.
-  void only(std::string_view name, const nlohmann::json& implemented) const {
-    const nlohmann::json* v = find(name);
-    if (v && *v != implemented)
-      fail_unsupported(file_, "field " + full(name) + ": found " + shown(*v) + ", only " +
-                                  shown(implemented) + " is implemented");
-  }
-
-  std::string full(std::string_view name) const { return in_quotes(prefix_ + std::string(name)); }
-  static std::string shown(const nlohmann::json& v) {
-    using nlohmann::json;
-    const std::string s = v.dump(-1, ' ', true, json::error_handler_t::replace);
-    return s.size() <= 80 ? s : s.substr(0, 80) + "...";
-  }
-
- private:
-  index_t as_integer(const nlohmann::json& v, const std::string& name, index_t low, index_t high) const {
-    const bool fits =
-        v.is_number_integer() && !(v.is_number_unsigned() && v.get<std::uint64_t>() > std::uint64_t(high));
-    const index_t n = fits ? v.get<index_t>() : 0;
-    if (!fits || n < low || n > high)
-      fail_format(file_, "field " + name + ": found " + shown(v) + ", expected an integer from " +
-                             std::to_string(low) + " to " + std::to_string(high));
-    return n;
-  }
-
-  const std::filesystem::path& file_;
-  const nlohmann::json& object_;
-  std::string prefix_;
-};
 
 // Upper bounds: far above any model, far below where a product of two of them overflows.
 inline constexpr index_t most_width = index_t{1} << 20;  // any width of a vector
@@ -156,8 +84,8 @@ inline config read_shared_fields(const json_fields& f, bool hub) {
 }
 
 /// Hub form: what only it has.
-inline void read_hub_fields(const json_fields& f, const nlohmann::json& object,
-                            const std::filesystem::path& file, config& c) {
+inline void read_hub_fields(const json_fields& f, const flat_fields& flat, const std::filesystem::path& file,
+                            problem_list& problems, config& c) {
   c.rms_norm_eps = f.number("rms_norm_eps", 0, most_eps);
   c.hc_eps = f.number("hc_eps", 0, most_eps);
   c.max_position_embeddings = f.integer("max_position_embeddings", 1, most_positions);
@@ -168,16 +96,14 @@ inline void read_hub_fields(const json_fields& f, const nlohmann::json& object,
   f.only("norm_topk_prob", true);
   f.only("topk_method", "noaux_tc");
   f.only("num_key_value_heads", 1);
-  if (f.has("rope_parameters"))
-    fail_unsupported(
-        file, "field 'rope_parameters' (nested rotary parameters): give a flat 'rope_scaling' instead");
   // YaRN, as `type` (what is published) or `rope_type` (what transformers writes).
   c.has_yarn = f.has("rope_scaling");
   if (!c.has_yarn) return;
-  if (!object["rope_scaling"].is_object())
-    fail_format(file, "field 'rope_scaling': found " + json_fields::shown(object["rope_scaling"]) +
-                          ", expected an object or null");
-  const json_fields r(file, object["rope_scaling"], "rope_scaling.");
+  const nlohmann::json& scaling = flat.object["rope_scaling"];
+  if (!scaling.is_object())
+    return f.bad("field '" + flat.yarn_name + "': found " + json_fields::shown(scaling) +
+                 ", expected an object or null");
+  const json_fields r(file, scaling, flat.yarn_name + ".", &problems);
   if (!r.has("type") && !r.has("rope_type")) r.need("type");
   r.only("type", "yarn");
   r.only("rope_type", "yarn");
@@ -189,7 +115,7 @@ inline void read_hub_fields(const json_fields& f, const nlohmann::json& object,
 }
 
 /// Inference form: what only it has, and what it leaves out.
-inline void read_inference_fields(const json_fields& f, const std::filesystem::path& file, config& c) {
+inline void read_inference_fields(const json_fields& f, config& c) {
   c.rms_norm_eps = f.number_or("norm_eps", 0, most_eps, 1e-6);
   c.hc_eps = f.number_or("hc_eps", 0, most_eps, 1e-6);
   const auto entries = static_cast<index_t>(c.compress_ratios.size());
@@ -208,17 +134,18 @@ inline void read_inference_fields(const json_fields& f, const std::filesystem::p
     c.max_position_embeddings = f.integer("max_seq_len", 1, most_positions);
   } else {
     const double longest = static_cast<double>(original) * c.yarn.factor;
-    if (longest > double(most_positions))
-      fail_format(file, "original_seq_len * rope_factor: found " + json_fields::shown(longest) +
-                            ", expected at most " + std::to_string(most_positions));
-    c.max_position_embeddings = static_cast<index_t>(longest);
+    if (!(longest <= double(most_positions)))
+      f.bad("original_seq_len * rope_factor: found " + json_fields::shown(longest) + ", expected at most " +
+            std::to_string(most_positions));
+    else
+      c.max_position_embeddings = static_cast<index_t>(longest);
   }
 }
 
-/// Relations between fields.
-inline void check_config(const std::filesystem::path& file, config& c) {
+/// Relations between fields, each of which is good by itself.
+inline void check_config(problem_list& problems, config& c) {
   const auto require = [&](bool ok, const std::string& what) {
-    if (!ok) fail_format(file, what);
+    if (!ok) problems.bad(what);
   };
   const auto n = [](index_t v) { return std::to_string(v); };
   const index_t entries = static_cast<index_t>(c.compress_ratios.size());
@@ -226,15 +153,14 @@ inline void check_config(const std::filesystem::path& file, config& c) {
   require(entries == c.num_hidden_layers || entries == blocks,
           "field 'compress_ratios': found " + n(entries) + " entries, expected one per layer (" +
               n(c.num_hidden_layers) + ") or one per layer and MTP block (" + n(blocks) + ")");
-  c.compress_ratios.resize(static_cast<std::size_t>(blocks),
-                           0);  // an MTP block without an entry sees the window only
+  // An MTP block without an entry sees the window only.
+  c.compress_ratios.resize(static_cast<std::size_t>(blocks), 0);
   require(c.num_attention_heads * c.head_dim % c.o_groups == 0,
           "field 'o_groups': found " + n(c.o_groups) +
               ", expected a divisor of heads * head_dim = " + n(c.num_attention_heads * c.head_dim));
   require(c.qk_rope_head_dim % 2 == 0,
           "rotary width (qk_rope_head_dim): found " + n(c.qk_rope_head_dim) + ", expected an even number");
-  for (index_t ratio : c.compress_ratios) {
-    if (kind_of_ratio(ratio) != attention_kind::csa) continue;
+  if (std::find(c.compress_ratios.begin(), c.compress_ratios.end(), csa_ratio) != c.compress_ratios.end()) {
     require(std::has_single_bit(static_cast<std::uint64_t>(c.index_head_dim)),
             "field 'index_head_dim': found " + n(c.index_head_dim) +
                 ", expected a power of two (Hadamard transform)");
@@ -266,18 +192,23 @@ inline void check_model_type(const json_fields& f, const std::filesystem::path& 
 inline config parse_config(const std::filesystem::path& file, const nlohmann::json& object) {
   if (!object.is_object())
     fail_format(file, "found " + detail::json_fields::shown(object) + ", expected an object of fields");
-  const detail::json_fields f(file, object);
-  detail::check_model_type(f, file);
-  const bool hub = f.has("hidden_size");
-  if (!hub && !f.has("dim"))
+  const detail::json_fields first(file, object);
+  detail::check_model_type(first, file);
+  const bool hub = first.has("hidden_size");
+  if (!hub && !first.has("dim"))
     fail_format(file, "neither 'hidden_size' (the hub's form) nor 'dim' (the inference form) is there");
+  detail::problem_list problems(file);
+  const detail::flat_fields flat =
+      hub ? detail::transformers_form(file, object, problems).run() : detail::flat_fields{object};
+  const detail::json_fields f(file, flat.object, {}, &problems);
   config c = detail::read_shared_fields(f, hub);
   if (hub) {
-    detail::read_hub_fields(f, object, file, c);
+    detail::read_hub_fields(f, flat, file, problems, c);
   } else {
-    detail::read_inference_fields(f, file, c);
+    detail::read_inference_fields(f, c);
   }
-  detail::check_config(file, c);
+  if (problems.empty()) detail::check_config(problems, c);
+  problems.throw_if_any();
   return c;
 }
 
@@ -297,20 +228,7 @@ inline config parse_config_text(const std::filesystem::path& file, std::string_v
   if (text.size() > most_bytes)
     fail_format(file, "found " + std::to_string(text.size()) + " bytes, expected a configuration below " +
                           std::to_string(most_bytes));
-  // Nesting is bounded, so that no recursion over the document can exhaust the stack.
-  constexpr int most_depth = 32;
-  const auto shallow = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-    if (depth > most_depth)
-      fail_format(file, "is nested more than " + std::to_string(most_depth) + " levels deep");
-    return true;
-  };
-  try {
-    return parse_config(file, nlohmann::json::parse(text, shallow));
-  } catch (const nlohmann::json::parse_error& e) {
-    fail_format(file, "is not valid JSON, near byte " + std::to_string(e.byte));
-  } catch (const nlohmann::json::exception&) {
-    fail_format(file, "holds a number beyond the range of double");
-  }
+  return parse_config(file, parse_json(file, text));
 }
 
 /// Read and check a configuration.  @throws format_error, unsupported

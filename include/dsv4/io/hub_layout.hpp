@@ -42,7 +42,7 @@ inline void add_hub_tensors(std::vector<hub_tensor>& out, const weight_info& w) 
   const index_t last = w.shape.back();
   switch (w.format) {
     case weight_format::f32: put(w.name, dtype::f32, w.shape, last); break;
-    case weight_format::bf16: put(w.name, dtype::bf16, w.shape, last); break;
+    case weight_format::bfloat16: put(w.name, dtype::bf16, w.shape, last); break;
     case weight_format::i64: put(w.name, dtype::i64, w.shape, last); break;
     case weight_format::fp8:
       put(w.name, dtype::f8_e4m3, w.shape, last);

@@ -62,10 +62,13 @@ class mapped_file {
     return *this;
   }
 
-  const std::byte* data() const { return data_; }  ///< null when the file is empty
+  const std::byte* data() const& { return data_; }  ///< null when the file is empty
+  const std::byte* data() && = delete;
   std::size_t size() const { return size_; }
-  const std::filesystem::path& path() const { return path_; }
-  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+  const std::filesystem::path& path() const& { return path_; }
+  const std::filesystem::path& path() && = delete;
+  std::string_view text() const& { return {reinterpret_cast<const char*>(data_), size_}; }
+  std::string_view text() && = delete;
 
  private:
   struct descriptor {

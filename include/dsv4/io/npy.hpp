@@ -7,7 +7,8 @@
 ///   "\x93NUMPY" major minor | header length, u16 (version 1) or u32 (2, 3) | header | data
 ///   header: {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }
 ///
-/// Read are <f2 <f4 <f8 <i2 <i4 <i8 |i1 |u1 |b1, and '<V2', which is how numpy writes ml_dtypes.bfloat16.
+/// Read are <f2 <f4 <f8 <i2 <i4 <i8 |i1 <u2 <u4 <u8 |u1 |b1 <c8, and '<V2', which is how numpy writes
+/// ml_dtypes.bfloat16.
 /// Compressed members (numpy.savez_compressed), other types and big-endian arrays are `unsupported`.
 /// @throws format_error with the file, the member, what was expected and found; unsupported
 #include <array>
@@ -136,10 +137,11 @@ class npy_header {
 
 inline std::optional<dtype> npy_type(std::string_view descr) {
   using pair = std::pair<std::string_view, dtype>;
-  static constexpr pair known[] = {{"<f2", dtype::f16},  {"<f4", dtype::f32}, {"<f8", dtype::f64},
-                                   {"<i2", dtype::i16},  {"<i4", dtype::i32}, {"<i8", dtype::i64},
-                                   {"|i1", dtype::i8},   {"|u1", dtype::u8},  {"|b1", dtype::boolean},
-                                   {"<V2", dtype::bf16}, {"|V2", dtype::bf16}};
+  static constexpr pair known[] = {{"<f2", dtype::f16}, {"<f4", dtype::f32},  {"<f8", dtype::f64},
+                                   {"<i2", dtype::i16}, {"<i4", dtype::i32},  {"<i8", dtype::i64},
+                                   {"<u2", dtype::u16}, {"<u4", dtype::u32},  {"<u8", dtype::u64},
+                                   {"|i1", dtype::i8},  {"|u1", dtype::u8},   {"|b1", dtype::boolean},
+                                   {"<c8", dtype::c64}, {"<V2", dtype::bf16}, {"|V2", dtype::bf16}};
   for (const auto& [name, type] : known)
     if (name == descr) return type;
   return std::nullopt;
@@ -165,10 +167,11 @@ inline npy_array parse_npy(const std::filesystem::path& file, const std::string&
   h.read();
   const auto type = npy_type(h.descr);
   if (!type)
-    fail_unsupported(file, who + "npy type " + in_quotes(h.descr) +
-                               "; read are <f2 <f4 <f8 <i2 <i4 <i8 |i1 |u1 |b1 and <V2 (bf16)");
+    fail_unsupported(file,
+                     who + "npy type " + in_quotes(h.descr) +
+                         "; read are <f2 <f4 <f8 <i2 <i4 <i8 |i1 <u2 <u4 <u8 |u1 |b1 <c8 and <V2 (bf16)");
   const index_t each = bits_of(*type) / 8;
-  const auto elements = checked_elements(h.shape, each);
+  const auto elements = checked_elements(h.shape, *type);
   if (!elements) fail_format(file, who + "shape " + shape_text(h.shape) + " overflows");
   npy_array a;
   a.type = *type;
@@ -304,8 +307,10 @@ class npy {
     if (zip) return detail::npz_directory(name, bytes.data(), bytes.size()).read();
     return {detail::parse_npy(name, "", bytes.data(), bytes.size())};
   }
-  const std::filesystem::path& path() const { return map_.path(); }
-  const std::vector<npy_array>& arrays() const { return arrays_; }
+  const std::filesystem::path& path() const& { return map_.path(); }
+  const std::filesystem::path& path() && = delete;
+  const std::vector<npy_array>& arrays() const& { return arrays_; }
+  const std::vector<npy_array>& arrays() && = delete;
 
  private:
   mapped_file map_;

@@ -26,6 +26,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../num/block_scaled.hpp"
+#include "json_text.hpp"
 #include "mapped_file.hpp"
 #include "zstd_stream.hpp"
 
@@ -45,7 +46,8 @@ struct tensor_info {
   std::size_t offset = 0;  ///< from the start of the file
 
   bool aligned() const {
-    return reinterpret_cast<std::uintptr_t>(data) % static_cast<std::size_t>(bits_of(type) / 8) == 0;
+    const auto each = static_cast<std::size_t>(std::max<index_t>(bits_of(type) / 8, 1));
+    return reinterpret_cast<std::uintptr_t>(data) % each == 0;
   }
 };
 
@@ -56,10 +58,13 @@ struct safetensors_options {
   alignment_rule alignment = alignment_rule::any;
 };
 
-/// Types of whole bytes under their safetensors names; published FP4 is I8, two codes per byte.
-inline constexpr dtype safetensors_types[] = {dtype::f64,     dtype::f32,     dtype::f16, dtype::bf16,
-                                              dtype::f8_e4m3, dtype::f8_e8m0, dtype::i64, dtype::i32,
-                                              dtype::i16,     dtype::i8,      dtype::u8,  dtype::boolean};
+/// All types of the format.  A file is refused for what is asked of it, never for what it holds besides; published FP4
+/// is I8, two codes per byte, not F4.
+inline constexpr dtype safetensors_types[] = {
+    dtype::f64,     dtype::f32,     dtype::f16,         dtype::bf16,       dtype::f8_e4m3, dtype::f8_e5m2,
+    dtype::f8_e8m0, dtype::i64,     dtype::i32,         dtype::i16,        dtype::i8,      dtype::u64,
+    dtype::u32,     dtype::u16,     dtype::u8,          dtype::c64,        dtype::f4_e2m1, dtype::f6_e2m3,
+    dtype::f6_e3m2, dtype::boolean, dtype::f8_e4m3fnuz, dtype::f8_e5m2fnuz};
 
 inline std::optional<dtype> safetensors_type(std::string_view name) {
   for (dtype t : safetensors_types)
@@ -69,9 +74,9 @@ inline std::optional<dtype> safetensors_type(std::string_view name) {
 
 namespace detail {
 
-/// Product of a shape; nothing when a size is negative or the product (or its bytes) overflows.
-inline std::optional<index_t> checked_elements(const std::vector<index_t>& shape, index_t bytes_each) {
-  index_t n = 1, largest = std::numeric_limits<index_t>::max() / bytes_each;
+/// Product of a shape; nothing when a size is negative or the product (or its bits) overflows.
+inline std::optional<index_t> checked_elements(const std::vector<index_t>& shape, dtype type) {
+  index_t n = 1, largest = std::numeric_limits<index_t>::max() / bits_of(type);
   for (index_t s : shape) {
     if (s < 0 || (s > 0 && n > largest / s)) return std::nullopt;
     n *= s;
@@ -161,7 +166,8 @@ class safetensors_header final : public nlohmann::json_sax<nlohmann::json> {
     return refuse("the number " + in_quotes(s) + " in " + in_quotes(field_) +
                   ", expected an integer of 64 bits");
   }
-  bool null() override { return refuse("an unexpected null"); }
+  /// The format's own reader takes a null for metadata that is not there.
+  bool null() override { return depth_ == 1 && in_metadata_ ? true : refuse("an unexpected null"); }
   bool boolean(bool) override { return refuse("an unexpected boolean"); }
   bool binary(binary_t&) override { return refuse("unexpected binary data"); }
   bool parse_error(std::size_t at, const std::string&, const nlohmann::detail::exception&) override {
@@ -211,19 +217,24 @@ class safetensors {
     return f;
   }
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const& { return path_; }
+  const std::filesystem::path& path() && = delete;
   /// All tensors, in alphabetical order.
-  const std::vector<tensor_info>& tensors() const { return tensors_; }
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::vector<tensor_info>& tensors() const& { return tensors_; }
+  const std::vector<tensor_info>& tensors() && = delete;
+  const std::map<std::string, std::string>& metadata() const& { return metadata_; }
+  const std::map<std::string, std::string>& metadata() && = delete;
 
   /// Null when there is none of that name.
-  const tensor_info* find(std::string_view name) const {
+  const tensor_info* find(std::string_view name) && = delete;
+  const tensor_info* find(std::string_view name) const& {
     const auto at = std::lower_bound(tensors_.begin(), tensors_.end(), name,
                                      [](const tensor_info& t, std::string_view n) { return t.name < n; });
     return at != tensors_.end() && at->name == name ? &*at : nullptr;
   }
   /// @throws format_error naming the file and the tensor
-  const tensor_info& at(std::string_view name) const {
+  const tensor_info& at(std::string_view name) && = delete;
+  const tensor_info& at(std::string_view name) const& {
     const tensor_info* t = find(name);
     if (!t)
       fail_format(path_, "no tensor " + in_quotes(name) + " (the file holds " +
@@ -249,9 +260,10 @@ class safetensors {
       fail_format(path_, "header length at offset 0: found " + std::to_string(length) + ", but only " +
                              std::to_string(size - prefix) + " bytes follow (truncated?)");
     // Header.
-    const char* text = reinterpret_cast<const char*>(file) + prefix;
+    const std::string_view text(reinterpret_cast<const char*>(file) + prefix,
+                                static_cast<std::size_t>(length));
     detail::safetensors_header header(path_);
-    nlohmann::json::sax_parse(text, text + length, &header);
+    read_json_events(path_.string() + ", header", text, header);
     metadata_ = std::move(header.metadata);
     const std::size_t begin = prefix + static_cast<std::size_t>(length);
     tensors_.reserve(header.entries.size());
@@ -277,9 +289,11 @@ class safetensors {
       for (dtype t : safetensors_types) known += (known.empty() ? "" : ", ") + std::string(name_of(t));
       fail_format(path_, who + "unknown dtype " + in_quotes(e.type) + ", expected one of " + known);
     }
-    const index_t each = bits_of(*type) / 8;
-    const std::optional<index_t> elements = detail::checked_elements(e.shape, each);
+    const std::optional<index_t> elements = detail::checked_elements(e.shape, *type);
     if (!elements) fail_format(path_, who + "shape " + shape_text(e.shape) + " overflows");
+    const index_t bits = *elements * bits_of(*type);
+    if (bits % 8 != 0)
+      fail_format(path_, who + e.type + " " + shape_text(e.shape) + " does not end at a byte");
 
     const std::uint64_t from = e.offsets[0], to = e.offsets[1], data_size = size - begin;
     const std::string range = "data_offsets [" + std::to_string(from) + ", " + std::to_string(to) + "]";
@@ -287,9 +301,10 @@ class safetensors {
     if (to > data_size)
       fail_format(path_, who + range + " end beyond the file, which has " + std::to_string(data_size) +
                              " bytes of data (truncated?)");
-    const std::uint64_t wanted = static_cast<std::uint64_t>(*elements) * static_cast<std::uint64_t>(each);
+    const auto each = static_cast<std::uint64_t>(std::max<index_t>(bits_of(*type) / 8, 1)),
+               wanted = static_cast<std::uint64_t>(bits / 8);
     if (to - from != wanted) {
-      const bool whole = (to - from) % static_cast<std::uint64_t>(each) == 0;
+      const bool whole = (to - from) % each == 0;
       fail_format(path_, who + range + (whole ? "" : " are misaligned:") + " hold " +
                              std::to_string(to - from) + " bytes, expected " + std::to_string(wanted) +
                              " for " + e.type + " " + shape_text(e.shape));

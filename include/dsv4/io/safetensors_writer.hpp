@@ -112,11 +112,10 @@ class safetensors_writer {
   }
 
   entry& put(std::string name, dtype type, std::vector<index_t> shape) {
-    expects(safetensors_type(name_of(type)).has_value(),
-            "safetensors_writer: FP4 is written as I8, two codes per byte");
+    expects(bits_of(type) % 8 == 0, "safetensors_writer: FP4 is written as I8, two codes per byte");
     expects(name != "__metadata__", "safetensors_writer: a tensor cannot be called __metadata__");
     const index_t each = bits_of(type) / 8;
-    const std::optional<index_t> elements = detail::checked_elements(shape, each);
+    const std::optional<index_t> elements = detail::checked_elements(shape, type);
     expects(elements.has_value(), "safetensors_writer: shape " + shape_text(shape));
     const auto [at, is_new] =
         entries_.try_emplace(name, entry{type, std::move(shape), *elements * each, nullptr, {}, {}});

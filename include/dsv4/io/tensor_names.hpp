@@ -3,7 +3,7 @@
 /// The names of a checkpoint's tensors: every spelling in use becomes the hub's name.
 /// The spellings are data (the two tables below), not code:
 ///   hub             layers.3.attn.wq_a.weight, .scale
-///   transformers    model.layers.3.self_attn.q_a_proj.weight, .weight_scale_inv; stacked experts
+///   transformers    model.layers.3.self_attn.q_a_proj.weight, .weight_scale_inv (others: .weight_scale); stacked experts
 ///   official, mixed layers.3.self_attn.wq_a.weight, mlp.gate.e_score_correction_bias
 /// docs/checkpoint-format.md lists the spellings.  oracle: the official weight conversion
 ///
@@ -79,7 +79,8 @@ inline constexpr name_rule block_names[] = {
 inline constexpr name_rule part_names[] = {{"self_attn", "attn"}, {"mlp", "ffn"}};
 
 /// Endings; what they replace is the whole ending.
-inline constexpr name_rule ending_names[] = {{".weight_scale_inv", ".scale"}, {".scale_inv", ".scale"}};
+inline constexpr name_rule ending_names[] = {
+    {".weight_scale_inv", ".scale"}, {".weight_scale", ".scale"}, {".scale_inv", ".scale"}};
 
 namespace detail {
 

@@ -112,9 +112,15 @@ class tensor_table {
   }
 
   /// In alphabetical order of the hub's names.
-  const std::vector<stored_tensor>& tensors() const { return table_; }
-  const std::vector<safetensors>& files() const { return files_; }
-  const std::filesystem::path& path() const { return path_; }
+  const std::vector<stored_tensor>& tensors() const& { return table_; }
+  const std::vector<stored_tensor>& tensors() && = delete;
+  const std::vector<safetensors>& files() const& { return files_; }
+  const std::vector<safetensors>& files() && = delete;
+  /// What is worth saying of the choice of files: one sentence each.
+  const std::vector<std::string>& notes() const& { return notes_; }
+  const std::vector<std::string>& notes() && = delete;
+  const std::filesystem::path& path() const& { return path_; }
+  const std::filesystem::path& path() && = delete;
   const std::filesystem::path& path_of(const stored_tensor& t) const { return files_[t.file].path(); }
 
   /// By the hub's name; null when there is none.
@@ -152,7 +158,16 @@ class tensor_table {
       return;
     }
     const fs::path index_file = path / "model.safetensors.index.json";
-    if (fs::is_regular_file(index_file, none)) return open_shards(index_file, how);
+    if (fs::is_regular_file(index_file, none)) {
+      open_shards(index_file, how);
+      const fs::path whole = detail::plain_or_compressed(path / "model.safetensors");
+      const bool is_shard =
+          std::any_of(files_.begin(), files_.end(), [&](const safetensors& f) { return f.path() == whole; });
+      if (!whole.empty() && !is_shard)
+        notes_.push_back(path.string() + ": the shards of " + index_file.filename().string() + " are used; " +
+                         whole.filename().string() + ", which it does not name, is not");
+      return;
+    }
     for (const char* name : {"model.safetensors", "weights.safetensors"}) {
       const fs::path file = detail::plain_or_compressed(path / name);
       if (file.empty()) continue;
@@ -182,7 +197,7 @@ class tensor_table {
   void open_shards(const std::filesystem::path& index_file, const safetensors_options& how) {
     const mapped_file text(index_file);
     detail::index_reader reader(index_file);
-    nlohmann::json::sax_parse(text.text().begin(), text.text().end(), &reader);
+    read_json_events(index_file, text.text(), reader);
     if (reader.entries.empty()) fail_format(index_file, "weight_map is missing or empty");
     // Shards are plain names of files in the directory: an index cannot reach outside of it.
     std::map<std::string, std::size_t> shards;
@@ -225,6 +240,7 @@ class tensor_table {
   }
 
   std::filesystem::path path_;
+  std::vector<std::string> notes_;
   std::vector<safetensors> files_;
   std::deque<std::string> renamed_;   // hub names that differ from the stored ones
   std::vector<stored_tensor> table_;  // sorted by hub name

@@ -5,11 +5,12 @@
 ///
 ///   matrix   F32 | F16 | BF16 | F8_E4M3 + scale | I8 (two FP4 codes per byte) + scale
 ///   scale    F8_E8M0 | F32, one per tile; the tile, 128 x 128 or 1 x 32, follows from the two shapes
-///   vector   F32 | BF16 | F16          expert ids   I64 | I32
+///   vector   F32 | BF16 | F16          expert ids   integers of any width
 ///
 /// Any type in any place: FP4 or FP8 is decided by a tensor's type and shape, never by config.json.
 /// @throws format_error with file, tensor, expected and found: missing, another shape or type, NaN or
 ///         infinity in a vector, an expert id out of range
+/// @throws unsupported  a matrix in the format of others (quantisation.hpp)
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "../model/weights.hpp"
+#include "quantisation.hpp"
 #include "tensor_table.hpp"
 
 namespace dsv4::io {
@@ -90,13 +92,13 @@ class weight_reader {
       out = tensor<float, 1>(i.shape[0]);
     else
       out = tensor<float, 2>(i.shape[0], i.shape[1]);
-    for (index_t i = 0; i < s.elements; ++i) {
+    for (index_t x = 0; x < s.elements; ++x) {
       if (s.type == dtype::f32) {
-        std::memcpy(out.data() + i, s.data + 4 * i, 4);
+        std::memcpy(out.data() + x, s.data + 4 * x, 4);
       } else {
         std::uint16_t u;
-        std::memcpy(&u, s.data + 2 * i, 2);
-        out.data()[i] = static_cast<float>(s.type == dtype::bf16 ? bf16{u}.decode() : f16{u}.decode());
+        std::memcpy(&u, s.data + 2 * x, 2);
+        out.data()[x] = static_cast<float>(s.type == dtype::bf16 ? bf16{u}.decode() : f16{u}.decode());
       }
     }
     return out;
@@ -122,7 +124,7 @@ class weight_reader {
     const bool typed = fp4 || s.type == dtype::f32 || s.type == dtype::bf16 || s.type == dtype::f16 ||
                        s.type == dtype::f8_e4m3;
     if (!typed || (fp4 && cols % 2) || s.shape != stacked(rows, fp4 ? cols / 2 : cols, in))
-      fail(t, found(t) + ", expected " + wanted);
+      refuse_foreign(name), fail(t, found(t) + ", expected " + wanted);
     // Place in the file.
     const index_t first = (in.plane * in.parts + in.part) * rows;
     w.data = aligned(s.data + first * w.row_bytes(), rows * w.row_bytes(), s.type);
@@ -133,10 +135,9 @@ class weight_reader {
   /// Expert ids of every token, each in [0, experts).
   expert_table ids(const std::string& name, index_t rows, index_t k, index_t experts) {
     const std::vector<index_t> shape{rows, k};
-    const std::string wanted = "I64 or I32 " + shape_text(shape);
+    const std::string wanted = "I64, I32 or other integers " + shape_text(shape);
     const stored_tensor& t = need(name, wanted);
-    if ((t.stored->type != dtype::i64 && t.stored->type != dtype::i32) || t.stored->shape != shape)
-      fail(t, found(t) + ", expected " + wanted);
+    if (!is_integer(t.stored->type) || t.stored->shape != shape) fail(t, found(t) + ", expected " + wanted);
     const expert_table table{t.stored->type, t.stored->data, shape[0], shape[1]};
     for (index_t v = 0; v < table.rows; ++v)
       for (index_t j = 0; j < table.k; ++j)
@@ -157,11 +158,22 @@ class weight_reader {
   const stored_tensor& need(const std::string& name, const std::string& wanted) {
     const stored_tensor* t = files_.take(name);
     if (!t) {
+      refuse_foreign(name);
       const bool one_file = files_.files().size() == 1;
       fail_format(one_file ? files_.files()[0].path() : files_.path(),
                   "tensor " + in_quotes(name) + " is missing, expected " + wanted);
     }
     return *t;
+  }
+
+  /// A matrix that is not as it should be may be one in the format of others.  @throws unsupported
+  void refuse_foreign(const std::string& name) const {
+    constexpr std::string_view weight = ".weight";
+    if (!name.ends_with(weight)) return;
+    const std::string stem = name.substr(0, name.size() - weight.size());
+    if (const auto format = detail::foreign_format(files_, stem))
+      fail_unsupported(files_.path(),
+                       "tensor " + in_quotes(name) + " is stored as " + *format + detail::formats_read);
   }
 
   [[noreturn]] void fail(const stored_tensor& t, const std::string& what) const {
@@ -205,6 +217,7 @@ class weight_reader {
       w.scale = aligned(s.data + first * row_bytes, rows * row_bytes, s.type);
       return;
     }
+    refuse_foreign(std::string(t.name));
     fail(*scale, found(*scale) + ", expected " + wanted);
   }
 

@@ -73,7 +73,7 @@ inline double count_decode_bytes(const config& c) {
         static_cast<double>(w.size()) * static_cast<double>(w.expert >= 0 ? c.num_experts_per_tok : 1);
     switch (w.format) {
       case weight_format::f32: bytes += 4 * n; break;
-      case weight_format::bf16: bytes += 2 * n; break;
+      case weight_format::bfloat16: bytes += 2 * n; break;
       case weight_format::fp8: bytes += n * (1 + 1.0 / double(fp8_tile * fp8_tile)); break;
       case weight_format::fp4: bytes += n * (0.5 + 1.0 / double(fp4_tile_cols)); break;
       case weight_format::i64: break;

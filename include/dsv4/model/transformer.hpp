@@ -51,6 +51,7 @@ class transformer {
   };
 
   /// tokens_per_pass bounds the scratch memory: longer calls run in several passes, to the same bits.
+  transformer(const config& c, const model_weights<>&& w, E e = {}, index_t tokens_per_pass = 512) = delete;
   transformer(const config& c, const model_weights<>& w, E e = {}, index_t tokens_per_pass = 512)
       : config_(c), source_(&w), exec_(e), weights_(prepare(exec_, w, c)), tokens_per_pass_(tokens_per_pass) {
     expects(tokens_per_pass > 0, "transformer: tokens_per_pass must be positive");
@@ -66,12 +67,20 @@ class transformer {
     }
   }
 
-  const config& configuration() const { return config_; }
+  const config& configuration() const& { return config_; }
+  const config& configuration() && = delete;
   /// The weights that the constructor was called with.
   const model_weights<>& weights() const { return *source_; }
   E& executor() { return exec_; }
   const E& executor() const { return exec_; }
   bool has_mtp() const { return !source_->mtp.empty(); }
+  /// @throws unsupported "who: why there is no MTP module"
+  void expect_mtp(const std::string& who) const {
+    if (has_mtp()) return;
+    const std::string& drafter = source_->foreign_drafter;
+    throw unsupported(who + (drafter.empty() ? ": this checkpoint has no MTP module (mtp.0.*)"
+                                             : ": not implemented for this checkpoint: " + drafter));
+  }
 
   /// A fresh sequence.  @throws contract_violation beyond max_position_embeddings.
   sequence_type new_sequence(index_t max_tokens, index_t max_rewind = 0) const {
@@ -120,7 +129,7 @@ class transformer {
   /// @throws unsupported if the checkpoint has no MTP module; contract_violation as forward().
   template <observer Tap = no_tap>
   void forward_mtp(std::span<const mtp_input_rows> batch, const output& out, Tap&& tap = Tap{}) {
-    if (!has_mtp()) throw unsupported("forward_mtp: this checkpoint has no MTP module (mtp.0.*)");
+    expect_mtp("forward_mtp");
     const auto next = [](const mtp_input_rows& i) { return i.next; };
     const index_t rows = check(batch, "forward_mtp", next, &sequence_type::mtp_length_);
     check_rows(out, rows, static_cast<index_t>(batch.size()));

@@ -47,6 +47,8 @@ struct model_weights {
   typename Storage::template values<1> norm;  // [D]
   typename Storage::matrix head;              // [vocab, D]
   std::vector<mtp_weights<Storage>> mtp;
+  /// Why mtp is empty although the files hold mtp.*: the drafter of another kind that they are, in words.
+  std::string foreign_drafter;
 };
 
 template <class Walk, class... W>
@@ -78,7 +80,7 @@ void walk_model(Walk& at, W&... w) {
   const config& c = at.c;
   const weight_axis hidden{c.hidden_size, channel_kind::hidden};
   const auto table = [&](const char* name, initial_value start) {
-    return weight_info(name, {c.vocab_size, hidden}, weight_format::bf16, update_rule::adamw, start);
+    return weight_info(name, {c.vocab_size, hidden}, weight_format::bfloat16, update_rule::adamw, start);
   };
   at(table("embed.weight", initial_value::embedding), w.embed...);
   for (std::size_t l = 0; l < detail::first_of(w...).layers.size(); ++l) {

@@ -5,14 +5,13 @@
 /// axes     docs/notation.md
 /// oracle   golden/checkpoint_layout (every name and shape)
 /// deviates none
-#include <cstring>
 #include <vector>
 
 #include "../num/weight_info.hpp"
 
 namespace dsv4 {
 
-/// Expert ids of every token of the vocabulary (hash layers): [vocab, k], I64 or I32.
+/// Expert ids of every token of the vocabulary (hash layers): [vocab, k], integers of any width.
 template <class Mem>
 struct basic_expert_table {
   dtype type = dtype::i64;
@@ -23,14 +22,7 @@ struct basic_expert_table {
   DSV4_HOST_DEVICE index_t at(index_t token, index_t j) const
     requires host_memory<Mem>
   {
-    if (type == dtype::i64) {
-      std::int64_t v;
-      std::memcpy(&v, data + (token * k + j) * 8, 8);
-      return v;
-    }
-    std::int32_t v;
-    std::memcpy(&v, data + (token * k + j) * 4, 4);
-    return v;
+    return integer_at(type, data, token * k + j);
   }
 };
 using expert_table = basic_expert_table<mem::host>;
@@ -71,8 +63,8 @@ void walk_moe(Walk& at, bool hash, W&... w) {
   const config& c = at.c;
   at.in("gate.", [&] {
     using enum update_rule;
-    at(weight_info("weight", {c.n_routed_experts, {c.hidden_size, channel_kind::hidden}}, weight_format::bf16,
-                   muon),
+    at(weight_info("weight", {c.n_routed_experts, {c.hidden_size, channel_kind::hidden}},
+                   weight_format::bfloat16, muon),
        w.gate.weight...);
     if (hash)
       at(weight_info("tid2eid", {c.vocab_size, c.num_experts_per_tok}, weight_format::i64, routing),

@@ -27,7 +27,7 @@ namespace dsv4 {
 /// How the published checkpoint stores a weight.
 enum class weight_format {
   f32,
-  bf16,
+  bfloat16,
   fp8,  ///< e4m3, one power-of-two scale per 128 x 128
   fp4,  ///< e2m1, one per row and 32 columns
   i64,  ///< ids, no numbers
@@ -100,13 +100,14 @@ struct weight_info {
 
 // The kinds that occur more than once; `stem` is the name without ".weight".
 inline weight_info plain_weight(std::string_view stem, weight_axis o, weight_axis i) {
-  return {std::string(stem) + ".weight", {o, i}, weight_format::bf16, update_rule::muon};
+  return {std::string(stem) + ".weight", {o, i}, weight_format::bfloat16, update_rule::muon};
 }
 inline weight_info projection_weight(std::string_view stem, weight_axis o, weight_axis i) {
   return {std::string(stem) + ".weight", {o, i}, weight_format::fp8, update_rule::muon};
 }
 inline weight_info norm_weight(std::string_view stem, weight_axis n) {
-  return {std::string(stem) + ".weight", {n}, weight_format::bf16, update_rule::adamw, initial_value::one};
+  return {
+      std::string(stem) + ".weight", {n}, weight_format::bfloat16, update_rule::adamw, initial_value::one};
 }
 
 template <class Mem>

@@ -106,11 +106,12 @@ class token_search {
   std::pair<std::int32_t, std::size_t> longest(std::string_view text, std::size_t at) const {
     std::pair<std::int32_t, std::size_t> best{-1, 0};
     if (!first_[static_cast<unsigned char>(text[at])]) return best;
-    std::int32_t node = 0;
+    std::int32_t place = 0;
     for (std::size_t k = at; k < text.size(); ++k) {
-      node = step(node, static_cast<unsigned char>(text[k]));
-      if (node < 0) break;
-      if (const std::int32_t t = nodes_[static_cast<std::size_t>(node)].token; t >= 0) best = {t, k + 1 - at};
+      place = step(place, static_cast<unsigned char>(text[k]));
+      if (place < 0) break;
+      if (const std::int32_t t = nodes_[static_cast<std::size_t>(place)].token; t >= 0)
+        best = {t, k + 1 - at};
     }
     return best;
   }

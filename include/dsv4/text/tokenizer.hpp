@@ -25,6 +25,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../core/view.hpp"
+#include "../io/json_text.hpp"
 #include "../io/mapped_file.hpp"
 #include "added_tokens.hpp"
 #include "bpe.hpp"
@@ -53,9 +54,12 @@ class tokenizer {
     std::error_code none;
     const bool folder = std::filesystem::is_directory(path, none);
     const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
-    tokenizer t = parse(io::mapped_file(file).text(), file);
+    const io::mapped_file text(file);
+    tokenizer t = parse(text.text(), file);
     const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-    if (std::filesystem::exists(config, none)) t.read_names(io::mapped_file(config).text(), config);
+    if (!std::filesystem::exists(config, none)) return t;
+    const io::mapped_file names(config);
+    t.read_names(names.text(), config);
     return t;
   }
   /// From the text of a tokenizer.json; `file` is for the messages.
@@ -111,11 +115,13 @@ class tokenizer {
   }
 
   /// The bytes that an id stands for, often a part of a character; empty if it has no token.
-  std::string_view bytes_of(token_id id) const {
+  std::string_view bytes_of(token_id id) && = delete;
+  std::string_view bytes_of(token_id id) const& {
     return knows(id) ? std::string_view(bytes_[static_cast<std::size_t>(id)]) : std::string_view();
   }
   /// The token as the file writes it: Ġthe for " the".
-  std::optional<std::string_view> id_to_token(token_id id) const { return tokens_.token(id); }
+  std::optional<std::string_view> id_to_token(token_id id) const& { return tokens_.token(id); }
+  std::optional<std::string_view> id_to_token(token_id id) && = delete;
   std::optional<token_id> token_to_id(std::string_view token) const { return tokens_.id(token); }
   bool is_special(token_id id) const { return knows(id) && special_[static_cast<std::size_t>(id)]; }
   /// Ids are below this.
@@ -125,6 +131,10 @@ class tokenizer {
   std::optional<token_id> bos() const { return bos_; }
   std::optional<token_id> eos() const { return eos_; }
   std::optional<token_id> pad() const { return pad_; }
+
+  /// What the files ask for and this tokenizer does not do, because it cannot matter here: one sentence each.
+  const std::vector<std::string>& notes() const& { return notes_; }
+  const std::vector<std::string>& notes() && = delete;
 
  private:
   struct workspace {
@@ -173,6 +183,7 @@ class tokenizer {
         before_(std::move(parts.before)),
         after_(std::move(parts.after)),
         special_(tokens_.size()),
+        notes_(std::move(parts.notes)),
         pool_(std::make_unique<workspaces>()) {
     std::vector<bool> is_added(tokens_.size());
     for (const added_token& a : parts.added) {
@@ -214,9 +225,9 @@ class tokenizer {
 
   /// bos_token, eos_token and pad_token: a string, or an object whose "content" is one.
   void read_names(std::string_view text, const std::filesystem::path& file) {
-    const auto json = nlohmann::json::parse(text, nullptr, false);
+    const auto json = io::parse_json(file, text);
     if (!json.is_object()) io::fail_format(file, "is not a JSON object");
-    const auto read = [&](const char* name, std::optional<token_id>& id) {
+    const auto read = [&](const char* name, std::optional<token_id>& id, bool needed = true) {
       const auto at = json.find(name);
       if (at == json.end() || at->is_null()) return;
       const nlohmann::json& token = at->is_object() && at->contains("content") ? (*at)["content"] : *at;
@@ -224,14 +235,16 @@ class tokenizer {
         io::fail_format(
             file, io::in_quotes(name) + ": expected a token, found " + io::detail::json_fields::shown(*at));
       id = token_to_id(token.get_ref<const std::string&>());
-      if (!id)
-        io::fail_format(file, io::in_quotes(name) + ": " +
-                                  io::in_quotes(token.get_ref<const std::string&>()) +
-                                  " is no token of tokenizer.json");
+      if (id) return;
+      const std::string what = io::in_quotes(name) + ": " +
+                               io::in_quotes(token.get_ref<const std::string&>()) +
+                               " is no token of tokenizer.json";
+      if (needed) io::fail_format(file, what);
+      notes_.push_back(file.string() + ": " + what + "; nothing is padded here, and it is ignored");
     };
     read("bos_token", bos_);
     read("eos_token", eos_);
-    read("pad_token", pad_);
+    read("pad_token", pad_, false);
   }
 
   token_list tokens_;
@@ -243,6 +256,7 @@ class tokenizer {
   std::vector<bool> special_;                                         ///< [id]
   std::unordered_map<token_id, std::pair<token_id, token_id>> undo_;  ///< added tokens that merges can make
   std::optional<token_id> bos_, eos_, pad_;
+  std::vector<std::string> notes_;
   std::unique_ptr<workspaces> pool_;
 };
 
@@ -251,6 +265,7 @@ class tokenizer {
 class stream_decoder {
  public:
   /// @pre the tokenizer outlives this
+  explicit stream_decoder(const tokenizer&& t, bool skip_special = false) = delete;
   explicit stream_decoder(const tokenizer& t, bool skip_special = false)
       : tokenizer_(&t), skip_special_(skip_special) {}
   std::string push(token_id id) {

@@ -34,6 +34,7 @@ struct tokenizer_parts {
   std::vector<added_token> added;
   std::vector<split_stage> stages;
   std::vector<token_id> before, after;  ///< what TemplateProcessing puts around a text
+  std::vector<std::string> notes;       ///< what the file asks for and cannot matter here
 };
 
 namespace detail {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "../io/config_json.hpp"
+#include "../io/json_text.hpp"
 #include "../io/message.hpp"
 #include "tokenizer_json.hpp"
 
@@ -30,13 +31,12 @@ class tokenizer_reader {
  public:
   using json = nlohmann::json;
   tokenizer_reader(const std::filesystem::path& file, std::string_view text) : file_(file), events_(file) {
-    json::sax_parse(text.begin(), text.end(), &events_);
+    io::read_json_events(file, text, events_);
     if (!events_.rest.is_object()) io::fail_format(file_, "expected an object, found " + shown(events_.rest));
   }
 
   tokenizer_parts read() {
-    only(events_.rest, "", "truncation", {nullptr});
-    only(events_.rest, "", "padding", {nullptr});
+    read_batching();
     only(events_.rest, "", "normalizer", {nullptr, {{"type", "Sequence"}, {"normalizers", json::array()}}});
     read_model(need(events_.rest, "", "model"));
     read_added();
@@ -99,6 +99,24 @@ class tokenizer_reader {
     const json* v = find(object, name);
     if (v && std::find(plain.begin(), plain.end(), *v) == plain.end())
       io::fail_unsupported(file_, inside(place, name) + ": found " + shown(*v) + ", not implemented");
+  }
+
+  /// truncation and padding: left behind by a program that saved its tokenizer after it had used it.
+  void read_batching() {
+    const auto hint = [](const json& v) {
+      return ": found " + shown(v) + ", which would change what a text is read as; set it to null";
+    };
+    if (const json* v = find(events_.rest, "truncation"))
+      io::fail_unsupported(file_, "truncation" + hint(*v));
+    const json* v = find(events_.rest, "padding");
+    if (!v) return;
+    const bool to_the_longest = v->is_object() && v->value("strategy", json()) == "BatchLongest" &&
+                                v->value("pad_to_multiple_of", json()).is_null();
+    if (!to_the_longest) io::fail_unsupported(file_, "padding" + hint(*v));
+    parts_.notes.push_back(
+        file_.string() +
+        ": padding to the longest text of a batch is set; texts are read one by one here, and it "
+        "is ignored");
   }
 
   // ---- vocabulary ---------------------------------------------------------------------------------------------

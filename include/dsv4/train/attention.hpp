@@ -21,8 +21,8 @@ struct layer_context {
   std::vector<index_t> chosen_at;  // [samples + 1] where the choices [t, s] of each sample begin in `chosen`
   const rotary_table& rotary;      // must outlive this context
 
-  layer_context(const config& config, const batch& b, index_t ratio, const rotary_table& rotary)
-      : c(&config), samples(&b), position(positions(b)), rotary(rotary) {
+  layer_context(const config& config, const batch& b, index_t ratio, const rotary_table& table)
+      : c(&config), samples(&b), position(positions(b)), rotary(table) {
     if (kind_of_ratio(ratio) != attention_kind::window) entries = entry_map(b, ratio);
     entries.ratio = ratio;
     entries.offsets.resize(b.begins.size());

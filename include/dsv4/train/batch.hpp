@@ -65,7 +65,7 @@ struct entry_map {
   std::vector<index_t> position;  // [s] of that token in its sample
 
   entry_map() = default;
-  entry_map(const batch& b, index_t ratio) : ratio(ratio), offsets{0} {
+  entry_map(const batch& b, index_t tokens_per_entry) : ratio(tokens_per_entry), offsets{0} {
     for (index_t i = 0; i < b.samples(); ++i) {
       for (index_t p = 0; p + ratio <= b.length(i); p += ratio) {
         first.push_back(b.begin(i) + p);

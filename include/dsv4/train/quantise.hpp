@@ -140,7 +140,7 @@ void fake_quantise(std::string_view name, weight_format s, const T* x, index_t r
   detail::check_weights(name, x, n, cols);
   if (s == weight_format::f32) {
     for (index_t k = 0; k < n; ++k) out[k] = static_cast<float>(x[k]);
-  } else if (s == weight_format::bf16) {
+  } else if (s == weight_format::bfloat16) {
     for (index_t k = 0; k < n; ++k) out[k] = static_cast<T>(to_float(round_bf16(x[k])));
   } else {
     expects(cols > 0, std::string(name) + ": fp8 and fp4 store matrices");

@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../io/atomic_file.hpp"
+#include "../io/json_text.hpp"
 #include "../io/safetensors_writer.hpp"
 #include "../io/zstd_encoder.hpp"
 #include "training_state.hpp"
@@ -121,8 +122,8 @@ inline std::pair<io::safetensors, nlohmann::json> open_checkpoint(const std::fil
   constexpr std::size_t most = std::size_t{1} << 40;
   io::safetensors file = io::safetensors::open(path, {.max_decompressed = most});
   const auto at = file.metadata().find("run");
-  const auto run =
-      at == file.metadata().end() ? nlohmann::json() : nlohmann::json::parse(at->second, nullptr, false);
+  const auto run = at == file.metadata().end() ? nlohmann::json()
+                                               : io::parse_json(path.string() + ", \"run\"", at->second);
   if (!run.is_object())
     io::fail_format(path, "is no checkpoint of a training run: it has no \"run\" in its metadata");
   if (const auto version = run.find("version"); version == run.end() || *version != checkpoint_version)

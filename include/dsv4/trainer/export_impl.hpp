@@ -126,7 +126,8 @@ class exporter {
     if (t.eos()) fields["eos_token_id"] = *t.eos();
     // Read whole first: the one that is copied may be the one that is replaced.
     const auto copy = [&](const fs::path& of, const char* name) {
-      const std::string bytes(io::mapped_file(of).text());
+      const io::mapped_file source(of);
+      const std::string bytes(source.text());
       io::write_whole(dir_ / name, bytes);
     };
     copy(file, "tokenizer.json");
@@ -153,7 +154,7 @@ class exporter {
     const float* w = weights_.data() + p.offset;
     const weight_format s = p.format;
     if (s == weight_format::f32) return add_float(p);
-    if (s == weight_format::bf16) {
+    if (s == weight_format::bfloat16) {
       std::vector<bf16> narrow(static_cast<std::size_t>(p.size()));
       for (std::size_t k = 0; k < narrow.size(); ++k) narrow[k] = round_bf16(w[k]);
       return add(p.name, dtype::bf16, p.shape, bytes_of(narrow.data(), p.size()));

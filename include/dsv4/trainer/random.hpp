@@ -25,8 +25,8 @@ class counter_random {
   double unit(index_t i) const { return static_cast<double>(bits(i) >> 11) * 0x1p-53; }
   /// In [0, n); its bias of n / 2^64 is far below anything seen here.
   index_t below(index_t i, index_t n) const {
-    return static_cast<index_t>((static_cast<unsigned __int128>(bits(i)) * static_cast<std::uint64_t>(n)) >>
-                                64);
+    __extension__ using wide = unsigned __int128;  // the product of two 64-bit numbers
+    return static_cast<index_t>((static_cast<wide>(bits(i)) * static_cast<std::uint64_t>(n)) >> 64);
   }
   /// Normal with deviation 1 (Box and Muller), one pair of draws each.
   double normal(index_t i) const {

@@ -221,7 +221,7 @@ inline settings parse_settings(const std::filesystem::path& file, const nlohmann
   if (s.model.is_string()) {
     const io::mapped_file text(io::find_config(folder / s.model.get<std::string>()));
     s.c = io::parse_config_text(text.path(), text.text());
-    s.model = nlohmann::json::parse(text.text());
+    s.model = io::parse_json(text.path(), text.text());
   } else {
     s.c = io::parse_config(file, s.model);
   }
@@ -251,11 +251,7 @@ inline settings parse_settings(const std::filesystem::path& file, const nlohmann
 
 inline settings read_settings(const std::filesystem::path& file) {
   const io::mapped_file text(file);
-  try {
-    return parse_settings(file, nlohmann::json::parse(text.text(), nullptr, true, /*ignore_comments=*/true));
-  } catch (const nlohmann::json::exception& e) {
-    io::fail_format(file, std::string("is not valid JSON: ") + e.what());
-  }
+  return parse_settings(file, io::parse_json(file, text.text(), {.comments = true}));
 }
 
 /// The settings in which two runs differ and that change their numbers; "" if there are none.  How often a run is

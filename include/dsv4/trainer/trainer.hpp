@@ -53,14 +53,14 @@ template <class T, execution E, execution O = E>
 class training {
  public:
   /// `bytes`: how many bytes of text each token id stands for (token_bytes, dataset.hpp).
-  training(const settings& s, token_list training, token_list held_out, std::vector<std::int32_t> bytes,
+  training(const settings& s, token_list tokens, token_list held_out, std::vector<std::int32_t> bytes,
            E executor = {}, O optimiser_executor = {})
       : s_(s),
         schedule_(s.schedule()),
         executor_(executor),
         optimiser_executor_(optimiser_executor),
-        text_(hash_of(training)),
-        data_(std::move(training), s.data.length, s.seed, s.data.shift),
+        text_(hash_of(tokens)),
+        data_(std::move(tokens), s.data.length, s.seed, s.data.shift),
         held_out_(std::move(held_out)),
         bytes_(std::move(bytes)),
         layout_(parameter_layout::of<T>(s.c), s.matrices == optimiser::adamw),

@@ -322,6 +322,8 @@ TEST_CASE("texts that JSON readers disagree on", "[golden]") {
   refused(s, structure, "twice");
   with("\"max\":", "\"max\":NaN,\"x_max\":");
   refused(s, io_or_hash, "not valid JSON");
+  write_text(s.manifest(), text + '\0');
+  refused(s, io_or_hash, "is NUL");
   with("\"max\":", "\"max\":1e999,\"x_max\":");
   refused(s, structure, "range of double");
   write_text(s.manifest(), std::string(100000, '['));

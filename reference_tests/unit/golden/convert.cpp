@@ -304,4 +304,45 @@ TEST_CASE("convert: the goldens of the released code and of transformers become 
   }
 }
 
+TEST_CASE("convert: indices of any integer type; codes that are no values are refused") {
+  const std::string rules =
+      R"({"match":"i","to":"layers.1.ffn.gate.indices"},{"match":"y","to":"layers.0.ffn_norm"})";
+  for (const dtype type :
+       {dtype::u8, dtype::u16, dtype::u32, dtype::u64, dtype::i8, dtype::i16, dtype::i32, dtype::i64}) {
+    CAPTURE(name_of(type));
+    workbench w;
+    const auto each = static_cast<std::size_t>(bits_of(type) / 8);
+    std::vector<std::byte> ids(T * 2 * each);
+    for (dsv4::index_t i = 0; i < T * 2; ++i)  // little-endian: the first byte is the lowest
+      ids[static_cast<std::size_t>(i) * each] = static_cast<std::byte>(i % 8);
+    w.file.add("i", type, {T, 2}, ids);
+    w.put("y", {T, D}, counting(T * D));
+    const auto b = w.converted(rules);
+    const auto* e = b.find(0, 0, "layers.1.ffn.gate.indices");
+    REQUIRE(e);
+    CHECK(e->carrier == dtype::i32);
+    const auto values = b.read(*e).values();
+    for (dsv4::index_t i = 0; i < T * 2; ++i) CHECK(values[static_cast<std::size_t>(i)] == double(i % 8));
+  }
+  for (const dtype type : {dtype::f8_e4m3, dtype::f8_e5m2, dtype::c64, dtype::f8_e8m0}) {
+    workbench w;
+    w.file.add("y", type, {T, D},
+               std::vector<std::byte>(static_cast<std::size_t>(T * D * bits_of(type) / 8)));
+    CHECK_THAT(message<unsupported>([&] { w.converted(rules); }),
+               ContainsSubstring("found " + std::string(name_of(type))) && ContainsSubstring("no values"));
+  }
+}
+
+TEST_CASE("convert: input_ids of any integer type") {
+  workbench w;
+  io::safetensors_writer other;
+  std::vector<std::byte> ids(T * 4);
+  for (std::size_t i = 0; i < T; ++i) ids[4 * i] = static_cast<std::byte>(3 * i);
+  other.add("input_ids", dtype::u32, {1, T}, ids);
+  other.write(w.dir / "ids.safetensors");
+  const auto read = golden::ids_of(golden::dump::open(w.dir / "ids.safetensors"), w.c);
+  REQUIRE(read.size() == 1);
+  CHECK(read[0] == counting<std::int32_t>(T, [](dsv4::index_t i) { return 3.0 * double(i); }));
+}
+
 }  // namespace dsv4_test

@@ -121,6 +121,8 @@ TEST_CASE("maps: what a rule may say, and what not") {
   CHECK(target(two, "a") == "head.norm head.logits");
 
   CHECK_THAT(refused("["), ContainsSubstring("not valid JSON"));
+  CHECK_THAT(refused(R"({"schema":"v4map/1","engine":"x","rules":[]})" + std::string(1, '\0')),
+             ContainsSubstring("is NUL"));
   CHECK_THAT(refused("[]"), ContainsSubstring("schema"));
   CHECK_THAT(refused(R"({"schema":"v4map/2"})"), ContainsSubstring("schema"));
   CHECK_THAT(refused(R"({"schema":"v4map/1","engine":3,"rules":[]})"), ContainsSubstring("v4map/1"));

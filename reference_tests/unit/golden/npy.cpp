@@ -81,18 +81,25 @@ TEST_CASE("npy: types, shapes, order") {
   CHECK(a.shape == std::vector<dsv4::index_t>{2, 3});
   CHECK_FALSE(a.fortran_order);
   CHECK(std::memcmp(a.data, values, sizeof values) == 0);
-  CHECK(io::npy::open(write_file(dir / "f.npy", npy_bytes(header("<f4", "(2, 3)", "True"), data)))
-            .arrays()[0]
-            .fortran_order);
-  CHECK(io::npy::open(write_file(dir / "s.npy", npy_bytes(header("<f8", "()"), data.substr(0, 8))))
-            .arrays()[0]
-            .elements == 1);
-  CHECK(
-      io::npy::open(write_file(dir / "e.npy", npy_bytes(header("<i8", "(0, 5)"), ""))).arrays()[0].elements ==
-      0);
-  CHECK(io::npy::open(write_file(dir / "v.npy", npy_bytes(header("<V2", "(3,)"), data.substr(0, 6))))
-            .arrays()[0]
-            .type == dtype::bf16);
+  const auto only = [&](const std::string& h, std::size_t bytes) {
+    const auto file = io::npy::open(write_file(dir / "x.npy", npy_bytes(h, data.substr(0, bytes))));
+    io::npy_array array = file.arrays().at(0);
+    array.data = nullptr;  // it goes with the file
+    return array;
+  };
+  CHECK(only(header("<f4", "(2, 3)", "True"), 24).fortran_order);
+  CHECK(only(header("<f8", "()"), 8).elements == 1);
+  CHECK(only(header("<i8", "(0, 5)"), 0).elements == 0);
+  CHECK(only(header("<V2", "(3,)"), 6).type == dtype::bf16);
+  for (const auto& [descr, type] : {std::pair{"|u1", dtype::u8},
+                                    {"<u2", dtype::u16},
+                                    {"<u4", dtype::u32},
+                                    {"<u8", dtype::u64},
+                                    {"<c8", dtype::c64},
+                                    {"|b1", dtype::boolean}}) {
+    const auto bytes = static_cast<std::size_t>(bits_of(type) / 8);
+    CHECK(only(header(descr, "(2,)"), 2 * bytes).type == type);
+  }
 }
 
 TEST_CASE("npz: members as numpy.savez stores them") {

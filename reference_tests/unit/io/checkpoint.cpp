@@ -2,8 +2,12 @@
 // Checkpoints: the golden bundles, every type and spelling, every way one can be wrong.
 #include "dsv4/io/checkpoint.hpp"
 
+#include <functional>
+#include <optional>
+
 #include "catch.hpp"
 #include "data.hpp"
+#include "dsv4/model/transformer.hpp"
 #include "io_test.hpp"
 #include "mini_checkpoint.hpp"
 
@@ -94,7 +98,29 @@ std::vector<double> numbers_of(const std::filesystem::path& path) {
   return numbers(c.weights());
 }
 
-// ---- other spellings, written from the table of docs/checkpoint-format.md --------------------------------------
+std::size_t unused_of(const std::filesystem::path& path) {
+  const checkpoint c = checkpoint::open(path);
+  return c.unused().size();
+}
+std::size_t mtp_blocks_of(const std::filesystem::path& path) {
+  const checkpoint c = checkpoint::open(path);
+  return c.weights().mtp.size();
+}
+/// The checkpoint is `main` and a DSpark drafter, which is named and not read.
+void check_drafter(const std::filesystem::path& path, const mini::tensors& main, const std::string& why) {
+  const checkpoint c = checkpoint::open(path);
+  CHECK(c.weights().mtp.empty());
+  CHECK(c.unused().size() == c.tensors().size() - main.size());
+  CHECK_THAT(c.drafter(), ContainsSubstring("DSpark") && ContainsSubstring(why));
+  const temporary_directory alone;
+  mini::write(alone, main);
+  CHECK(numbers(c.weights()) == numbers_of(alone));
+  transformer<float32<>, exec::ref> model(c.configuration(), c.weights());
+  CHECK_THAT(message<unsupported>([&] { model.expect_mtp("--mtp"); }),
+             ContainsSubstring("--mtp: not implemented") && ContainsSubstring("DSpark"));
+}
+
+// ---- other spellings, written from the table of docs/checkpoint-format.md --------------------------------------------
 
 using renaming = std::vector<std::pair<std::string, std::string>>;
 
@@ -469,7 +495,7 @@ TEST_CASE("checkpoint: a tensor is missing, or has another shape or type", "[io]
   CHECK_THAT(refused(put("layers.1.attn.compressor.ape", dtype::f32, {4, 64})),
              ContainsSubstring("[4, 128]"));
   CHECK_THAT(refused(put("layers.0.ffn.gate.tid2eid", dtype::f32, {24, 2})),
-             ContainsSubstring("expected I64 or I32 [24, 2]"));
+             ContainsSubstring("expected I64, I32 or other integers [24, 2]"));
   CHECK_THAT(refused(put("layers.0.attn.wkv.weight", dtype::bf16, {64, 160})),
              ContainsSubstring("expected no scale (or ones)"));
   // A scale of ones beside a matrix that is not quantised says nothing, and is accepted.
@@ -477,7 +503,7 @@ TEST_CASE("checkpoint: a tensor is missing, or has another shape or type", "[io]
   put("layers.0.attn.wkv.weight", dtype::bf16, {64, 160})(t);
   t["layers.0.attn.wkv.scale"] = {dtype::f8_e8m0, {1, 2}, std::vector<std::byte>(2, std::byte{127})};
   mini::write(dir, t);
-  CHECK(checkpoint::open(dir).unused().empty());
+  CHECK(unused_of(dir) == 0);
 }
 
 TEST_CASE("checkpoint: numbers that are none, and experts that do not exist", "[io]") {
@@ -511,11 +537,24 @@ TEST_CASE("checkpoint: numbers that are none, and experts that do not exist", "[
   set("norm.weight", 0, {0xC0, 0x7F})(t);
   mini::write(dir, t);
   CHECK_THROWS_AS(checkpoint::open(dir, {.scan = scan_rule::never}), format_error);
-  // The table may be I32.
-  t = mini::make();
-  t["layers.0.ffn.gate.tid2eid"] = {dtype::i32, {24, 2}, std::vector<std::byte>(24 * 2 * 4)};
-  mini::write(dir, t);
-  CHECK(checkpoint::open(dir).weights().layers[0].ffn.gate.tid2eid.at(23, 1) == 0);
+  // The table may be of any integers.
+  for (const dtype type :
+       {dtype::i32, dtype::i16, dtype::i8, dtype::u64, dtype::u32, dtype::u16, dtype::u8}) {
+    t = mini::make();
+    const auto each = static_cast<std::size_t>(bits_of(type) / 8);
+    std::vector<std::byte> ids(24 * 2 * each);
+    ids[47 * each] = std::byte{2};
+    t["layers.0.ffn.gate.tid2eid"] = {type, {24, 2}, ids};
+    mini::write(dir, t);
+    const checkpoint c = checkpoint::open(dir);
+    CHECK(c.weights().layers[0].ffn.gate.tid2eid.at(23, 1) == 2);
+    CHECK(c.weights().layers[0].ffn.gate.tid2eid.at(23, 0) == 0);
+  }
+  CHECK_THAT(refused([](mini::tensors& all) {
+               all["layers.0.ffn.gate.tid2eid"] = {dtype::u64, {24, 2}, std::vector<std::byte>(24 * 2 * 8)};
+               all["layers.0.ffn.gate.tid2eid"].bytes[7] = std::byte{0x80};
+             }),
+             ContainsSubstring("found expert -1 for token 0"));
 }
 
 TEST_CASE("checkpoint: multi-token prediction, its absence and its impostors", "[io]") {
@@ -528,15 +567,15 @@ TEST_CASE("checkpoint: multi-token prediction, its absence and its impostors", "
     return t;
   };
   mini::write(dir, without_mtp());
-  CHECK(checkpoint::open(dir).weights().mtp.empty());
+  CHECK(mtp_blocks_of(dir) == 0);
 
   // -Base: copies of embed and head.
   mini::tensors t = good;
   t["mtp.0.emb.tok_emb.weight"] = good.at("embed.weight");
   t["mtp.0.head.weight"] = good.at("head.weight");
   mini::write(dir, t);
-  CHECK(checkpoint::open(dir).unused().empty());
-  CHECK(checkpoint::open(dir).weights().mtp.size() == 1);
+  CHECK(unused_of(dir) == 0);
+  CHECK(mtp_blocks_of(dir) == 1);
 
   // Part of it.
   t = without_mtp();
@@ -550,14 +589,19 @@ TEST_CASE("checkpoint: multi-token prediction, its absence and its impostors", "
     t = good;
     t[part] = good.at("norm.weight");
     mini::write(dir, t);
-    CHECK_THAT(message<unsupported>([&] { checkpoint::open(dir); }),
-               ContainsSubstring("DSpark") && ContainsSubstring(part));
+    check_drafter(dir, without_mtp(), part);
   }
   t = good;
   t.erase("mtp.0.enorm.weight");
   t.erase("mtp.0.hnorm.weight");
   mini::write(dir, t);
-  CHECK_THAT(message<unsupported>([&] { checkpoint::open(dir); }), ContainsSubstring("DSpark"));
+  check_drafter(dir, without_mtp(), "mtp.0.enorm.weight");
+  // The index may leave the drafter out; it is in the file all the same.
+  nlohmann::json map;
+  for (const auto& [name, s] : without_mtp()) map[name] = "model.safetensors";
+  write_file(dir / "model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
+  check_drafter(dir, without_mtp(), "mtp.0.enorm.weight");
+  std::filesystem::remove(dir / "model.safetensors.index.json");
 
   // A configuration without MTP leaves the tensors unused; one of V4.1 is another architecture.
   nlohmann::json j = mini::config_json();
@@ -565,8 +609,8 @@ TEST_CASE("checkpoint: multi-token prediction, its absence and its impostors", "
   j["compress_ratios"] = {0, 4, 16};
   mini::write(dir, good);
   mini::write_config(dir, j);
-  CHECK(checkpoint::open(dir).weights().mtp.empty());
-  CHECK(checkpoint::open(dir).unused().size() > 50);
+  CHECK(mtp_blocks_of(dir) == 0);
+  CHECK(unused_of(dir) > 50);
   j["model_type"] = "deepseek_v41";
   mini::write_config(dir, j);
   CHECK_THAT(message<unsupported>([&] { checkpoint::open(dir); }), ContainsSubstring("DeepSeek-V4.1"));
@@ -584,4 +628,128 @@ TEST_CASE("checkpoint: huge sizes in config.json end at the first missing tensor
   j["compress_ratios"] = std::vector<int>(4096, 0);
   mini::write_config(dir, j);
   CHECK_THROWS_AS(checkpoint::open(dir), format_error);
+}
+
+TEST_CASE("checkpoint: formats of others are named", "[io]") {
+  using nlohmann::json;
+  const mini::tensors good = mini::make();
+  const temporary_directory dir;
+  mini::write(dir, good);
+  const auto with_config = [&](const char* field, const json& value) {
+    json j = mini::config_json();
+    j[field] = value;
+    mini::write_config(dir, j);
+    return message<unsupported>([&] { checkpoint::open(dir); });
+  };
+  for (const auto& [says, named] : std::initializer_list<std::pair<json, const char*>>{
+           {{{"quant_method", "modelopt"}, {"quant_algo", "NVFP4"}}, "'modelopt', 'NVFP4'"},
+           {{{"quant_method", "compressed-tensors"}, {"format", "nvfp4-pack-quantized"}},
+            "'compressed-tensors', 'nvfp4-pack-quantized'"},
+           {{{"quant_method", "awq"}, {"bits", 4}}, "'awq'"},
+           {{{"quant_method", "gptq"}}, "'gptq'"},
+           {{{"quant_method", "fp8"}, {"fmt", "e5m2"}}, "'fp8', 'e5m2'"},
+           {{{"bits", 4}}, "'unknown'"}})
+    CHECK_THAT(with_config("quantization_config", says), ContainsSubstring("'quantization_config'") &&
+                                                             ContainsSubstring(named) &&
+                                                             ContainsSubstring("read are FP8"));
+  CHECK_THAT(with_config("compression_config", {{"quant_method", "compressed-tensors"}}),
+             ContainsSubstring("'compressed-tensors'"));
+  for (const json& own : {json(nullptr), json::object(), json{{"quant_method", "fp8"}},
+                          json{{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"weight_block_size", {128, 128}}}})
+    CHECK(with_config("quantization_config", own) == "<no exception>");
+  write_file(dir / "hf_quant_config.json", R"({"quantization": {"quant_algo": "NVFP4"}})");
+  CHECK_THAT(with_config("x", 1), ContainsSubstring("hf_quant_config.json") && ContainsSubstring("'NVFP4'"));
+  std::filesystem::remove(dir / "hf_quant_config.json");
+
+  // A configuration that says nothing: the parts beside a matrix do.
+  mini::write_config(dir);
+  const auto with_parts = [&](const std::function<void(mini::tensors&)>& change) {
+    mini::tensors t = good;
+    change(t);
+    mini::write_tensors(dir / "model.safetensors", t);
+    return message<unsupported>([&] { checkpoint::open(dir); });
+  };
+  const std::string w = "layers.1.ffn.experts.0.w1";
+  CHECK_THAT(with_parts([&](mini::tensors& t) {
+               t[w + ".weight"].type = dtype::u8;
+               t[w + ".weight_scale_2"] = {dtype::f32, {}, std::vector<std::byte>(4)};
+             }),
+             ContainsSubstring("NVFP4 of modelopt") && ContainsSubstring(w + ".weight"));
+  for (const auto& [part, name] :
+       {std::pair{".qweight", "AWQ or GPTQ"}, {".weight_packed", "compressed-tensors"}})
+    CHECK_THAT(with_parts([&, part = part](mini::tensors& t) {
+                 t.erase(w + ".weight");
+                 t[w + part] = {dtype::i32, {1}, std::vector<std::byte>(4)};
+               }),
+               ContainsSubstring(name));
+}
+
+TEST_CASE("checkpoint: weight_scale without _inv is FP8's other spelling", "[io]") {
+  const mini::tensors good = mini::make();
+  const temporary_directory a, b;
+  mini::write(a, good);
+  mini::write(b, renamed(good, {{".scale", ".weight_scale"}}));
+  CHECK(numbers_of(a) == numbers_of(b));
+}
+
+TEST_CASE("checkpoint: what nothing reads may be of any type", "[io]") {
+  mini::tensors t = mini::make();
+  for (const dtype type : safetensors_types) {
+    if (bits_of(type) % 8) continue;  // the writer has whole bytes only
+    t["extra." + std::string(name_of(type))] = {
+        type, {2}, std::vector<std::byte>(static_cast<std::size_t>(bits_of(type) / 4))};
+  }
+  const temporary_directory dir;
+  mini::write(dir, t);
+  CHECK(unused_of(dir) > 15);
+  CHECK_THAT(refused([](mini::tensors& all) { all["norm.weight"].type = dtype::u16; }),
+             ContainsSubstring("found U16 [160], expected F32, BF16 or F16"));
+}
+
+TEST_CASE("checkpoint: of an index and a whole file beside it the index is used, and that is said", "[io]") {
+  const mini::tensors t = mini::make();
+  const temporary_directory dir;
+  mini::write(dir, t);
+  mini::write_tensors(dir / "one.safetensors", t);
+  nlohmann::json map;
+  for (const auto& [name, s] : t) map[name] = "one.safetensors";
+  {
+    const checkpoint c = checkpoint::open(dir);
+    CHECK(c.notes().empty());
+  }
+  write_file(dir / "model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
+  const checkpoint c = checkpoint::open(dir);
+  REQUIRE(c.notes().size() == 1);
+  CHECK_THAT(c.notes()[0],
+             ContainsSubstring("the shards of model.safetensors.index.json are used; model.safetensors"));
+  REQUIRE(c.files().size() == 1);
+  CHECK(c.files()[0].path().filename() == "one.safetensors");
+}
+
+TEST_CASE("checkpoint: what it hands out survives a move", "[io]") {
+  const temporary_directory dir;
+  mini::write(dir, mini::make());
+  std::optional<checkpoint> first = checkpoint::open(dir);
+  const std::vector<double> expected = numbers(first->weights());
+  const model_weights<>* weights = &first->weights();
+  const stored_tensor* tensor = &first->tensors()[3];
+  const std::string name(tensor->name);
+  transformer<float32<>, exec::ref> model(first->configuration(), first->weights());
+  const std::vector<std::int32_t> ids{1, 2, 3};
+  const auto logits = [&] {
+    auto s = model.new_sequence(8);
+    dsv4::tensor<double, 2> out(3, mini::vocab);
+    model.forward(s, ids, out);
+    return std::vector<double>(out.data(), out.data() + out.size());
+  };
+  const std::vector<double> before = logits();
+  checkpoint second = std::move(*first);
+  first.reset();  // a view into what was inside would dangle now
+  std::vector<checkpoint> many;
+  many.push_back(std::move(second));
+  for (int i = 0; i < 4; ++i) many.push_back(checkpoint::open(dir));  // and be moved again
+  CHECK(&many[0].weights() == weights);
+  CHECK(numbers(*weights) == expected);
+  CHECK(tensor->name == name);
+  CHECK(logits() == before);
 }

@@ -136,7 +136,6 @@ TEST_CASE("config: other architectures are refused by name", "[io]") {
              ContainsSubstring("'rope_scaling.type': found \"linear\""));
   CHECK_THAT(not_supported(with("rope_scaling/attention_factor", 1.277)),
              ContainsSubstring("attention_factor"));
-  CHECK_THAT(not_supported(with("rope_parameters", json{{"main", 1}})), ContainsSubstring("rope_parameters"));
   json inference = published("DeepSeek-V4-Flash.inference.json");
   inference["score_func"] = "sigmoid";
   CHECK_THAT(not_supported(inference), ContainsSubstring("score_func"));
@@ -227,6 +226,120 @@ TEST_CASE("config: relations between sizes", "[io]") {
   for (json& r : j["compress_ratios"])
     if (r == 4) r = 128;
   CHECK(parse_config("c", j).index_head_dim == 0);
+}
+
+// ---- what current transformers writes ---------------------------------------------------------------------------
+
+namespace {
+json transformers_flash() { return published("DeepSeek-V4-Flash.transformers.json"); }
+/// The file that transformers wrote, with one field changed.
+template <class V>
+json rewritten(const std::string& field, const V& value) {
+  json j = transformers_flash();
+  j[json::json_pointer("/" + field)] = value;
+  return j;
+}
+}  // namespace
+
+TEST_CASE("config: what transformers 5.24 saves of the published files is the same models", "[io]") {
+  for (const char* name : {"Flash", "Pro"}) {
+    const std::string model = "configs/DeepSeek-V4-" + std::string(name);
+    check_same_model(read_config(test_data(model + ".config.json")),
+                     read_config(test_data(model + ".transformers.json")));
+  }
+  // Older versions did not repeat what the nested fields say.
+  json j = transformers_flash();
+  for (const char* flat : {"qk_rope_head_dim", "rope_theta", "compress_rope_theta"}) j.erase(flat);
+  check_same_model(read_config(test_data("configs/DeepSeek-V4-Flash.config.json")), parse_config("c", j));
+  for (const char* kind : {"main", "compress"}) j["rope_parameters"][kind].erase("partial_rotary_factor");
+  CHECK(parse_config("c", j).qk_rope_head_dim == 64);
+  j["partial_rotary_factor"] = 0.126;  // 64.5 of 512
+  CHECK(parse_config("c", j).qk_rope_head_dim == 64);
+  j.erase("compress_rates");  // what transformers assumes
+  CHECK(parse_config("c", j).ratio(3) == 128);
+  j["compress_rates"] = {{"heavily_compressed_attention", 32}};
+  CHECK(parse_config("c", j).ratio(3) == 32);
+  CHECK(parse_config("c", j).ratio(2) == 4);
+  j["rope_parameters"]["compress"] = {{"rope_type", "default"}, {"rope_theta", 160000}};
+  CHECK_FALSE(parse_config("c", j).has_yarn);
+  // rope_scaling under its new name, not nested: attention_factor is 1 when it is absent.
+  j = published("DeepSeek-V4-Flash.config.json");
+  j["rope_parameters"] = j["rope_scaling"];
+  j.erase("rope_scaling");
+  check_same_model(read_config(test_data("configs/DeepSeek-V4-Flash.config.json")), parse_config("c", j));
+}
+
+TEST_CASE("config: both forms in one file may not contradict each other", "[io]") {
+  const json flat = published("DeepSeek-V4-Flash.config.json");
+  json both = transformers_flash();
+  both.update(flat);
+  check_same_model(parse_config("c", flat), parse_config("c", both));
+  const auto contradicts = [&](const std::string& field, const json& value) {
+    json j = both;
+    j[json::json_pointer("/" + field)] = value;
+    const std::string text = refused(j);
+    CHECK_THAT(text, ContainsSubstring("contradict"));
+    return text;
+  };
+  CHECK_THAT(contradicts("num_hash_layers", 2),
+             ContainsSubstring("'num_hash_layers' and 'mlp_layer_types' contradict each other: 2 and 3"));
+  CHECK_THAT(contradicts("compress_ratios/3", 0), ContainsSubstring("'layer_types'"));
+  CHECK_THAT(contradicts("rope_theta", 10001), ContainsSubstring("'rope_parameters.main.rope_theta'"));
+  CHECK_THAT(contradicts("compress_rope_theta", 1e5),
+             ContainsSubstring("'rope_parameters.compress.rope_theta'"));
+  CHECK_THAT(contradicts("partial_rotary_factor", 0.25), ContainsSubstring("'qk_rope_head_dim'"));
+  CHECK_THAT(contradicts("rope_scaling/factor", 32), ContainsSubstring("'rope_scaling'"));
+  CHECK_THAT(contradicts("rope_parameters/compress/rope_type", "default"),
+             ContainsSubstring("'rope_scaling'"));
+}
+
+TEST_CASE("config: what transformers' form can say and this library cannot do", "[io]") {
+  CHECK_THAT(not_supported(rewritten("rope_parameters/main/rope_type", "yarn")),
+             ContainsSubstring("'rope_parameters.main.rope_type': found \"yarn\""));
+  json j = transformers_flash();
+  j["rope_parameters"]["compress"].erase("attention_factor");
+  CHECK_THAT(not_supported(j), ContainsSubstring("'rope_parameters.compress.attention_factor' is absent"));
+  CHECK_THAT(not_supported(rewritten("rope_parameters/compress/truncate", false)),
+             ContainsSubstring("truncate"));
+  CHECK_THAT(not_supported(rewritten("compress_rates/compressed_sparse_attention", 8)),
+             ContainsSubstring("'compress_rates.compressed_sparse_attention': found 8, only 4"));
+  CHECK_THAT(not_supported(rewritten("compress_rates/heavily_compressed_attention", 4)),
+             ContainsSubstring("the ratio of CSA layers"));
+  CHECK_THAT(not_supported(rewritten("layer_types/7", "full_attention")),
+             ContainsSubstring("'layer_types'[7]: found 'full_attention'"));
+  CHECK_THAT(not_supported(rewritten("mlp_layer_types/7", "hash_moe")),
+             ContainsSubstring("'mlp_layer_types'[7]: found 'hash_moe' after 'moe'"));
+  CHECK_THAT(not_supported(rewritten("mlp_layer_types/0", "dense")), ContainsSubstring("'dense'"));
+  CHECK_THAT(not_supported(rewritten("mlp_bias", true)), ContainsSubstring("'mlp_bias'"));
+  for (const char* field : {"layer_types", "mlp_layer_types"}) {
+    CHECK_THAT(refused(rewritten(field, json::array({"moe"}))), ContainsSubstring("found 1 entries"));
+    CHECK_THAT(refused(rewritten(field, json::array({1}))), ContainsSubstring("expected a list of names"));
+    CHECK_THAT(refused(rewritten(field, "moe")), ContainsSubstring("expected a list of names"));
+  }
+  CHECK_THAT(refused(rewritten("compress_rates", 4)), ContainsSubstring("'compress_rates': found 4"));
+  CHECK_THAT(refused(rewritten("compress_rates/heavily_compressed_attention", 0)),
+             ContainsSubstring("from 1 to"));
+  CHECK_THAT(refused(rewritten("partial_rotary_factor", 2)), ContainsSubstring("expected a number above 0"));
+  CHECK_THAT(refused(rewritten("rope_parameters", 3)), ContainsSubstring("'rope_parameters': found 3"));
+  j = transformers_flash();
+  j["rope_parameters"].erase("main");
+  CHECK_THAT(refused(j), ContainsSubstring("expected the objects 'main' and 'compress'"));
+}
+
+TEST_CASE("config: all that is wrong is said at once", "[io]") {
+  json j = transformers_flash();
+  for (const char* field : {"layer_types", "mlp_layer_types", "head_dim", "vocab_size"}) j.erase(field);
+  j["hc_eps"] = "x";
+  const std::string text = refused(j);
+  CHECK_THAT(text,
+             ContainsSubstring("config.json: 5 problems:") && ContainsSubstring("'vocab_size' is missing") &&
+                 ContainsSubstring("'head_dim' is missing") && ContainsSubstring("'hc_eps': found \"x\"") &&
+                 ContainsSubstring("'num_hash_layers' is missing") &&
+                 ContainsSubstring("'compress_ratios' is missing"));
+  // One feature that is not implemented decides the kind, and is said with the rest.
+  j["scoring_func"] = "softmax";
+  CHECK_THAT(not_supported(j),
+             ContainsSubstring("scoring_func") && ContainsSubstring("'vocab_size' is missing"));
 }
 
 TEST_CASE("config: golden bundles", "[io][golden]") {

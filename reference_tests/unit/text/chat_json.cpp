@@ -92,6 +92,11 @@ TEST_CASE("objects keep their order; of equal keys the first place and the last 
         R"({"b": {"c": []}, "a": [true, false, null, {}]})");
 }
 
+TEST_CASE("a chat does not end at a NUL byte", "[chat][json]") {
+  for (const std::string_view behind : {std::string_view("\0", 1), std::string_view("\0{}", 3)})
+    CHECK_THROWS_AS(python::loads("{\"a\": 1}" + std::string(behind)), json_error);
+}
+
 TEST_CASE("what is no JSON is refused with its place", "[chat][json]") {
   for (const char* text : {"",
                            " ",

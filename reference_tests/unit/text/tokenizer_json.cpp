@@ -28,6 +28,8 @@ TEST_CASE("a damaged tokenizer.json: file, place, found, expected", "[tokenizer]
              ContainsSubstring("t.json: byte 7: is not JSON"));
   CHECK_THAT(message<format_error>([] { tokenizer::parse("", "t.json"); }),
              ContainsSubstring("t.json: byte"));
+  CHECK_THAT(message<format_error>([] { tokenizer::parse(std::string_view("{}\0", 3), "t.json"); }),
+             ContainsSubstring("t.json: is not valid JSON: byte 2 is NUL"));
   CHECK_THAT(message<format_error>([] { tokenizer::parse("[]", "t.json"); }),
              ContainsSubstring("expected an object, found []"));
   CHECK_THAT(message<format_error>([] { tokenizer::parse(std::string(100, '['), "t.json"); }),
@@ -98,7 +100,11 @@ TEST_CASE("a valid tokenizer.json that needs more is refused by name", "[tokeniz
   CHECK_THAT(missing([](json& f) { f["normalizer"] = {{"type", "NFC"}}; }),
              ContainsSubstring("normalizer: found {\"type\":\"NFC\"}"));
   CHECK_THAT(missing([](json& f) { f["truncation"] = {{"max_length", 5}}; }),
-             ContainsSubstring("truncation"));
+             ContainsSubstring("truncation") && ContainsSubstring("set it to null"));
+  for (const json& padding : {json{{"strategy", {{"Fixed", 8}}}}, json(3),
+                              json{{"strategy", "BatchLongest"}, {"pad_to_multiple_of", 8}}})
+    CHECK_THAT(missing([&](json& f) { f["padding"] = padding; }),
+               ContainsSubstring("padding") && ContainsSubstring("set it to null"));
   CHECK_THAT(missing([](json& f) { f["decoder"]["type"] = "WordPiece"; }),
              ContainsSubstring("decoder: 'WordPiece'"));
   CHECK_THAT(missing([](json& f) { f["pre_tokenizer"] = {{"type", "Whitespace"}}; }),
@@ -133,6 +139,16 @@ TEST_CASE("ids may have holes, fields may be absent", "[tokenizer][json]") {
   CHECK(parse(file).encode("a") == ids{'a'});
 }
 
+TEST_CASE("what a file asks for and cannot matter is said, not refused", "[tokenizer][json]") {
+  json file = bytes_only();
+  CHECK(parse(file).encode("a") == ids{'a'});
+  file["padding"] = {{"strategy", "BatchLongest"}, {"pad_to_multiple_of", nullptr}, {"pad_token", "x"}};
+  const tokenizer t = parse(file);
+  CHECK(t.encode("a") == ids{'a'});
+  REQUIRE(t.notes().size() == 1);
+  CHECK_THAT(t.notes()[0], ContainsSubstring("padding to the longest text of a batch"));
+}
+
 TEST_CASE("tokenizer_config.json names begin, end and padding", "[tokenizer][json]") {
   const temporary_directory folder;
   json file = bytes_only();
@@ -155,9 +171,19 @@ TEST_CASE("tokenizer_config.json names begin, end and padding", "[tokenizer][jso
   write_file(folder / "tokenizer_config.json", names.dump());
   CHECK_THAT(message<format_error>([&] { tokenizer::load(folder); }),
              ContainsSubstring("'bos_token': '<none>' is no token of tokenizer.json"));
-  write_file(folder / "tokenizer_config.json", "[");
-  CHECK_THAT(message<format_error>([&] { tokenizer::load(folder); }),
-             ContainsSubstring("tokenizer_config.json: is not a JSON object"));
+  // Nothing is padded here: a padding token that does not exist is no reason to stop.
+  write_file(folder / "tokenizer_config.json", R"({"pad_token": "<none>"})");
+  const tokenizer padded = tokenizer::load(folder);
+  CHECK_FALSE(padded.pad().has_value());
+  REQUIRE(padded.notes().size() == 1);
+  CHECK_THAT(padded.notes()[0], ContainsSubstring("'pad_token': '<none>' is no token"));
+  const auto refuses = [&](std::string_view text) {
+    write_file(folder / "tokenizer_config.json", text);
+    return message<format_error>([&] { tokenizer::load(folder); });
+  };
+  CHECK_THAT(refuses("["), ContainsSubstring("tokenizer_config.json: is not valid JSON"));
+  CHECK_THAT(refuses("[]"), ContainsSubstring("tokenizer_config.json: is not a JSON object"));
+  CHECK_THAT(refuses(std::string_view("{}\0{", 4)), ContainsSubstring("byte 2 is NUL"));
 }
 
 }  // namespace

@@ -79,7 +79,7 @@ TEST_CASE("fake_quantise is the storage type's encode and decode in both precisi
           double expected = 0;
           if (s == weight_format::f32) {
             expected = static_cast<float>(w(o, i));
-          } else if (s == weight_format::bf16) {
+          } else if (s == weight_format::bfloat16) {
             expected = bf16::encode(double(w(o, i))).decode();
           } else {
             const double amax = largest(o / t.rows, i / t.cols);
@@ -125,7 +125,7 @@ TEST_CASE("a parameter's storage is its role", "[train_quantise]") {
         "layers.0.attn.q_norm.weight", "layers.0.ffn.gate.weight", "layers.2.attn.compressor.wkv.weight",
         "layers.2.attn.compressor.wgate.weight", "layers.2.attn.compressor.norm.weight",
         "layers.1.attn.indexer.compressor.wkv.weight", "layers.1.attn.indexer.weights_proj.weight"})
-    CHECK(format_of(name) == weight_format::bf16);
+    CHECK(format_of(name) == weight_format::bfloat16);
   for (const char* name : {"hc_head_fn", "layers.0.hc_attn_base", "layers.0.hc_ffn_scale",
                            "layers.0.attn.attn_sink", "layers.2.attn.compressor.ape"})
     CHECK(format_of(name) == weight_format::f32);

@@ -41,6 +41,13 @@ TEST_CASE("what is not given has its default; what is written reads back", "[tra
   CHECK(difference(to_json(parse_settings("/run/of/mine/train.json", written)), json(to_json(t))).empty());
 }
 
+TEST_CASE("train.json does not end at a NUL byte", "[trainer]") {
+  const temporary_directory dir;
+  const auto file = write_file(dir / "train.json", smallest().dump() + std::string(1, '\0') + "x");
+  CHECK_THAT(message<dsv4::format_error>([&] { read_settings(file); }),
+             Catch::Matchers::ContainsSubstring("is NUL"));
+}
+
 TEST_CASE("unknown names are refused with the nearest known one", "[trainer]") {
   json j = smallest();
   j["stepz"] = 5;

@@ -103,15 +103,15 @@ template <class W, class F, int R>
                                 index_t block, const std::byte* next, W* y) {
   using codes = simd::codes<F>;
   constexpr index_t step_bytes = R * codes::bytes;
-  const std::byte* p[R];
-  simd::group<W> total[R];
+  const std::byte* p[std::size_t{R}];
+  simd::group<W> total[std::size_t{R}];
   DSV4_UNROLL
   for (int r = 0; r < R; ++r) {
     p[r] = row[r];
     total[r] = simd::set_group(W(0));
   }
   for (index_t left = k, b = 0, at = 0; left > 0; left -= block, ++b) {
-    simd::group<W> part[R];
+    simd::group<W> part[std::size_t{R}];
     DSV4_UNROLL
     for (int r = 0; r < R; ++r) part[r] = simd::set_group(W(0));
     // One chain per lane over the block …
@@ -154,14 +154,14 @@ inline constexpr bool scale_in_tile = std::is_same_v<W, double>;
 template <class W, int N>
 [[gnu::noinline]] void multiply_block(const W* w, const W* x, index_t steps, const W* scale, W* total) {
   constexpr int lanes = simd::lanes<W>, R = rows_at_once;
-  simd::vector<W> part[R][N];
+  simd::vector<W> part[std::size_t{R}][std::size_t{N}];
   DSV4_UNROLL
   for (int r = 0; r < R; ++r) {
     DSV4_UNROLL
     for (int n = 0; n < N; ++n) part[r][n] = simd::set(W(0));
   }
   for (index_t s = 0; s < steps; ++s, w += R * lanes, x += N * lanes) {
-    simd::vector<W> xs[N];
+    simd::vector<W> xs[std::size_t{N}];
     DSV4_UNROLL
     for (int n = 0; n < N; ++n) xs[n] = simd::load(x + n * lanes);
     DSV4_UNROLL

@@ -146,7 +146,7 @@ inline void decode_fp4_scales(const weight_matrix& w, index_t o, float* out) {
 template <class W, int R, class F>
 inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x, const float* scale_x,
                     index_t steps, W* y) {
-  simd::vector<W> total[R];
+  simd::vector<W> total[std::size_t{R}];
   DSV4_UNROLL
   for (int r = 0; r < R; ++r) total[r] = simd::set(W(0));
   for (index_t s = 0; s < steps; ++s) DSV4_UNROLL
@@ -164,9 +164,9 @@ void multiply_fp4_rows(const weight_matrix& w, index_t o, const digit_rows& x, w
   const index_t steps = x.step.extent(1), step_bytes = fp4_step / 2, tail = w.row_bytes() % step_bytes;
   const index_t whole = w.row_bytes() / step_bytes;
   auto scales = scratch.take<float>(R, steps * 2);
-  const float* scale[R];
-  alignas(32) std::byte last[R][fp4_step / 2] = {};
-  const std::byte* row[R];
+  const float* scale[std::size_t{R}];
+  alignas(32) std::byte last[std::size_t{R}][fp4_step / 2] = {};
+  const std::byte* row[std::size_t{R}];
   for (int r = 0; r < R; ++r) {
     decode_fp4_scales(w, o + r, scales[r].data());
     scale[r] = scales[r].data();
@@ -178,7 +178,7 @@ void multiply_fp4_rows(const weight_matrix& w, index_t o, const digit_rows& x, w
     simd::prefetch(p + R * w.row_bytes());
     return simd::e2m1_biased(p);
   };
-  W sums[R];
+  W sums[std::size_t{R}];
   if (x.count == 1) {
     dot_fp4<W, R>(nibbles, scale, x.step[x.at(0)].data(), x.scale[x.at(0)].data(), steps, sums);
     return y(0, o, sums, R);

@@ -55,9 +55,9 @@ void multiply_row(const W* xs, const weight_matrix& w, row_range all, const dest
                  const workspace::scope here(scratch);
                  row_scales<W> scales(scratch, w, half_unit<W, F>, R);
                  const auto rows = [&]<int N>(index_t o) {
-                   const std::byte* row[N];
-                   const W* scale[N];
-                   W sum[N];
+                   const std::byte* row[std::size_t{N}];
+                   const W* scale[std::size_t{N}];
+                   W sum[std::size_t{N}];
                    scales.point(o, N, scale);
                    for (int r = 0; r < N; ++r) row[r] = w.row(o + r);
                    dot_rows<W, F, N>(row, scale, xs, w.cols, block_of(w), row[0] + bytes_ahead, sum);

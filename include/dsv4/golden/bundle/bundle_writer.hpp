@@ -109,7 +109,7 @@ class bundle_writer {
   }
   /// Another tensor of inputs.safetensors.
   void input(const std::string& name, dtype type, const std::vector<index_t>& shape, const void* data) {
-    const auto elements = io::detail::checked_elements(shape, bits_of(type) / 8);
+    const auto elements = io::detail::checked_elements(shape, type);
     expects(elements.has_value(), "bundle_writer::input: shape");
     const auto* p = static_cast<const std::byte*>(data);
     inputs_.add(name, type, shape, std::vector<std::byte>(p, p + *elements * bits_of(type) / 8));

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "../../io/config_json.hpp"
+#include "../../io/json_text.hpp"
 #include "../../io/zstd_stream.hpp"
 #include "manifest_json.hpp"
 #include "validate.hpp"
@@ -266,8 +267,6 @@ DSV4_INLINE parsed_manifest parse_manifest(const std::filesystem::path& file, st
   std::vector<std::set<std::string>> keys;
   bool in_tensors = false;
   const auto on = [&](int depth, event e, nlohmann::json& value) {
-    if (depth > most_depth)
-      io::fail_format(file, "is nested more than " + std::to_string(most_depth) + " levels deep");
     if (e == event::object_start) keys.emplace_back();
     if (e == event::key) {
       const auto& name = value.get_ref<const std::string&>();
@@ -286,11 +285,10 @@ DSV4_INLINE parsed_manifest parse_manifest(const std::filesystem::path& file, st
   };
   nlohmann::json j;
   try {
-    j = nlohmann::json::parse(text.begin(), text.end(), on);
+    j = io::parse_json(file, text, {.most_depth = most_depth}, on);
     r.about = detail::read_about(file, j);
-  } catch (const nlohmann::json::parse_error& e) {
-    throw damaged(file.string() + ": is not valid JSON, near byte " + std::to_string(e.byte) +
-                  " (truncated?)");
+  } catch (const io::not_json& e) {
+    throw damaged(std::string(e.what()) + " (truncated?)");
   } catch (const nlohmann::json::exception&) {
     io::fail_format(file, "holds a number beyond the range of double");
   }

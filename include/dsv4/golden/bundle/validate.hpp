@@ -109,7 +109,7 @@ class manifest_validator {
     // The shape.
     require(t.axes.size() == t.shape.size(), "axes", std::to_string(t.axes.size()) + " names",
             std::to_string(t.shape.size()) + ", one per size of 'shape'");
-    const auto elements = io::detail::checked_elements(t.shape, bits_of(t.carrier) / 8);
+    const auto elements = io::detail::checked_elements(t.shape, t.carrier);
     require(elements.has_value(), "shape", io::shape_text(t.shape), "a product that does not overflow");
     const bool by_entry = t.first_entry.has_value();
     for (std::size_t a = 0; a < t.axes.size(); ++a) {

@@ -150,7 +150,7 @@ inline aligned align(const matched_value& v, const config& c, index_t sequences,
       if (!used[a]) take(a), used[a] = true;
   // Sizes.
   index_t wanted = 1;
-  const auto found = io::detail::checked_elements({out.shape.begin() + 1, out.shape.end()}, 1);
+  const auto found = io::detail::checked_elements({out.shape.begin() + 1, out.shape.end()}, dtype::u8);
   bool fits = std::find(used.begin(), used.end(), false) == used.end();
   if (r.regroup) {
     for (const index_t s : sizes) wanted *= s;

@@ -29,6 +29,7 @@
 #include <regex>
 
 #include "../../io/config_json.hpp"
+#include "../../io/json_text.hpp"
 #include "../../io/safetensors.hpp"
 #include "../bundle/site_table.hpp"
 
@@ -92,13 +93,7 @@ class name_map {
     try {
       // Nesting is bounded: a map is a list of flat objects.
       constexpr int most_depth = 8;
-      m.read(nlohmann::json::parse(text, [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-        if (depth > most_depth)
-          io::fail_format(file, "is nested more than " + std::to_string(most_depth) + " levels deep");
-        return true;
-      }));
-    } catch (const nlohmann::json::parse_error& e) {
-      io::fail_format(file, "is not valid JSON, near byte " + std::to_string(e.byte));
+      m.read(io::parse_json(file, text, {.most_depth = most_depth}));
     } catch (const nlohmann::json::exception& e) {
       io::fail_format(file, std::string("is not a v4map/1: ") + e.what());
     }

@@ -26,19 +26,14 @@ inline double half_value(std::uint16_t h) {
   return h & 0x8000 ? -magnitude : magnitude;
 }
 
-/// Element i of an array of any type that dumps have, as a double (I64 beyond 2^53 is rounded).
+/// Element i of an array of a type that `carrier` lets pass, as a double (integers beyond 2^53 are rounded).
 inline double load(dtype type, const std::byte* data, index_t i) {
   const auto at = [&]<class T>(T v) {
     std::memcpy(&v, data + static_cast<std::size_t>(i) * sizeof v, sizeof v);
     return v;
   };
-  switch (type) {
-    case dtype::f16: return half_value(at(std::uint16_t{}));
-    case dtype::i64: return static_cast<double>(at(std::int64_t{}));
-    case dtype::i16: return at(std::int16_t{});
-    case dtype::i8: return at(std::int8_t{});
-    default: return element(type, data, i);
-  }
+  if (is_integer(type)) return static_cast<double>(integer_at(type, data, i));
+  return type == dtype::f16 ? half_value(at(std::uint16_t{})) : element(type, data, i);
 }
 
 class row_transform {
@@ -53,6 +48,10 @@ class row_transform {
 
   /// The stored type of a value that comes as `type`.
   dtype carrier(dtype type, const std::string& who) const {
+    const bool real = type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
+    if (!real && !is_integer(type) && type != dtype::boolean)
+      throw unsupported(who + ": found " + std::string(name_of(type)) +
+                        ", whose codes are no values by themselves; dump integers, F16, BF16, F32 or F64");
     if (info(where_).kind == site_class::integer) return dtype::i32;
     if (r_.type) return *r_.type;
     switch (type) {
@@ -70,7 +69,7 @@ class row_transform {
   std::vector<std::byte> run(const dump_tensor& t, index_t offset, const std::vector<index_t>& shape,
                              const std::vector<index_t>& stride, const std::vector<index_t>& out_shape,
                              dtype carrier, index_t from, index_t tokens) {
-    const auto total = io::detail::checked_elements(out_shape, 8);
+    const auto total = io::detail::checked_elements(out_shape, dtype::f64);
     if (!total)
       io::fail_format(t.file,
                       "array " + io::in_quotes(t.full) + ": " + io::shape_text(out_shape) + " overflows");
