@@ -4,7 +4,7 @@
 Checked: links of Markdown files with their anchors; every path in a comment or a document, from the repository's root, from
 include/dsv4, docs or reference_tests, or from the folder of the file that names it; header and document names without a
 folder.  golden/... are the oracle's data: they are looked for in reference_tests/data.  Code blocks of documents are commands
-and output, not references.
+and output, not references.  Every document of docs/ is linked from another.
 
 And two lists that a document repeats from the code are whole: docs/numerics.md names every site of core/tap.hpp,
 docs/verification.md every mistake of golden/mistake/mistake.hpp.
@@ -81,7 +81,7 @@ def comments(source, text):
                 yield at, hit.group(1)
 
 
-errors, links, paths = [], 0, 0
+errors, links, paths, targets = [], 0, 0, set()
 for source in sorted(files):
     if not source.endswith((".hpp", ".cpp", ".cu", ".cuh", ".md", ".py", ".sh", "CMakeLists.txt", ".cmake")) or "/data/" in source:
         continue
@@ -94,6 +94,7 @@ for source in sorted(files):
                 links += 1
                 to, _, anchor = target.partition("#")
                 full = (root / source).parent / to if to else root / source
+                targets.add(full.resolve())
                 if not full.exists():
                     errors.append(f"{source}:{at}: link to {target}: no such file")
                 elif anchor and anchor not in anchors(full.read_text()):
@@ -112,6 +113,10 @@ for source in sorted(files):
             paths += 1
             if not exists(name.rstrip("."), source):
                 errors.append(f"{source}:{at}: names {name}, which does not exist")
+
+for document in sorted((root / "docs").glob("*.md")):
+    if document.resolve() not in targets:
+        errors.append(f"docs/{document.name}: no document links to it, so nobody finds it")
 
 # Lists that a document has to have whole.
 site_names = re.findall(r'\{"([\w.]+)", "[a-z ]+", site_class', (root / "include/dsv4/core/tap.hpp").read_text())
