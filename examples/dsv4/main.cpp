@@ -287,7 +287,7 @@ int run_and_tell(int argc, char** argv, bool golden) {
   } catch (const dsv4::unsupported& e) {
     return fail(exit_unsupported, e.what());
   } catch (const std::bad_alloc&) {
-    return fail(exit_other, "out of memory");
+    return fail(golden ? cli::exit_software : exit_other, "out of memory");
   } catch (const std::exception& e) {
     return fail(exit_other, e.what());
   }

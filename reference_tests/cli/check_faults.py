@@ -29,6 +29,7 @@ parser.add_argument("--dsv4", required=True)
 parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
 parser.add_argument("--all", action="store_true")
 parser.add_argument("-k", dest="pattern", default="")
+parser.add_argument("-v", dest="verbose", action="store_true", help="say which verb is tried")
 o = parser.parse_args()
 program = str(pathlib.Path(o.dsv4).resolve())
 root = os.geteuid() == 0
@@ -360,6 +361,8 @@ try:
     plan = {"write": ("ENOSPC", "EIO"), "fsync": ("EIO",), "rename": ("ENOSPC",), "mkdir": ("ENOSPC",), "flock": ("ENOLCK",),
             "open": ("EACCES", "EMFILE"), "mmap": ("ENOMEM",), "malloc": ("ENOMEM",)}
     for v in verbs:
+        if o.verbose:
+            print(f"{time.monotonic() - begin:5.0f} s  {v.name}", flush=True)
         for kind, codes in plan.items():
             total = counts[v.name][kind]
             most = (200 if kind == "malloc" else 10**9) if o.all else (4 if kind == "malloc" else 2 if kind in ("write", "open") else 1)
