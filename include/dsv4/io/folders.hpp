@@ -6,7 +6,8 @@
 ///   scratch_folder s("dsv4-verify");           write(s.path() / "anything");
 ///
 /// Neither ever removes what it did not make.  Without `keep`, after an error, a new_folder takes back the files it
-/// was asked for, and itself if nothing else is in it.  A scratch_folder has a name that nothing had before.
+/// was asked for, and itself if nothing else is in it.  A scratch_folder has a name that nothing had before; a signal
+/// that ends the program leaves it in the folder for temporary files.
 /// @throws contract_violation a new folder that is there already and not empty   @throws error it cannot be made
 #include <unistd.h>
 
