@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Every kernel of exec::cuda for both storage types of activations: what dsv4::cuda is made of, and what the script test
-// cuda.compile compiles for every architecture.
+// Every kernel of exec::cuda for both storage types of activations: what the test compile.cuda_kernels has nvcc compile
+// for every architecture.
 #include "dsv4/cuda.hpp"
 
 namespace dsv4 {

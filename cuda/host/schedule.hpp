@@ -55,10 +55,7 @@ inline std::vector<schedule> adversaries(unsigned seeds = 2) {
 /// instructions for 64 of them.
 class ready_set {
  public:
-  void reset(std::size_t n) {
-    size_ = n;
-    words_.assign((n + bits - 1) / bits, 0);
-  }
+  void reset(std::size_t n) { words_.assign((n + bits - 1) / bits, 0); }
   void insert(std::size_t i) { words_[i / bits] |= std::uint64_t{1} << i % bits; }
 
   static constexpr std::size_t none = ~std::size_t{0};
@@ -85,7 +82,6 @@ class ready_set {
     }
     return none;
   }
-  std::size_t size_ = 0;
   std::vector<std::uint64_t> words_;
 };
 
