@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "dsv4/core/config.hpp"
@@ -99,23 +101,27 @@ class random_model {
 
   explicit random_model(const config& configuration, const formats& f = published, std::uint64_t seed = 1)
       : c(configuration), f_(f), r_{seed} {
-    weights.embed = matrix(c.vocab_size, c.hidden_size, f_.plain, 2);
-    weights.head = matrix(c.vocab_size, c.hidden_size, f_.plain);
-    weights.norm = around_one(c.hidden_size);
-    weights.hc_head = hyper_head();
-    for (index_t l = 0; l < c.num_hidden_layers; ++l)
-      weights.layers.push_back(block(c.ratio(l), c.is_hash_layer(l)));
-    for (index_t b = 0; b < c.num_nextn_predict_layers; ++b) {
-      mtp_weights<> m;
-      m.enorm = around_one(c.hidden_size);
-      m.hnorm = around_one(c.hidden_size);
-      m.e_proj = matrix(c.hidden_size, c.hidden_size, f_.projections);
-      m.h_proj = matrix(c.hidden_size, c.hidden_size, f_.projections);
-      m.block = block(c.mtp_ratio(b), false);
-      m.hc_head = hyper_head();
-      m.norm = around_one(c.hidden_size);
-      weights.mtp.push_back(std::move(m));
+    weights = weight_tree<storage::stored>(c);
+    each_weight(weights, c, [&](const weight_info& i, auto&) { infos_.emplace(i.name, i); });
+    // In this order the numbers of the generator go to the weights; tests hold what follows from them.
+    weights.embed = matrix("embed.weight", 2);
+    weights.head = matrix("head.weight");
+    weights.norm = around_one("norm.weight");
+    hyper("hc_head", weights.hc_head);
+    for (std::size_t l = 0; l < weights.layers.size(); ++l)
+      block("layers." + std::to_string(l) + ".", weights.layers[l]);
+    for (std::size_t b = 0; b < weights.mtp.size(); ++b) {
+      const std::string p = "mtp." + std::to_string(b) + ".";
+      mtp_weights<>& m = weights.mtp[b];
+      m.enorm = around_one(p + "enorm.weight");
+      m.hnorm = around_one(p + "hnorm.weight");
+      m.e_proj = matrix(p + "e_proj.weight");
+      m.h_proj = matrix(p + "h_proj.weight");
+      block(p, m.block);
+      hyper(p + "hc_head", m.hc_head);
+      m.norm = around_one(p + "norm.weight");
     }
+    infos_.clear();
   }
   random_model(random_model&&) = default;
   random_model(const random_model&) = delete;
@@ -201,93 +207,93 @@ class random_model {
     for (index_t i = 0; i < n; ++i)
       p[i] = static_cast<std::byte>(e8m0_bias + e + static_cast<int>(r_.below(2)));
   }
-  hyper_connection_weights<> hyper() {
-    hyper_connection_weights<> w;
-    w.fn = matrix(c.hc_mixes(), c.hc_mult * c.hidden_size, stored_as::f32);
-    w.base = vector(c.hc_mixes(), 1);
-    w.scale = around_one(3);
-    return w;
+  /// Shape and published format of a weight, from the tree.
+  const weight_info& info(const std::string& name) const { return infos_.at(name); }
+  stored_as format_of(const weight_info& i) const {
+    const bool shared = i.name.find(".shared_experts.") != i.name.npos;
+    switch (i.format) {
+      case weight_format::fp4: return f_.experts;
+      case weight_format::fp8: return shared && f_.experts != stored_as::fp4 ? f_.experts : f_.projections;
+      case weight_format::bf16: return f_.plain;
+      default: return stored_as::f32;
+    }
   }
-  hyper_connection_weights<> hyper_head() {
-    hyper_connection_weights<> w;
-    w.fn = matrix(c.hc_mult, c.hc_mult * c.hidden_size, stored_as::f32);
-    w.base = vector(c.hc_mult, 1);
-    w.scale = around_one(1);
-    return w;
+  weight_matrix matrix(const std::string& name, int gain = 0) {
+    const weight_info& i = info(name);
+    return matrix(i.shape[0], i.shape[1], format_of(i), gain);
   }
-  compressor_weights<> compressor(index_t ratio, index_t d) {
-    const index_t width = (kind_of_ratio(ratio) == attention_kind::csa ? 2 : 1) * d;
-    compressor_weights<> w;
-    w.wkv = matrix(width, c.hidden_size, f_.plain);
-    w.wgate = matrix(width, c.hidden_size, f_.plain);
-    w.ape = tensor<float, 2>(ratio, width);
+  tensor<float, 1> around_one(const std::string& name) { return around_one(info(name).shape[0]); }
+  tensor<float, 1> vector(const std::string& name, float size) { return vector(info(name).shape[0], size); }
+
+  void hyper(const std::string& p, hyper_connection_weights<>& w) {
+    w.fn = matrix(p + "_fn");
+    w.base = vector(p + "_base", 1);
+    w.scale = around_one(p + "_scale");
+  }
+  void compressor(const std::string& p, compressor_weights<>& w) {
+    w.wkv = matrix(p + "wkv.weight");
+    w.wgate = matrix(p + "wgate.weight");
+    const weight_info& ape = info(p + "ape");
+    w.ape = tensor<float, 2>(ape.shape[0], ape.shape[1]);
     for (index_t i = 0; i < w.ape.size(); ++i) w.ape.data()[i] = r_.unit();
-    w.norm = around_one(d);
-    return w;
+    w.norm = around_one(p + "norm.weight");
   }
-  attention_weights<> attention(index_t ratio) {
-    const index_t heads = c.num_attention_heads, hd = c.head_dim;
-    attention_weights<> w;
-    w.wq_a = matrix(c.q_lora_rank, c.hidden_size, f_.projections);
-    w.q_norm = around_one(c.q_lora_rank);
-    w.wq_b = matrix(heads * hd, c.q_lora_rank, f_.projections);
-    w.wkv = matrix(hd, c.hidden_size, f_.projections);
-    w.kv_norm = around_one(hd);
-    w.attn_sink = vector(heads, 1);
-    w.wo_a = matrix(c.o_groups * c.o_lora_rank, heads * hd / c.o_groups, f_.projections);
-    w.wo_b = matrix(c.hidden_size, c.o_groups * c.o_lora_rank, f_.projections);
-    if (ratio > 0) w.compressor = compressor(ratio, hd);
-    if (kind_of_ratio(ratio) == attention_kind::csa) {
-      indexer_weights<> x;
-      x.wq_b = matrix(c.index_n_heads * c.index_head_dim, c.q_lora_rank, f_.projections);
-      x.weights_proj = matrix(c.index_n_heads, c.hidden_size, f_.plain);
-      x.compressor = compressor(ratio, c.index_head_dim);
-      w.indexer = std::move(x);
+  void attention(const std::string& p, attention_weights<>& w) {
+    w.wq_a = matrix(p + "wq_a.weight");
+    w.q_norm = around_one(p + "q_norm.weight");
+    w.wq_b = matrix(p + "wq_b.weight");
+    w.wkv = matrix(p + "wkv.weight");
+    w.kv_norm = around_one(p + "kv_norm.weight");
+    w.attn_sink = vector(p + "attn_sink", 1);
+    w.wo_a = matrix(p + "wo_a.weight");
+    w.wo_b = matrix(p + "wo_b.weight");
+    if (w.compressor) compressor(p + "compressor.", *w.compressor);
+    if (w.indexer) {
+      w.indexer->wq_b = matrix(p + "indexer.wq_b.weight");
+      w.indexer->weights_proj = matrix(p + "indexer.weights_proj.weight");
+      compressor(p + "indexer.compressor.", w.indexer->compressor);
     }
-    return w;
   }
-  expert_weights<> expert(stored_as format) {
-    expert_weights<> w;
-    w.w1 = matrix(c.moe_intermediate_size, c.hidden_size, format, 1);
-    w.w3 = matrix(c.moe_intermediate_size, c.hidden_size, format, 1);
-    w.w2 = matrix(c.hidden_size, c.moe_intermediate_size, format);
-    return w;
+  void expert(const std::string& p, expert_weights<>& w) {
+    w.w1 = matrix(p + "w1.weight", 1);
+    w.w3 = matrix(p + "w3.weight", 1);
+    w.w2 = matrix(p + "w2.weight");
   }
-  moe_weights<> moe(bool hash) {
-    const index_t k = c.num_experts_per_tok, experts = c.n_routed_experts;
-    moe_weights<> w;
-    w.gate.weight = matrix(experts, c.hidden_size, f_.plain);
-    if (hash) {
-      // Distinct experts in no particular order, as I64.
-      auto* p = bytes(c.vocab_size * k * 8);
-      w.gate.tid2eid = {dtype::i64, p, c.vocab_size, k};
-      for (index_t t = 0; t < c.vocab_size; ++t) {
-        const index_t first = r_.below(experts), step = experts > 1 ? 1 + r_.below(experts - 1) : 0;
-        std::vector<std::int64_t> row{first};
-        for (index_t at = first + step; static_cast<index_t>(row.size()) < k; ++at) {
-          const std::int64_t e = at % experts;
-          if (std::find(row.begin(), row.end(), e) == row.end()) row.push_back(e);
-        }
-        std::memcpy(p + t * k * 8, row.data(), static_cast<std::size_t>(k) * 8);
+  /// Distinct experts for every token in no particular order, as I64.
+  expert_table table(const weight_info& i) {
+    const index_t experts = c.n_routed_experts, rows = i.shape[0], k = i.shape[1];
+    auto* p = bytes(rows * k * 8);
+    for (index_t t = 0; t < rows; ++t) {
+      const index_t first = r_.below(experts), step = experts > 1 ? 1 + r_.below(experts - 1) : 0;
+      std::vector<std::int64_t> row{first};
+      for (index_t at = first + step; static_cast<index_t>(row.size()) < k; ++at) {
+        const std::int64_t e = at % experts;
+        if (std::find(row.begin(), row.end(), e) == row.end()) row.push_back(e);
       }
-    } else {
-      w.gate.bias = vector(experts, 0.5f);
+      std::memcpy(p + t * k * 8, row.data(), static_cast<std::size_t>(k) * 8);
     }
-    for (index_t e = 0; e < experts; ++e) w.experts.push_back(expert(f_.experts));
-    w.shared = expert(f_.experts == stored_as::fp4 ? f_.projections : f_.experts);
-    return w;
+    return {dtype::i64, p, rows, k};
   }
-  block_weights<> block(index_t ratio, bool hash) {
-    block_weights<> w;
-    w.hc_attn = hyper();
-    w.hc_ffn = hyper();
-    w.attn_norm = around_one(c.hidden_size);
-    w.ffn_norm = around_one(c.hidden_size);
-    w.attn = attention(ratio);
-    w.ffn = moe(hash);
-    return w;
+  void moe(const std::string& p, moe_weights<>& w) {
+    w.gate.weight = matrix(p + "gate.weight");
+    if (const auto hash = infos_.find(p + "gate.tid2eid"); hash != infos_.end())
+      w.gate.tid2eid = table(hash->second);
+    else
+      w.gate.bias = vector(p + "gate.bias", 0.5f);
+    for (std::size_t e = 0; e < w.experts.size(); ++e)
+      expert(p + "experts." + std::to_string(e) + ".", w.experts[e]);
+    expert(p + "shared_experts.", w.shared);
+  }
+  void block(const std::string& p, block_weights<>& w) {
+    hyper(p + "hc_attn", w.hc_attn);
+    hyper(p + "hc_ffn", w.hc_ffn);
+    w.attn_norm = around_one(p + "attn_norm.weight");
+    w.ffn_norm = around_one(p + "ffn_norm.weight");
+    attention(p + "attn.", w.attn);
+    moe(p + "ffn.", w.ffn);
   }
 
+  std::map<std::string, weight_info> infos_;
   formats f_;
   integers r_;
   std::vector<tensor<std::byte, 1>> storage_;

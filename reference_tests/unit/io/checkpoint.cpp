@@ -33,69 +33,23 @@ template <int R, class V>
 void numbers(const tensor<float, R>& t, V& visit) {
   for (dsv4::index_t i = 0; i < t.size(); ++i) visit(t.data()[i]);
 }
-template <class H, class V>
-void stream_numbers(const H& h, V& visit) {
-  numbers(h.fn, visit);
-  numbers(h.base, visit);
-  numbers(h.scale, visit);
-}
 template <class V>
-void numbers(const compressor_weights<>& c, V& visit) {
-  numbers(c.wkv, visit);
-  numbers(c.wgate, visit);
-  numbers(c.ape, visit);
-  numbers(c.norm, visit);
-}
-template <class V>
-void numbers(const expert_weights<>& e, V& visit) {
-  numbers(e.w1, visit);
-  numbers(e.w2, visit);
-  numbers(e.w3, visit);
-}
-template <class V>
-void numbers(const block_weights<>& b, V& visit) {
-  stream_numbers(b.hc_attn, visit);
-  stream_numbers(b.hc_ffn, visit);
-  for (const auto* v :
-       {&b.attn_norm, &b.ffn_norm, &b.attn.q_norm, &b.attn.kv_norm, &b.attn.attn_sink, &b.ffn.gate.bias})
-    numbers(*v, visit);
-  for (const auto* m :
-       {&b.attn.wq_a, &b.attn.wq_b, &b.attn.wkv, &b.attn.wo_a, &b.attn.wo_b, &b.ffn.gate.weight})
-    numbers(*m, visit);
-  if (b.attn.compressor) numbers(*b.attn.compressor, visit);
-  if (b.attn.indexer) {
-    numbers(b.attn.indexer->wq_b, visit);
-    numbers(b.attn.indexer->weights_proj, visit);
-    numbers(b.attn.indexer->compressor, visit);
-  }
-  const expert_table& t = b.ffn.gate.tid2eid;
+void numbers(const expert_table& t, V& visit) {
   for (dsv4::index_t v = 0; v < t.rows; ++v)
     for (dsv4::index_t j = 0; j < t.k; ++j) visit(static_cast<double>(t.at(v, j)));
-  for (const expert_weights<>& e : b.ffn.experts) numbers(e, visit);
-  numbers(b.ffn.shared, visit);
 }
-std::vector<double> numbers(const model_weights<>& w) {
+std::vector<double> numbers(const checkpoint& c) {
   std::vector<double> out;
   auto visit = [&](double x) { out.push_back(x); };
-  numbers(w.embed, visit);
-  numbers(w.head, visit);
-  numbers(w.norm, visit);
-  stream_numbers(w.hc_head, visit);
-  for (const block_weights<>& b : w.layers) numbers(b, visit);
-  for (const mtp_weights<>& m : w.mtp) {
-    for (const auto* v : {&m.enorm, &m.hnorm, &m.norm}) numbers(*v, visit);
-    numbers(m.e_proj, visit);
-    numbers(m.h_proj, visit);
-    stream_numbers(m.hc_head, visit);
-    numbers(m.block, visit);
-  }
+  dsv4::each_weight(c.weights(), c.configuration(),
+                    [&](const dsv4::weight_info&, const auto& field) { numbers(field, visit); });
   return out;
 }
 /// Opens the directory and reads every number.
 std::vector<double> numbers_of(const std::filesystem::path& path) {
   const checkpoint c = checkpoint::open(path);
   CHECK(c.unused().empty());
-  return numbers(c.weights());
+  return numbers(c);
 }
 
 std::size_t unused_of(const std::filesystem::path& path) {
@@ -333,7 +287,7 @@ TEST_CASE("checkpoint: a matrix anywhere in a file is read in place, or aligned 
   t["a"] = {dtype::u8, {3}, std::vector<std::byte>(3)};  // moves everything behind it to odd offsets
   mini::write(two, t);
   const checkpoint a = checkpoint::open(one), b = checkpoint::open(two);
-  CHECK(numbers(a.weights()) == numbers(b.weights()));
+  CHECK(numbers(a) == numbers(b));
   CHECK(b.realigned_bytes() > 0);
   for (const auto* w : {&b.weights().embed, &b.weights().hc_head.fn})
     CHECK(reinterpret_cast<std::uintptr_t>(w->data) % 4 == 0);
