@@ -154,7 +154,7 @@ inline void check_config(problem_list& problems, config& c) {
           "field 'compress_ratios': found " + n(entries) + " entries, expected one per layer (" +
               n(c.num_hidden_layers) + ") or one per layer and MTP block (" + n(blocks) + ")");
   // An MTP block without an entry sees the window only.
-  c.compress_ratios.resize(static_cast<std::size_t>(blocks), 0);
+  c.compress_ratios.resize(usize(blocks), 0);
   require(c.num_attention_heads * c.head_dim % c.o_groups == 0,
           "field 'o_groups': found " + n(c.o_groups) +
               ", expected a divisor of heads * head_dim = " + n(c.num_attention_heads * c.head_dim));

@@ -32,7 +32,7 @@ class mapped_file {
     struct ::stat status {};
     if (::fstat(fd.number, &status) != 0) fail_format(path_, "cannot be examined: " + reason());
     if (!S_ISREG(status.st_mode)) fail_format(path_, "is not a regular file");
-    size_ = static_cast<std::size_t>(status.st_size);
+    size_ = usize(status.st_size);
     if (size_ == 0) return;  // the system maps no empty range; an empty view needs none
     void* p = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd.number, 0);
     if (p == MAP_FAILED)

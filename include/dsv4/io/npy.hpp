@@ -178,7 +178,7 @@ inline npy_array parse_npy(const std::filesystem::path& file, const std::string&
   a.shape = std::move(h.shape);
   a.fortran_order = h.fortran_order;
   a.elements = *elements;
-  a.bytes = static_cast<std::size_t>(*elements * each);
+  a.bytes = usize(*elements * each);
   a.data = p + start + length;
   if (const std::size_t found = size - start - length; found != a.bytes)
     fail_format(file, who + "holds " + std::to_string(found) + " bytes of data, expected " +

@@ -46,7 +46,7 @@ struct tensor_info {
   std::size_t offset = 0;  ///< from the start of the file
 
   bool aligned() const {
-    const auto each = static_cast<std::size_t>(std::max<index_t>(bits_of(type) / 8, 1));
+    const auto each = usize(std::max<index_t>(bits_of(type) / 8, 1));
     return reinterpret_cast<std::uintptr_t>(data) % each == 0;
   }
 };
@@ -260,12 +260,11 @@ class safetensors {
       fail_format(path_, "header length at offset 0: found " + std::to_string(length) + ", but only " +
                              std::to_string(size - prefix) + " bytes follow (truncated?)");
     // Header.
-    const std::string_view text(reinterpret_cast<const char*>(file) + prefix,
-                                static_cast<std::size_t>(length));
+    const std::string_view text(reinterpret_cast<const char*>(file) + prefix, usize(length));
     detail::safetensors_header header(path_);
     read_json_events(path_.string() + ", header", text, header);
     metadata_ = std::move(header.metadata);
-    const std::size_t begin = prefix + static_cast<std::size_t>(length);
+    const std::size_t begin = prefix + usize(length);
     tensors_.reserve(header.entries.size());
     for (auto& e : header.entries) tensors_.push_back(checked(e, file, begin, size, options));
     check_coverage(begin, size);
@@ -314,8 +313,8 @@ class safetensors {
     t.type = *type;
     t.shape = std::move(e.shape);
     t.elements = *elements;
-    t.bytes = static_cast<std::size_t>(wanted);
-    t.offset = begin + static_cast<std::size_t>(from);
+    t.bytes = usize(wanted);
+    t.offset = begin + usize(from);
     t.data = file + t.offset;
     if (options.alignment == alignment_rule::required && !t.aligned())
       fail_format(path_, who + "misaligned: it begins at offset " + std::to_string(t.offset) +

@@ -63,7 +63,7 @@ class safetensors_writer {
       if (e.make)
         write_pieces(sink, e, piece);
       else if (e.bytes)
-        sink(e.data, static_cast<std::size_t>(e.bytes));
+        sink(e.data, usize(e.bytes));
     }
   }
 
@@ -83,7 +83,7 @@ class safetensors_writer {
     const index_t row = e.shape.empty() || e.shape[0] == 0 ? e.bytes : e.bytes / e.shape[0];
     const index_t step = std::max(row, row ? about / row * row : about);
     for (index_t at = 0; at < e.bytes; at += step) {
-      piece.resize(static_cast<std::size_t>(std::min(step, e.bytes - at)));
+      piece.resize(usize(std::min(step, e.bytes - at)));
       e.make(at, piece);
       sink(piece.data(), piece.size());
     }

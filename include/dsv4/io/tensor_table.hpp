@@ -136,7 +136,7 @@ class tensor_table {
   /// `find`, and the tensor counts as used.
   const stored_tensor* take(std::string_view name) {
     const stored_tensor* t = find(name);
-    if (t) table_[static_cast<std::size_t>(t - table_.data())].used = true;
+    if (t) table_[usize(t - table_.data())].used = true;
     return t;
   }
 

@@ -237,12 +237,10 @@ class weight_reader {
 
   /// The bytes themselves where the file aligns their elements, else an aligned copy.
   const std::byte* aligned(const std::byte* data, index_t bytes, dtype type) {
-    if (reinterpret_cast<std::uintptr_t>(data) % static_cast<std::size_t>(bits_of(type) / 8) == 0)
-      return data;
-    auto& copy =
-        copies_.memory.emplace_back(dsv4::detail::allocate<std::byte>(static_cast<std::size_t>(bytes)));
-    std::memcpy(copy.get(), data, static_cast<std::size_t>(bytes));
-    copies_.bytes += static_cast<std::size_t>(bytes);
+    if (reinterpret_cast<std::uintptr_t>(data) % usize(bits_of(type) / 8) == 0) return data;
+    auto& copy = copies_.memory.emplace_back(dsv4::detail::allocate<std::byte>(usize(bytes)));
+    std::memcpy(copy.get(), data, usize(bytes));
+    copies_.bytes += usize(bytes);
     return copy.get();
   }
 

@@ -51,7 +51,7 @@ inline owned_bytes zstd_decompress(const std::filesystem::path& file, const std:
   if (known && claimed > max_bytes) too_large();
   const std::size_t most = max_bytes + 1;  // one byte beyond the limit shows that it is exceeded
   std::size_t capacity = std::min(most, std::max(smallest, size * plausible_ratio));
-  if (known) capacity = std::min<std::size_t>(capacity, static_cast<std::size_t>(claimed) + 1);
+  if (known) capacity = std::min<std::size_t>(capacity, usize(claimed) + 1);
 
   owned_bytes out{dsv4::detail::allocate<std::byte>(capacity), 0};
   ZSTD_inBuffer in{compressed, size, 0};

@@ -57,7 +57,7 @@ struct moments {
 };
 
 inline double weight_of(std::span<const double> weights, index_t f) {
-  return weights.empty() ? 1 : weights[static_cast<std::size_t>(f)];
+  return weights.empty() ? 1 : weights[usize(f)];
 }
 
 }  // namespace detail
@@ -98,7 +98,7 @@ inline std::vector<double> advantages(view<const double, 2> rewards /*[n,f]*/, i
 
   const std::vector<double> total = total_rewards(rewards, weights);
   const auto group_of = [group](const std::vector<double>& values, index_t first) {
-    return std::span(values).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(group));
+    return std::span(values).subspan(usize(first), usize(group));
   };
   std::vector<double> out(total.size());
 
@@ -106,12 +106,12 @@ inline std::vector<double> advantages(view<const double, 2> rewards /*[n,f]*/, i
     // Every function to mean 0 and deviation 1 in its group; one that scored nothing comparable adds nothing.
     std::vector<double> column(total.size()), sum(total.size(), 0.0);
     for (index_t f = 0; f < functions; ++f) {
-      for (index_t n = 0; n < answers; ++n) column[std::size_t(n)] = rewards(n, f);
+      for (index_t n = 0; n < answers; ++n) column[usize(n)] = rewards(n, f);
       for (index_t first = 0; first < answers; first += group) {
         const detail::moments m(group_of(column, first));
         for (index_t n = first; n < first + group; ++n) {
-          const double z = m.standardised(column[std::size_t(n)]);
-          if (!std::isnan(z)) sum[std::size_t(n)] += detail::weight_of(weights, f) * z;
+          const double z = m.standardised(column[usize(n)]);
+          if (!std::isnan(z)) sum[usize(n)] += detail::weight_of(weights, f) * z;
         }
       }
     }
@@ -128,8 +128,7 @@ inline std::vector<double> advantages(view<const double, 2> rewards /*[n,f]*/, i
           rule.scale == reward_scale::group   ? (group > 1 ? m.deviation : 0) + deviation_floor
           : rule.scale == reward_scale::batch ? (answers > 1 ? batch.deviation : 0) + deviation_floor
                                               : 1;
-      for (index_t n = first; n < first + group; ++n)
-        out[std::size_t(n)] = (total[std::size_t(n)] - m.mean) / divisor;
+      for (index_t n = first; n < first + group; ++n) out[usize(n)] = (total[usize(n)] - m.mean) / divisor;
     }
   }
   for (double& a : out)

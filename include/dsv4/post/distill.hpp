@@ -56,7 +56,7 @@ template <class T>
 view<T, 2> gather(workspace& scratch, view<const T, 2> x /*[n,k]*/, std::span<const index_t> at) {
   auto rows = scratch.take<T>(static_cast<index_t>(at.size()), x.extent(1));  // [m, k]
   for (index_t i = 0; i < rows.extent(0); ++i)
-    std::copy(x[at[std::size_t(i)]].begin(), x[at[std::size_t(i)]].end(), rows[i].begin());
+    std::copy(x[at[usize(i)]].begin(), x[at[usize(i)]].end(), rows[i].begin());
   return rows;
 }
 
@@ -130,10 +130,10 @@ double distill(E& e, workspace& scratch, const hidden_payload<T>& student, const
     if (weight[n] != 0) chosen.push_back(n);
 
   double loss = 0;
-  for (std::size_t first = 0; first < chosen.size(); first += std::size_t(distill_positions)) {
+  for (std::size_t first = 0; first < chosen.size(); first += usize(distill_positions)) {
     workspace::scope here(scratch);
     const auto at =
-        std::span(chosen).subspan(first, std::min(chosen.size() - first, std::size_t(distill_positions)));
+        std::span(chosen).subspan(first, std::min(chosen.size() - first, usize(distill_positions)));
     const index_t m = static_cast<index_t>(at.size()), widest = std::min(vocabulary, distill_tokens);
     const detail::piecewise_logits<E, T> of_student(scratch, student, at), of_teacher(scratch, teacher, at);
     const auto each_piece = [&](auto&& f) {
@@ -155,12 +155,12 @@ double distill(E& e, workspace& scratch, const hidden_payload<T>& student, const
       kernel::rows<E>::run(e, m, train::token_grain, [&](index_t begin, index_t end) {
         for (index_t i = begin; i < end; ++i) {
           const T *x = s[i].data(), *y = t[i].data();
-          auto &ss = sum_s[std::size_t(i)], &st = sum_t[std::size_t(i)];
-          mean[std::size_t(i)] *= ss.raise(*std::max_element(x, x + n));
+          auto &ss = sum_s[usize(i)], &st = sum_t[usize(i)];
+          mean[usize(i)] *= ss.raise(*std::max_element(x, x + n));
           st.raise(*std::max_element(y, y + n));
           const T top_s = ss.shift(), top_t = st.shift();
           // A token that the student excludes adds 0 whatever the teacher says (divergence.hpp).
-          mean[std::size_t(i)] += fold(n, T(0), [=](index_t v) {
+          mean[usize(i)] += fold(n, T(0), [=](index_t v) {
             const T p = std::exp(x[v] - top_s);
             return p == 0 ? T(0) : p * (x[v] - y[v]);
           });
@@ -189,11 +189,11 @@ double distill(E& e, workspace& scratch, const hidden_payload<T>& student, const
       const index_t n = s.extent(1);
       kernel::rows<E>::run(e, m, train::token_grain, [&](index_t begin, index_t end) {
         for (index_t i = begin; i < end; ++i) {
-          const T lse_s = sum_s[std::size_t(i)].log_sum_exp(), lse_t = sum_t[std::size_t(i)].log_sum_exp(),
-                  w = weight[at[std::size_t(i)]];
+          const T lse_s = sum_s[usize(i)].log_sum_exp(), lse_t = sum_t[usize(i)].log_sum_exp(),
+                  w = weight[at[usize(i)]];
           for (index_t v = 0; v < n; ++v) {
             const T a = s(i, v) - lse_s, b = t(i, v) - lse_t, p = std::exp(a);
-            s(i, v) = p == 0 ? T(0) : w * p * ((a - b) - divergence[std::size_t(i)]);
+            s(i, v) = p == 0 ? T(0) : w * p * ((a - b) - divergence[usize(i)]);
           }
         }
       });
@@ -202,7 +202,7 @@ double distill(E& e, workspace& scratch, const hidden_payload<T>& student, const
                               dhead.rows(from, from + n));
     });
     for (index_t i = 0; i < m; ++i)
-      for (index_t h = 0; h < dhidden.extent(1); ++h) dhidden(at[std::size_t(i)], h) += drows(i, h);
+      for (index_t h = 0; h < dhidden.extent(1); ++h) dhidden(at[usize(i)], h) += drows(i, h);
   }
   return loss;
 }

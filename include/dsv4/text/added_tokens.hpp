@@ -39,7 +39,7 @@ class token_search {
     for (std::size_t t = 0; t < tokens_.size(); ++t) {
       std::int32_t at = 0;
       for (const char c : tokens_[t].content) at = step_or_add(at, static_cast<unsigned char>(c));
-      nodes_[static_cast<std::size_t>(at)].token = static_cast<std::int32_t>(t);
+      nodes_[usize(at)].token = static_cast<std::int32_t>(t);
       first_[static_cast<unsigned char>(tokens_[t].content.front())] = true;
       words = words || tokens_[t].single_word;
     }
@@ -60,7 +60,7 @@ class token_search {
           ++at;
           continue;
         }
-        const added_token& t = tokens_[static_cast<std::size_t>(index)];
+        const added_token& t = tokens_[usize(index)];
         std::size_t begin = at, end = at + length;
         at = end;
         if (t.single_word && (word_before(text, begin, w) || word_after(text, end, w))) continue;
@@ -72,7 +72,7 @@ class token_search {
         if (t.rstrip) {
           end = std::max(end, done);  // white space up to there: seen for the last token
           while (end < text.size() && is_white_space(code_point_at(text, end)))
-            end += static_cast<std::size_t>(step_at(text, end).length);
+            end += usize(step_at(text, end).length);
         }
         if (begin >= end) continue;
         if (done < begin) plain(done, begin);
@@ -90,7 +90,7 @@ class token_search {
   };
 
   std::int32_t step(std::int32_t at, unsigned char c) const {
-    for (const auto& [byte, to] : nodes_[static_cast<std::size_t>(at)].next)
+    for (const auto& [byte, to] : nodes_[usize(at)].next)
       if (byte == c) return to;
     return -1;
   }
@@ -98,7 +98,7 @@ class token_search {
     if (const std::int32_t to = step(at, c); to >= 0) return to;
     const auto to = static_cast<std::int32_t>(nodes_.size());
     nodes_.emplace_back();
-    nodes_[static_cast<std::size_t>(at)].next.emplace_back(c, to);
+    nodes_[usize(at)].next.emplace_back(c, to);
     return to;
   }
 
@@ -110,8 +110,7 @@ class token_search {
     for (std::size_t k = at; k < text.size(); ++k) {
       place = step(place, static_cast<unsigned char>(text[k]));
       if (place < 0) break;
-      if (const std::int32_t t = nodes_[static_cast<std::size_t>(place)].token; t >= 0)
-        best = {t, k + 1 - at};
+      if (const std::int32_t t = nodes_[usize(place)].token; t >= 0) best = {t, k + 1 - at};
     }
     return best;
   }
@@ -127,8 +126,7 @@ class token_search {
     return is_word(text.substr(from, at - from), w);
   }
   bool word_after(std::string_view text, std::size_t at, regex_workspace& w) const {
-    return at < text.size() &&
-           is_word(text.substr(at, static_cast<std::size_t>(step_at(text, at).length)), w);
+    return at < text.size() && is_word(text.substr(at, usize(step_at(text, at).length)), w);
   }
 
   std::vector<added_token> tokens_;

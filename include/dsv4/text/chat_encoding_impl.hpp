@@ -88,7 +88,7 @@ DSV4_INLINE void sort_tool_results(std::span<turn> turns) {
 /// The last turn that asks for an answer, or -1.
 DSV4_INLINE std::ptrdiff_t last_question(std::span<const turn> turns) {
   std::ptrdiff_t i = std::ssize(turns) - 1;
-  while (i >= 0 && !turns[static_cast<std::size_t>(i)].asks()) --i;
+  while (i >= 0 && !turns[usize(i)].asks()) --i;
   return i;
 }
 
@@ -97,7 +97,7 @@ DSV4_INLINE std::vector<turn> drop_thinking(std::vector<turn> turns) {
   const std::ptrdiff_t last = last_question(turns);
   std::vector<turn> out;
   for (std::ptrdiff_t i = 0; i < std::ssize(turns); ++i) {
-    turn& t = turns[static_cast<std::size_t>(i)];
+    turn& t = turns[usize(i)];
     const std::string& role = t.message.role;
     if (i < last && role == "assistant") t.message.reasoning_content.clear();
     constexpr std::array kept{"assistant", "user", "system", "latest_reminder",

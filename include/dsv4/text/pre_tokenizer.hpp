@@ -99,7 +99,7 @@ class pre_tokenizer {
       // An empty match where the last match ended is passed over, and the search goes on one character later.
       if (m.begin == m.end && !first && m.end == done) {
         if (from == piece.size()) break;
-        from += static_cast<std::size_t>(step_at(piece, from).length);
+        from += usize(step_at(piece, from).length);
         continue;
       }
       if (done != m.begin) take(span{done, m.begin}, s.invert);

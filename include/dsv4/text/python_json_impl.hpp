@@ -13,7 +13,7 @@ DSV4_INLINE std::string repr(double v) {
   std::array<char, 32> buffer;  // -d.dddddddddddddddde-ddd
   const auto end =
       std::to_chars(buffer.data(), buffer.data() + buffer.size(), v, std::chars_format::scientific).ptr;
-  const std::string_view all(buffer.data(), static_cast<std::size_t>(end - buffer.data()));
+  const std::string_view all(buffer.data(), usize(end - buffer.data()));
   const std::size_t e = all.find('e');
   int exponent = 0;
   std::from_chars(all.data() + e + (all[e + 1] == '+' ? 2 : 1), end, exponent);
@@ -29,10 +29,9 @@ DSV4_INLINE std::string repr(double v) {
     const std::string size = std::to_string(std::abs(exponent));
     return out + (exponent < 0 ? "e-" : "e+") + (size.size() < 2 ? "0" : "") + size;
   }
-  if (exponent < 0) return out + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
-  if (exponent >= n - 1)
-    return out + digits + std::string(static_cast<std::size_t>(exponent - (n - 1)), '0') + ".0";
-  return out + digits.insert(static_cast<std::size_t>(exponent) + 1, ".");
+  if (exponent < 0) return out + "0." + std::string(usize(-exponent - 1), '0') + digits;
+  if (exponent >= n - 1) return out + digits + std::string(usize(exponent - (n - 1)), '0') + ".0";
+  return out + digits.insert(usize(exponent) + 1, ".");
 }
 
 DSV4_INLINE double to_double(std::string_view number) {

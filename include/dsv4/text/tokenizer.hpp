@@ -117,13 +117,13 @@ class tokenizer {
   /// The bytes that an id stands for, often a part of a character; empty if it has no token.
   std::string_view bytes_of(token_id id) && = delete;
   std::string_view bytes_of(token_id id) const& {
-    return knows(id) ? std::string_view(bytes_[static_cast<std::size_t>(id)]) : std::string_view();
+    return knows(id) ? std::string_view(bytes_[usize(id)]) : std::string_view();
   }
   /// The token as the file writes it: Ġthe for " the".
   std::optional<std::string_view> id_to_token(token_id id) const& { return tokens_.token(id); }
   std::optional<std::string_view> id_to_token(token_id id) && = delete;
   std::optional<token_id> token_to_id(std::string_view token) const { return tokens_.id(token); }
-  bool is_special(token_id id) const { return knows(id) && special_[static_cast<std::size_t>(id)]; }
+  bool is_special(token_id id) const { return knows(id) && special_[usize(id)]; }
   /// Ids are below this.
   index_t vocab_size() const { return static_cast<index_t>(tokens_.size()); }
 
@@ -187,8 +187,8 @@ class tokenizer {
         pool_(std::make_unique<workspaces>()) {
     std::vector<bool> is_added(tokens_.size());
     for (const added_token& a : parts.added) {
-      is_added[static_cast<std::size_t>(a.id)] = true;
-      special_[static_cast<std::size_t>(a.id)] = a.special;
+      is_added[usize(a.id)] = true;
+      special_[usize(a.id)] = a.special;
     }
     bytes_.reserve(tokens_.size());
     std::unordered_map<std::string, token_id> whole_words;
@@ -199,13 +199,12 @@ class tokenizer {
     }
     bpe_.set_whole_words(std::move(whole_words));
     for (const merge_rule& r : parts.merges)
-      if (is_added[static_cast<std::size_t>(r.product)])
-        undo_.insert_or_assign(r.product, std::pair(r.left, r.right));
+      if (is_added[usize(r.product)]) undo_.insert_or_assign(r.product, std::pair(r.left, r.right));
     bos_ = token_to_id("<｜begin▁of▁sentence｜>");
     eos_ = token_to_id("<｜end▁of▁sentence｜>");
   }
 
-  bool knows(token_id id) const { return id >= 0 && static_cast<std::size_t>(id) < bytes_.size(); }
+  bool knows(token_id id) const { return id >= 0 && usize(id) < bytes_.size(); }
 
   /// Takes merges back that made an added token, in out[from..].
   void undo_added(std::size_t from, std::vector<token_id>& out) const {

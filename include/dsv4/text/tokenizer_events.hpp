@@ -30,7 +30,7 @@ class token_list {
   explicit token_list(std::size_t ids) : by_id_(ids) { ids_.reserve(ids); }
   /// False if the id or the token is taken.  @pre id < ids
   bool add(std::string token, token_id id) {
-    std::optional<std::string>& place = by_id_[static_cast<std::size_t>(id)];
+    std::optional<std::string>& place = by_id_[usize(id)];
     if (place || ids_.count(token)) return false;
     place = std::move(token);
     ids_.emplace(*place, id);
@@ -39,8 +39,8 @@ class token_list {
   /// Ids are below this; some may have no token.
   std::size_t size() const { return by_id_.size(); }
   std::optional<std::string_view> token(token_id id) const {
-    if (id < 0 || static_cast<std::size_t>(id) >= by_id_.size()) return std::nullopt;
-    const auto& t = by_id_[static_cast<std::size_t>(id)];
+    if (id < 0 || usize(id) >= by_id_.size()) return std::nullopt;
+    const auto& t = by_id_[usize(id)];
     return t ? std::optional<std::string_view>(*t) : std::nullopt;
   }
   std::optional<token_id> id(std::string_view token) const {

@@ -21,7 +21,7 @@ DSV4_INLINE std::string bytes_of_token(std::string_view token) {
     const int b = s.valid ? byte_level.byte(code_point_at(token, at)) : -1;
     if (b < 0) return std::string(token);
     bytes += static_cast<char>(static_cast<unsigned char>(b));
-    at += static_cast<std::size_t>(s.length);
+    at += usize(s.length);
   }
   return bytes;
 }
@@ -160,18 +160,18 @@ class tokenizer_reader {
     token_id highest = 0;
     for (const auto& [token, id] : events_.vocab) highest = std::max(highest, id);
     for (const added_token& a : parts_.added) highest = std::max(highest, a.id);
-    if (static_cast<std::size_t>(highest) >= most)
+    if (usize(highest) >= most)
       io::fail_format(file_, "found id " + std::to_string(highest) + " among " +
                                  std::to_string(events_.vocab.size() + parts_.added.size()) +
                                  " tokens, expected ids below " + std::to_string(most));
-    token_list& tokens = parts_.tokens = token_list(static_cast<std::size_t>(highest) + 1);
+    token_list& tokens = parts_.tokens = token_list(usize(highest) + 1);
     for (auto& [token, id] : events_.vocab)
       if (!tokens.add(std::move(token), id))
         io::fail_format(file_, "model.vocab: id " + std::to_string(id) + " or its token is there twice");
     // An added token may be in the vocabulary too, under the same id.
     std::vector<bool> seen(tokens.size());
     for (const added_token& a : parts_.added) {
-      const auto i = static_cast<std::size_t>(a.id);
+      const auto i = usize(a.id);
       const bool known = tokens.id(a.content) == a.id;
       if (seen[i] || (!known && !tokens.add(a.content, a.id)))
         io::fail_format(file_, "added_tokens: " + io::in_quotes(a.content) + " with id " +
@@ -187,7 +187,7 @@ class tokenizer_reader {
       if (!found && in_utf8)
         io::fail_format(file_, "model.vocab: byte " + std::to_string(b) + " has no token, expected " +
                                    io::in_quotes(character) + " (this is no byte-level vocabulary)");
-      parts_.byte_ids[static_cast<std::size_t>(b)] = found.value_or(-1);
+      parts_.byte_ids[usize(b)] = found.value_or(-1);
       if (found && std::any_of(parts_.added.begin(), parts_.added.end(),
                                [&](const added_token& a) { return a.special && a.id == *found; }))
         io::fail_unsupported(file_,

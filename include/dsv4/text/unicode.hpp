@@ -39,8 +39,8 @@ inline utf8_step step_at(std::string_view text, std::size_t at) {
   const unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
   const unsigned char high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
   for (int k = 1; k < length; ++k) {
-    if (at + static_cast<std::size_t>(k) == text.size()) return {k, false, true};
-    const unsigned char b = byte(static_cast<std::size_t>(k));
+    if (at + usize(k) == text.size()) return {k, false, true};
+    const unsigned char b = byte(usize(k));
     if (k == 1 ? b < low || b > high : b < 0x80 || b > 0xBF) return {k, false, false};
   }
   return {length, true, false};
@@ -52,7 +52,7 @@ inline std::size_t valid_prefix(std::string_view text) {
   while (at < text.size()) {
     const utf8_step s = step_at(text, at);
     if (!s.valid) break;
-    at += static_cast<std::size_t>(s.length);
+    at += usize(s.length);
   }
   return at;
 }
@@ -115,10 +115,10 @@ class utf8_stream {
       const utf8_step s = step_at(pending_, at);
       if (s.unfinished && !end) break;
       if (s.valid)
-        out.append(pending_, at, static_cast<std::size_t>(s.length));
+        out.append(pending_, at, usize(s.length));
       else
         out.append(replacement_character);
-      at += static_cast<std::size_t>(s.length);
+      at += usize(s.length);
     }
     pending_.erase(0, at);
     return out;

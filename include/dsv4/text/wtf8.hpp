@@ -30,7 +30,7 @@ struct code_point {
 /// The character at `at`.  @pre at < text.size()
 inline code_point decode_wtf8(std::string_view text, std::size_t at, surrogates lone) {
   const utf8_step s = step_at(text, at);
-  if (s.valid) return {code_point_at(text, at), static_cast<std::size_t>(s.length)};
+  if (s.valid) return {code_point_at(text, at), usize(s.length)};
   const auto in = [&](std::size_t k, unsigned char low) {
     const auto b = static_cast<unsigned char>(text[at + k]);
     return b >= low && b <= 0xBF;

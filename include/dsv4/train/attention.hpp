@@ -76,7 +76,7 @@ struct attention_saved {
 
   /// The rows of sample i.
   view<const std::uint8_t, 2> chosen_of(const layer_context& l, index_t i) const {
-    return {chosen.data() + l.chosen_at[std::size_t(i)], l.samples->length(i), l.entries.count(i)};
+    return {chosen.data() + l.chosen_at[usize(i)], l.samples->length(i), l.entries.count(i)};
   }
   attention_keys<T> keys_of(const layer_context& l, index_t i) const {
     const index_t s = l.entries.begin(i), n = l.entries.count(i);
@@ -109,7 +109,7 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
   const batch& b = *l.samples;
   const index_t tokens = x.extent(0), heads = c.num_attention_heads, hd = c.head_dim, groups = c.o_groups,
                 rank = c.o_lora_rank;
-  const auto position = [&](index_t t) { return l.position[std::size_t(t)]; };
+  const auto position = [&](index_t t) { return l.position[usize(t)]; };
 
   // Query: latent, norm, up-projection, norm of each head, rotation.
   project(e, x, w.wq_a, s.qa);  // Eq. (13), (24)
@@ -134,7 +134,7 @@ void attention(E& e, workspace& scratch, const layer_context& l, const objective
   kernel::rows<E>::run(e, b.samples(), 1, [&](index_t first, index_t last) {
     for (index_t i = first; i < last; ++i) {
       const index_t begin = b.begin(i), end = b.end(i), n = l.entries.count(i);
-      const view<std::uint8_t, 2> chosen{s.chosen.data() + l.chosen_at[std::size_t(i)], end - begin, n};
+      const view<std::uint8_t, 2> chosen{s.chosen.data() + l.chosen_at[usize(i)], end - begin, n};
       if (choose && n > 0) {
         index_choose<E, T>(e, c, s.indexer.q.rows(begin, end), s.indexer.weights.rows(begin, end),
                            s.indexer.keys.entries.rows(l.entries.begin(i), l.entries.begin(i) + n), chosen);
@@ -177,7 +177,7 @@ double attention_backward(E& e, workspace& scratch, const layer_context& l, cons
   const batch& b = *l.samples;
   const index_t tokens = x.extent(0), heads = c.num_attention_heads, hd = c.head_dim, groups = c.o_groups,
                 rank = c.o_lora_rank;
-  const auto position = [&](index_t t) { return l.position[std::size_t(t)]; };
+  const auto position = [&](index_t t) { return l.position[usize(t)]; };
 
   // Grouped output projection.
   auto dlow = zeros<T>(e, scratch, tokens, groups * rank);  // [t, g r]

@@ -24,8 +24,8 @@ struct batch {
 
   index_t tokens() const { return static_cast<index_t>(ids.size()); }
   index_t samples() const { return static_cast<index_t>(begins.size()) - 1; }
-  index_t begin(index_t i) const { return begins[std::size_t(i)]; }
-  index_t end(index_t i) const { return begins[std::size_t(i) + 1]; }
+  index_t begin(index_t i) const { return begins[usize(i)]; }
+  index_t end(index_t i) const { return begins[usize(i) + 1]; }
   index_t length(index_t i) const { return end(i) - begin(i); }
 
   /// One sample that predicts each of its tokens but the first.
@@ -53,7 +53,7 @@ struct batch {
 inline std::vector<index_t> positions(const batch& b) {
   std::vector<index_t> p(b.ids.size());
   for (index_t i = 0; i < b.samples(); ++i)
-    for (index_t t = b.begin(i); t < b.end(i); ++t) p[std::size_t(t)] = t - b.begin(i);
+    for (index_t t = b.begin(i); t < b.end(i); ++t) p[usize(t)] = t - b.begin(i);
   return p;
 }
 
@@ -75,8 +75,8 @@ struct entry_map {
     }
   }
   index_t size() const { return static_cast<index_t>(first.size()); }
-  index_t begin(index_t sample) const { return offsets[std::size_t(sample)]; }
-  index_t count(index_t sample) const { return offsets[std::size_t(sample) + 1] - begin(sample); }
+  index_t begin(index_t sample) const { return offsets[usize(sample)]; }
+  index_t count(index_t sample) const { return offsets[usize(sample) + 1] - begin(sample); }
 };
 
 /// Entries that the query at `position` of a sample can see: those whose block is closed.

@@ -36,8 +36,8 @@ struct compressor_saved {
 template <class F>
 void for_slots(const entry_map& map, index_t s, index_t d, index_t width, F f) {
   const bool overlap = kind_of_ratio(map.ratio) == attention_kind::csa;
-  const index_t own = map.first[std::size_t(s)];
-  if (overlap && map.position[std::size_t(s)] > 0)
+  const index_t own = map.first[usize(s)];
+  if (overlap && map.position[usize(s)] > 0)
     for (index_t t = own - map.ratio; t < own; ++t) f(t, d);
   for (index_t t = own; t < own + map.ratio; ++t) f(t, overlap ? d + width : d);
 }
@@ -61,7 +61,7 @@ void compress(E& e, const config& c, const entry_map& map, const std::vector<ind
   project(e, x, w.wgate, s.score);  // Eq. (10), (21)
   kernel::rows<E>::run(e, x.extent(0), token_grain, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t) {
-      const T* bias = w.ape[position[std::size_t(t)] % map.ratio].data();
+      const T* bias = w.ape[position[usize(t)] % map.ratio].data();
       for (index_t d = 0; d < s.score.extent(1); ++d) s.score(t, d) += bias[d];  // Eq. (11), (22)
     }
   });
@@ -73,8 +73,8 @@ void compress(E& e, const config& c, const entry_map& map, const std::vector<ind
   });
   rms_norm(e, s.pooled, w.norm, c.rms_norm_eps, s.r, s.entries);
   rotate(
-      e, s.entries.reshape(map.size(), 1, width), rotary,
-      [&](index_t i) { return map.position[std::size_t(i)]; }, rotation::forward);
+      e, s.entries.reshape(map.size(), 1, width), rotary, [&](index_t i) { return map.position[usize(i)]; },
+      rotation::forward);
 }
 
 /// From dentries, which is overwritten, to dw and dx, which are added to.  An empty dx is not computed.
@@ -87,8 +87,8 @@ void compress_backward(E& e, workspace& scratch, const entry_map& map,
   workspace::scope here(scratch);
   const index_t width = w.norm.extent(0), tokens = x.extent(0), channels = s.kv.extent(1);
   rotate(
-      e, dentries.reshape(map.size(), 1, width), rotary,
-      [&](index_t i) { return map.position[std::size_t(i)]; }, rotation::inverse);
+      e, dentries.reshape(map.size(), 1, width), rotary, [&](index_t i) { return map.position[usize(i)]; },
+      rotation::inverse);
   auto dpooled = zeros<T>(e, scratch, map.size(), width);  // [s, d]
   rms_norm_backward(e, dentries, s.pooled, w.norm, s.r, dpooled, dw.norm);
 
@@ -108,7 +108,7 @@ void compress_backward(E& e, workspace& scratch, const entry_map& map,
   });
   kernel::rows<E>::run(e, channels, channel_grain, [&](index_t begin, index_t end) {
     for (index_t t = 0; t < tokens; ++t)
-      for (index_t d = begin; d < end; ++d) dw.ape(position[std::size_t(t)] % map.ratio, d) += dscore(t, d);
+      for (index_t d = begin; d < end; ++d) dw.ape(position[usize(t)] % map.ratio, d) += dscore(t, d);
   });
   project_backward(e, dkv, x, w.wkv, dx, dw.wkv);
   project_backward(e, dscore, x, w.wgate, dx, dw.wgate);

@@ -52,10 +52,10 @@ void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::in
       if (forced.data())
         std::copy_n(forced[t].data(), k, chosen.data());
       else if (table.data())
-        std::copy_n(table[ids[std::size_t(t)]].data(), k, chosen.data());
+        std::copy_n(table[ids[usize(t)]].data(), k, chosen.data());
       else
-        top_k(std::span<const T>(biased.data(), std::size_t(experts)),
-              std::span(order.data(), std::size_t(experts)), std::span(chosen.data(), std::size_t(k)));
+        top_k(std::span<const T>(biased.data(), usize(experts)), std::span(order.data(), usize(experts)),
+              std::span(chosen.data(), usize(k)));
       T sum = 0;
       for (const std::int32_t i : chosen) sum += s.scores(t, i);
       for (index_t j = 0; j < k; ++j)
@@ -67,9 +67,9 @@ void gate(E& e, const config& c, view<T, 2> x /*[t,D]*/, std::span<const std::in
 /// Tokens of each expert.
 template <class T>
 std::vector<index_t> expert_load(const config& c, const gate_saved<T>& s, index_t begin, index_t end) {
-  std::vector<index_t> n(std::size_t(c.n_routed_experts), 0);
+  std::vector<index_t> n(usize(c.n_routed_experts), 0);
   for (index_t t = begin; t < end; ++t)
-    for (const std::int32_t i : s.indices[t]) ++n[std::size_t(i)];
+    for (const std::int32_t i : s.indices[t]) ++n[usize(i)];
   return n;
 }
 
@@ -86,11 +86,11 @@ double balance_loss(const config& c, const gate_saved<T>& s, index_t begin, inde
     double sum = 0, mean_f = 0;  // mean_f: sum_e f_e s_te / S_t
     for (index_t i = 0; i < experts; ++i) sum += double(s.scores(t, i));
     for (index_t i = 0; i < experts; ++i)
-      mean_f += even * double(load[std::size_t(i)]) * double(s.scores(t, i)) / sum;
+      mean_f += even * double(load[usize(i)]) * double(s.scores(t, i)) / sum;
     loss += mean_f / double(tokens);
     if (!dscores.data()) continue;
     for (index_t i = 0; i < experts; ++i)
-      dscores(t, i) += scale * T((even * double(load[std::size_t(i)]) - mean_f) / (sum * double(tokens)));
+      dscores(t, i) += scale * T((even * double(load[usize(i)]) - mean_f) / (sum * double(tokens)));
   }
   return loss;
 }
@@ -126,7 +126,7 @@ inline void update_bias(view<float, 1> bias /*[e]*/, std::span<const index_t> lo
   index_t total = 0;
   for (const index_t n : load) total += n;
   for (index_t i = 0; i < experts; ++i) {
-    const index_t above = load[std::size_t(i)] * experts - total;  // E (load - mean), an integer
+    const index_t above = load[usize(i)] * experts - total;  // E (load - mean), an integer
     bias[i] -= static_cast<float>(above > 0 ? speed : above < 0 ? -speed : 0.0);
   }
 }

@@ -49,7 +49,7 @@ void index_forward(E& e, const config& c, const entry_map& map, const std::vecto
                    const rotary_table& rotary, bool quantise, const indexer_saved<T>& s) {
   const index_t tokens = x.extent(0), width = c.index_n_heads * c.index_head_dim;
   project(e, qr, w.wq_b, s.q.reshape(tokens, width));  // Eq. (14)
-  rotate(e, s.q, rotary, [&](index_t t) { return position[std::size_t(t)]; }, rotation::forward);
+  rotate(e, s.q, rotary, [&](index_t t) { return position[usize(t)]; }, rotation::forward);
   project(e, x, w.weights_proj, s.weights);  // Eq. (15)
   for (T& v : s.weights) v *= T(index_weight_scale(c));
   compress(e, c, map, position, x, w.compressor, rotary, s.keys);
@@ -117,8 +117,8 @@ void index_choose(E& e, const config& c, view<const T, 3> q /*[t,h,d]*/, view<co
       return;
     }
     // Eq. (17)
-    top_k(std::span<const T>(scores.data(), std::size_t(visible)),
-          std::span(order.data(), std::size_t(visible)), std::span(best.data(), std::size_t(k)));
+    top_k(std::span<const T>(scores.data(), usize(visible)), std::span(order.data(), usize(visible)),
+          std::span(best.data(), usize(k)));
     for (index_t j = 0; j < k; ++j) chosen(t, best[j]) = 1;
   };
   index_tiles<E, T>(e, q, weights, keys, choose, [](index_t, index_t, view<const T, 2>) {});
@@ -197,7 +197,7 @@ void index_backward(E& e, workspace& scratch, const config& c, const entry_map& 
                     dw.compressor);
   for (T& v : dweights) v *= T(index_weight_scale(c));
   project_backward(e, dweights, x, w.weights_proj, view<T, 2>{}, dw.weights_proj);
-  rotate(e, dq, rotary, [&](index_t t) { return position[std::size_t(t)]; }, rotation::inverse);
+  rotate(e, dq, rotary, [&](index_t t) { return position[usize(t)]; }, rotation::inverse);
   project_backward(e, dq.reshape(tokens, width), qr, w.wq_b, view<T, 2>{}, dw.wq_b);
 }
 

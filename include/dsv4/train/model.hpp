@@ -64,7 +64,7 @@ class network {
       expects_equal(static_cast<index_t>(forced->size()), blocks(),
                     "network: forced routes against layers and MTP blocks");
     for (index_t l = 0; l < blocks(); ++l) {
-      const auto at = std::size_t(l);
+      const auto at = usize(l);
       const std::string layer = " of layer " + std::to_string(l);
       if (forced) fits((*forced)[at], b.tokens(), "network: forced routes" + layer);
       if (is_hash(l))
@@ -91,20 +91,20 @@ class network {
       for (index_t t = 0; t < tokens; ++t) some += target(t) >= 0;
       return some;
     };
-    const auto target = [&](index_t t) { return b.targets[std::size_t(t)]; };
+    const auto target = [&](index_t t) { return b.targets[usize(t)]; };
     r.tokens = count(target);
     prepare_contexts(b);
 
     // Forward: the streams at the beginning of each block, and after the last.
-    std::vector<view<T, 3>> h(std::size_t(c_.num_hidden_layers) + 1);  // [layer] [t, n, d]
+    std::vector<view<T, 3>> h(usize(c_.num_hidden_layers) + 1);  // [layer] [t, n, d]
     for (auto& streams : h) streams = scratch_.take<T>(tokens, n, d);
     embed_streams<E, T>(e, b.ids, w.embed, h[0]);
     std::vector<block_saved<T>> kept;
     for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
       const auto forward = [&] {
         auto s = block_saved<T>::take(scratch_, context(l));
-        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l),
-              h[std::size_t(l)], s, h[std::size_t(l) + 1]);
+        block(e, scratch_, context(l), want, w.layers[usize(l)], rule(tables, forced, l), h[usize(l)], s,
+              h[usize(l) + 1]);
         remember_routes(s.ffn.gate, r);
         return s;
       };
@@ -137,19 +137,17 @@ class network {
       workspace::scope inner(scratch_);
       block_saved<T> s;
       const view<T, 3> before =
-          h[std::size_t(l) +
-            1];  // [t, n, d] the streams after this block have been used: their place is free
+          h[usize(l) + 1];  // [t, n, d] the streams after this block have been used: their place is free
       if (recompute_) {
         s = block_saved<T>::take(scratch_, context(l));
-        block(e, scratch_, context(l), want, w.layers[std::size_t(l)], rule(tables, forced, l),
-              h[std::size_t(l)], s, before);
+        block(e, scratch_, context(l), want, w.layers[usize(l)], rule(tables, forced, l), h[usize(l)], s,
+              before);
       } else {
-        s = kept[std::size_t(l)];
+        s = kept[usize(l)];
       }
       const bool learned = !c_.is_hash_layer(l);
-      const block_losses found =
-          block_backward(e, scratch_, context(l), want, scales, dh, w.layers[std::size_t(l)], learned,
-                         h[std::size_t(l)], s, before, g->layers[std::size_t(l)]);
+      const block_losses found = block_backward(e, scratch_, context(l), want, scales, dh, w.layers[usize(l)],
+                                                learned, h[usize(l)], s, before, g->layers[usize(l)]);
       r.balance += found.balance / double(b.samples());
       r.index_kl += queries ? found.index_kl / double(queries) : 0;
       learned_layers += learned;
@@ -168,10 +166,10 @@ class network {
     workspace::scope here(scratch_);
     const index_t tokens = b.tokens(), n = c_.hc_mult, d = c_.hidden_size, l = c_.num_hidden_layers;
     // Of token i: the next token, and as target the one after it.  The last token of a sample may know neither.
-    std::vector<std::int32_t> next(std::size_t(tokens), 0), after(std::size_t(tokens), -1);
+    std::vector<std::int32_t> next(usize(tokens), 0), after(usize(tokens), -1);
     for (index_t i = 0; i < b.samples(); ++i)
       for (index_t t = b.begin(i); t < b.end(i); ++t) {
-        const auto at = std::size_t(t);
+        const auto at = usize(t);
         next[at] = t + 1 < b.end(i) ? b.ids[at + 1] : std::max(b.targets[at], 0);
         if (t + 1 < b.end(i)) after[at] = b.targets[at + 1];
       }
@@ -192,7 +190,7 @@ class network {
     readout_parameters<T> to;
     if (learn) to = {g->mtp[0].hc_head, g->mtp[0].norm, g->head};
     r.mtp_loss = per_token * readout_loss(
-                                 e, scratch_, c_, out, from, [&](index_t t) { return after[std::size_t(t)]; },
+                                 e, scratch_, c_, out, from, [&](index_t t) { return after[usize(t)]; },
                                  T(per_token * want.mtp_weight), dout, learn ? &to : nullptr);
     if (!learn) return;
     auto dx = scratch_.take<T>(tokens, n, d);  // [t, n, d]
@@ -209,7 +207,7 @@ class network {
   }
 
   route_rule rule(const routing_tables& tables, const route_choice* forced, index_t l) const {
-    const auto at = std::size_t(l);
+    const auto at = usize(l);
     route_rule rule;
     if (forced) rule.forced = (*forced)[at].all();
     if (is_hash(l))

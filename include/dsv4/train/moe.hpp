@@ -32,11 +32,11 @@ struct assignments {
                   w.take<index_t>(t, k)};
     const std::vector<index_t> load = expert_load(c, s, 0, t);
     a.begin[0] = 0;
-    for (index_t e = 0; e < experts; ++e) a.begin[e + 1] = a.begin[e] + load[std::size_t(e)];
+    for (index_t e = 0; e < experts; ++e) a.begin[e + 1] = a.begin[e] + load[usize(e)];
     std::vector<index_t> next(a.begin.begin(), a.begin.end() - 1);
     for (index_t i = 0; i < t; ++i)
       for (index_t j = 0; j < k; ++j) {
-        const index_t at = next[std::size_t(s.indices(i, j))]++;
+        const index_t at = next[usize(s.indices(i, j))]++;
         a.token[at] = i;
         a.choice[at] = static_cast<std::int32_t>(j);
         a.row(i, j) = at;
@@ -176,7 +176,7 @@ void experts(E& e, workspace& scratch, const config& c, view<T, 2> x /*[t,D]*/,
       for (index_t a = begin; a < end; ++a)
         std::copy_n(x[rows.token[a]].data(), x.extent(1), s.routed.x[a].data());
       expert_forward(
-          e, c, own.x, w.experts[std::size_t(i)], own,
+          e, c, own.x, w.experts[usize(i)], own,
           [&](index_t a) { return s.gate.weights(rows.token[begin + a], rows.choice[begin + a]); },
           y.rows(begin, end));
     }
@@ -209,10 +209,10 @@ double moe_backward(E& e, workspace& scratch, const config& c, const batch& b, v
       for (index_t a = begin; a < end; ++a)
         std::copy_n(dout[rows.token[a]].data(), x.extent(1), dy[a - begin].data());
       expert_backward(
-          e, c, dy, own.x, w.experts[std::size_t(i)], own,
+          e, c, dy, own.x, w.experts[usize(i)], own,
           [&](index_t a) { return s.gate.weights(rows.token[begin + a], rows.choice[begin + a]); },
           [&](index_t a, T v) { dweights(rows.token[begin + a], rows.choice[begin + a]) = v; },
-          dinput.rows(begin, end), dw.experts[std::size_t(i)]);
+          dinput.rows(begin, end), dw.experts[usize(i)]);
     }
   });
   kernel::rows<E>::run(e, tokens, token_grain, [&](index_t begin, index_t end) {

@@ -22,7 +22,7 @@ void embed_streams(E& e, std::span<const std::int32_t> ids /*[t]*/, view<const T
   kernel::rows<E>::run(e, h.extent(0), token_grain, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t)
       for (index_t j = 0; j < h.extent(1); ++j)
-        std::copy_n(table[ids[std::size_t(t)]].data(), h.extent(2), h[t][j].data());
+        std::copy_n(table[ids[usize(t)]].data(), h.extent(2), h[t][j].data());
   });
 }
 
@@ -33,7 +33,7 @@ void embed_backward(E& e, std::span<const std::int32_t> ids /*[t]*/, view<T, 3> 
   kernel::rows<E>::run(e, dh.extent(2), channel_grain, [&](index_t begin, index_t end) {
     for (index_t t = 0; t < dh.extent(0); ++t)
       for (index_t j = 0; j < dh.extent(1); ++j)
-        for (index_t d = begin; d < end; ++d) dtable(ids[std::size_t(t)], d) += dh(t, j, d);
+        for (index_t d = begin; d < end; ++d) dtable(ids[usize(t)], d) += dh(t, j, d);
   });
 }
 

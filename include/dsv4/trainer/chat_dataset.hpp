@@ -97,8 +97,8 @@ inline std::vector<chat_sample> read_conversations(const text::tokenizer& t, std
 inline void append_conversation(const chat_sample& s, batch& out) {
   if (out.begins.empty()) out.begins.push_back(0);
   for (index_t i = 0; i < s.size(); ++i) {
-    const auto next = std::size_t(i) + 1;
-    out.ids.push_back(s.ids[std::size_t(i)]);
+    const auto next = usize(i) + 1;
+    out.ids.push_back(s.ids[usize(i)]);
     out.targets.push_back(i + 1 < s.size() && s.answer[next] ? s.ids[next] : -1);
   }
   out.begins.push_back(out.tokens());
@@ -128,8 +128,8 @@ class chat_dataset {
     for (index_t r = 0; r < rows; ++r) {
       if (at.position >= rows_in_epoch(at.epoch)) at = {at.epoch + 1, 0};
       const plan& p = epoch(at.epoch);
-      for (index_t i = p.rows[std::size_t(at.position)]; i < p.rows[std::size_t(at.position) + 1]; ++i)
-        append_conversation(samples_[std::size_t(p.order[std::size_t(i)])], b);
+      for (index_t i = p.rows[usize(at.position)]; i < p.rows[usize(at.position) + 1]; ++i)
+        append_conversation(samples_[usize(p.order[usize(i)])], b);
       ++at.position;
     }
     return b;
@@ -151,7 +151,7 @@ class chat_dataset {
         {0}};
     index_t used = 0;
     for (index_t i = 0; i < static_cast<index_t>(p.order.size()); ++i) {
-      const index_t size = samples_[std::size_t(p.order[std::size_t(i)])].size();
+      const index_t size = samples_[usize(p.order[usize(i)])].size();
       if (used + size > length_) p.rows.push_back(i), used = 0;
       used += size;
     }

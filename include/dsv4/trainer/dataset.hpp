@@ -102,7 +102,7 @@ inline token_list tokenize_documents(const text::tokenizer& t, std::string_view 
 
 /// Bytes of text that each token id stands for; special tokens stand for none.
 inline std::vector<std::int32_t> token_bytes(const text::tokenizer& t) {
-  std::vector<std::int32_t> bytes(static_cast<std::size_t>(t.vocab_size()));
+  std::vector<std::int32_t> bytes(usize(t.vocab_size()));
   for (std::size_t i = 0; i < bytes.size(); ++i) {
     const auto id = static_cast<text::token_id>(i);
     bytes[i] = t.is_special(id) ? 0 : static_cast<std::int32_t>(t.bytes_of(id).size());
@@ -115,18 +115,17 @@ inline index_t append_row(const token_list& list, index_t at, index_t length, ba
   if (!out.begins.empty()) out.begins.pop_back();  // the end of the batch, which is put back below
   index_t room = length;
   while (room > 0 && at < list.size()) {
-    const index_t d = list.document_of(at), first = list.begins[std::size_t(d)],
-                  end = list.begins[std::size_t(d) + 1];
+    const index_t d = list.document_of(at), first = list.begins[usize(d)], end = list.begins[usize(d) + 1];
     out.begins.push_back(static_cast<index_t>(out.ids.size()));
     if (list.begin == begin_token::sample || (list.begin == begin_token::document && at == first)) {
       // The first token of a document has its loss here; of a later part, at the end of the part before.
       out.ids.push_back(list.begin_id);
-      out.targets.push_back(at == first && room > 1 ? list.ids[std::size_t(at)] : -1);
+      out.targets.push_back(at == first && room > 1 ? list.ids[usize(at)] : -1);
       --room;
     }
     for (; room > 0 && at < end; --room, ++at) {
-      out.ids.push_back(list.ids[std::size_t(at)]);
-      out.targets.push_back(at + 1 < end ? list.ids[std::size_t(at) + 1] : -1);
+      out.ids.push_back(list.ids[usize(at)]);
+      out.targets.push_back(at + 1 < end ? list.ids[usize(at) + 1] : -1);
     }
   }
   out.begins.push_back(static_cast<index_t>(out.ids.size()));
@@ -171,7 +170,7 @@ class dataset {
     batch b;
     for (index_t r = 0; r < rows; ++r) {
       if (at.position >= static_cast<index_t>(epoch(at.epoch).size())) at = {at.epoch + 1, 0};
-      append_row(list_, epoch(at.epoch)[std::size_t(at.position++)], length_, b);
+      append_row(list_, epoch(at.epoch)[usize(at.position++)], length_, b);
     }
     return b;
   }
@@ -190,7 +189,7 @@ class dataset {
     const std::vector<index_t> order = shuffled(static_cast<index_t>(begins.size()),
                                                 counter_random(seed_ + 1, static_cast<std::uint64_t>(e)));
     std::vector<index_t> rows;
-    for (const index_t i : order) rows.push_back(begins[std::size_t(i)]);
+    for (const index_t i : order) rows.push_back(begins[usize(i)]);
     if (epochs_.size() == 2) epochs_.pop_front();
     return epochs_.emplace_back(e, std::move(rows)).second;
   }
@@ -208,12 +207,12 @@ inline std::vector<batch> held_out_batches(const token_list& list, index_t lengt
   std::vector<index_t> begins = row_begins(list, length, 0);
   if (const auto n = static_cast<index_t>(begins.size()); max_rows > 0 && max_rows < n) {
     std::vector<index_t> some;
-    for (index_t i = 0; i < max_rows; ++i) some.push_back(begins[std::size_t(i * n / max_rows)]);
+    for (index_t i = 0; i < max_rows; ++i) some.push_back(begins[usize(i * n / max_rows)]);
     begins = std::move(some);
   }
   std::vector<batch> out;
   for (std::size_t i = 0; i < begins.size(); ++i) {
-    if (i % static_cast<std::size_t>(rows) == 0) out.emplace_back();
+    if (i % usize(rows) == 0) out.emplace_back();
     append_row(list, begins[i], length, out.back());
   }
   return out;
@@ -221,8 +220,8 @@ inline std::vector<batch> held_out_batches(const token_list& list, index_t lengt
 
 /// How often each token id occurs.
 inline std::vector<index_t> token_counts(const token_list& list, index_t vocab) {
-  std::vector<index_t> counts(static_cast<std::size_t>(vocab));
-  for (const std::int32_t id : list.ids) ++counts[static_cast<std::size_t>(id)];
+  std::vector<index_t> counts(usize(vocab));
+  for (const std::int32_t id : list.ids) ++counts[usize(id)];
   return counts;
 }
 

@@ -17,7 +17,7 @@ namespace detail {
 
 template <class T>
 std::vector<std::byte> bytes_of(const T* x, index_t n) {
-  std::vector<std::byte> out(static_cast<std::size_t>(n) * sizeof(T));
+  std::vector<std::byte> out(usize(n) * sizeof(T));
   if (n) std::memcpy(out.data(), x, out.size());
   return out;
 }
@@ -32,16 +32,15 @@ DSV4_INLINE quantised_matrix quantised(view<const float, 2> w, weight_format s) 
   const index_t rows = w.extent(0), cols = w.extent(1);
   quantised_matrix q{{}, tensor<e8m0, 2>(tile.count_rows(rows), tile.count_cols(cols))};
   train::tile_scales(w, s, q.scale.all());
-  q.codes.assign(static_cast<std::size_t>(s == weight_format::fp4 ? rows * cols / 2 : rows * cols),
-                 std::byte{0});
+  q.codes.assign(usize(s == weight_format::fp4 ? rows * cols / 2 : rows * cols), std::byte{0});
   for (index_t o = 0; o < rows; ++o)
     for (index_t i = 0; i < cols; ++i) {
       const double v = w(o, i) / q.scale(o / tile.rows, i / tile.cols).decode();
       const index_t at = o * cols + i;
       if (s == weight_format::fp8)
-        q.codes[static_cast<std::size_t>(at)] = std::byte{e4m3::encode(v).bits};
+        q.codes[usize(at)] = std::byte{e4m3::encode(v).bits};
       else  // the even column is the low half
-        q.codes[static_cast<std::size_t>(at / 2)] |= std::byte(e2m1::encode(v).bits << (i % 2 ? 4 : 0));
+        q.codes[usize(at / 2)] |= std::byte(e2m1::encode(v).bits << (i % 2 ? 4 : 0));
     }
   return q;
 }
@@ -155,7 +154,7 @@ class exporter {
     const weight_format s = p.format;
     if (s == weight_format::f32) return add_float(p);
     if (s == weight_format::bfloat16) {
-      std::vector<bf16> narrow(static_cast<std::size_t>(p.size()));
+      std::vector<bf16> narrow(usize(p.size()));
       for (std::size_t k = 0; k < narrow.size(); ++k) narrow[k] = round_bf16(w[k]);
       return add(p.name, dtype::bf16, p.shape, bytes_of(narrow.data(), p.size()));
     }

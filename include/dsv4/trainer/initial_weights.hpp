@@ -68,12 +68,12 @@ inline tensor<std::int32_t, 2> balanced_table(const config& c, std::span<const i
     index_t tokens = 0, ids = 0;  // occurrences, then vocabulary entries
   };
   const counter_random r(seed ^ counter_random::fnv1a("tid2eid"), static_cast<std::uint64_t>(layer));
-  std::vector<index_t> order(static_cast<std::size_t>(c.vocab_size));
-  for (index_t i = 0; i < c.vocab_size; ++i) order[std::size_t(i)] = i;
+  std::vector<index_t> order(usize(c.vocab_size));
+  for (index_t i = 0; i < c.vocab_size; ++i) order[usize(i)] = i;
   std::stable_sort(order.begin(), order.end(),
-                   [&](index_t a, index_t b) { return counts[std::size_t(a)] > counts[std::size_t(b)]; });
+                   [&](index_t a, index_t b) { return counts[usize(a)] > counts[usize(b)]; });
 
-  std::vector<load> loads(static_cast<std::size_t>(c.n_routed_experts));
+  std::vector<load> loads(usize(c.n_routed_experts));
   std::vector<std::tuple<index_t, index_t, std::uint64_t, index_t>> choice(
       loads.size());  // load, ids, chance, expert
   tensor<std::int32_t, 2> table(c.vocab_size, c.num_experts_per_tok);
@@ -83,10 +83,10 @@ inline tensor<std::int32_t, 2> balanced_table(const config& c, std::span<const i
                    static_cast<index_t>(e)};
     std::partial_sort(choice.begin(), choice.begin() + c.num_experts_per_tok, choice.end());
     for (index_t k = 0; k < c.num_experts_per_tok; ++k) {
-      const index_t e = std::get<3>(choice[std::size_t(k)]);
+      const index_t e = std::get<3>(choice[usize(k)]);
       table(order[n], k) = static_cast<std::int32_t>(e);
-      loads[std::size_t(e)].tokens += counts[std::size_t(order[n])];
-      ++loads[std::size_t(e)].ids;
+      loads[usize(e)].tokens += counts[usize(order[n])];
+      ++loads[usize(e)].ids;
     }
   }
   return table;
@@ -97,13 +97,13 @@ inline train::routing_tables initial_routing(const config& c, std::span<const in
                                              std::uint64_t seed) {
   train::routing_tables r;
   const index_t blocks = c.num_hidden_layers + c.num_nextn_predict_layers;
-  r.bias.resize(static_cast<std::size_t>(blocks));
-  r.table.resize(static_cast<std::size_t>(blocks));
+  r.bias.resize(usize(blocks));
+  r.table.resize(usize(blocks));
   for (index_t l = 0; l < blocks; ++l) {
     if (c.is_hash_layer(l))
-      r.table[std::size_t(l)] = balanced_table(c, counts, seed, l);
+      r.table[usize(l)] = balanced_table(c, counts, seed, l);
     else
-      r.bias[std::size_t(l)] = tensor<float, 1>(c.n_routed_experts);
+      r.bias[usize(l)] = tensor<float, 1>(c.n_routed_experts);
   }
   return r;
 }

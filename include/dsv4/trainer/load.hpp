@@ -36,7 +36,7 @@ inline config trained_config(const io::checkpoint& from) {
   config c = from.configuration();
   if (from.weights().mtp.empty()) {
     c.num_nextn_predict_layers = 0;
-    c.compress_ratios.resize(static_cast<std::size_t>(c.num_hidden_layers));
+    c.compress_ratios.resize(usize(c.num_hidden_layers));
   }
   return c;
 }

@@ -51,10 +51,9 @@ class counter_random {
 
 /// 0 .. n-1 in random order (Fisher and Yates).
 inline std::vector<index_t> shuffled(index_t n, const counter_random& r) {
-  std::vector<index_t> order(static_cast<std::size_t>(n));
-  for (index_t i = 0; i < n; ++i) order[static_cast<std::size_t>(i)] = i;
-  for (index_t i = n - 1; i > 0; --i)
-    std::swap(order[static_cast<std::size_t>(i)], order[static_cast<std::size_t>(r.below(i, i + 1))]);
+  std::vector<index_t> order(usize(n));
+  for (index_t i = 0; i < n; ++i) order[usize(i)] = i;
+  for (index_t i = n - 1; i > 0; --i) std::swap(order[usize(i)], order[usize(r.below(i, i + 1))]);
   return order;
 }
 

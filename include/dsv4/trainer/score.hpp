@@ -67,12 +67,11 @@ struct load_counter {
   void operator()(const tap_event& e) {
     if (e.where != site::gate_indices) return;
     const bool mtp = e.scope.where == tap_scope::part::mtp;
-    std::vector<index_t>& one =
-        load[static_cast<std::size_t>(e.scope.number + (mtp ? c.num_hidden_layers : 0))];
+    std::vector<index_t>& one = load[usize(e.scope.number + (mtp ? c.num_hidden_layers : 0))];
     const index_t k = e.shape[1];
     const std::span<const std::int32_t> experts = e.values<std::int32_t>();
     for (index_t i = 0; i < e.size(); ++i)
-      if (e.start + i / k >= first) ++one[static_cast<std::size_t>(experts[static_cast<std::size_t>(i)])];
+      if (e.start + i / k >= first) ++one[usize(experts[usize(i)])];
   }
 };
 
@@ -93,8 +92,8 @@ text_score score_text(transformer<P, E>& model, std::span<const std::int32_t> id
   expects(static_cast<index_t>(bytes.size()) >= c.vocab_size, "score_text: bytes of every token id");
 
   text_score r;
-  r.load.assign(static_cast<std::size_t>(c.num_hidden_layers + c.num_nextn_predict_layers),
-                std::vector<index_t>(static_cast<std::size_t>(c.n_routed_experts)));
+  r.load.assign(usize(c.num_hidden_layers + c.num_nextn_predict_layers),
+                std::vector<index_t>(usize(c.n_routed_experts)));
   tensor<wide, 2> logits(o.length, c.vocab_size), mtp_logits(model.has_mtp() ? o.length : 0, c.vocab_size);
   tensor<act_t<P>, 3> streams(model.has_mtp() ? o.length : 0, c.hc_mult, c.hidden_size);
   log_probabilities scores(0, c.vocab_size);
@@ -115,16 +114,16 @@ text_score score_text(transformer<P, E>& model, std::span<const std::int32_t> id
     if (t == 0) continue;
 
     auto s = model.new_sequence(t);
-    const std::span<const std::int32_t> inputs = std::span(row).first(static_cast<std::size_t>(t));
+    const std::span<const std::int32_t> inputs = std::span(row).first(usize(t));
     const typename model_type::input one{&s, inputs};
     detail::load_counter count{c, r.load, fresh};
     const auto read = streams.all().rows(0, model.has_mtp() ? t : 0);
     model.forward(std::span(&one, 1), {logits.all().rows(0, t), {}, read}, count);
     for (index_t j = fresh; j < t; ++j) {
-      const std::int32_t target = row[static_cast<std::size_t>(j) + 1];
+      const std::int32_t target = row[usize(j) + 1];
       scores.read(view<const wide, 1>(logits[j]));
       r.nats -= scores[target];
-      r.text_bytes += bytes[static_cast<std::size_t>(target)];
+      r.text_bytes += bytes[usize(target)];
       ++r.tokens;
     }
     if (model.has_mtp() && t > 1) {
@@ -133,7 +132,7 @@ text_score score_text(transformer<P, E>& model, std::span<const std::int32_t> id
       model.forward_mtp(std::span(&pairs, 1), {mtp_logits.all().rows(0, t - 1), {}}, count);
       for (index_t j = std::max<index_t>(0, fresh - 1); j < t - 1; ++j) {
         scores.read(view<const wide, 1>(mtp_logits[j]));
-        r.mtp_nats -= scores[row[static_cast<std::size_t>(j) + 2]];
+        r.mtp_nats -= scores[row[usize(j) + 2]];
         r.mtp_agrees += likeliest(mtp_logits[j]) == likeliest(logits[j + 1]);
         ++r.mtp_tokens;
       }

@@ -158,11 +158,11 @@ class training {
 
   /// The queue of routes: one for each part of the steps that come.
   void read_ahead(const io::safetensors& file, const nlohmann::json& queue) {
-    const auto most = static_cast<std::size_t>(s_.anticipatory.delay) + 1;
+    const auto most = usize(s_.anticipatory.delay) + 1;
     if (queue.size() > most)
       io::fail_format(file.path(), "routes chosen ahead: found those of " + std::to_string(queue.size()) +
                                        " steps, expected at most " + std::to_string(most));
-    const auto blocks = static_cast<std::size_t>(s_.c.num_hidden_layers + s_.c.num_nextn_predict_layers);
+    const auto blocks = usize(s_.c.num_hidden_layers + s_.c.num_nextn_predict_layers);
     ahead_.clear();
     cursor at = state_.data;
     for (std::size_t q = 0; q < queue.size(); ++q) {
@@ -283,7 +283,7 @@ class training {
     kernel::rows<E>::run(executor_, static_cast<index_t>(layout_.all.size()), 1,
                          [&](index_t from, index_t to) {
                            for (index_t i = from; i < to; ++i) {
-                             const parameter_info& p = layout_.all[std::size_t(i)].info;
+                             const parameter_info& p = layout_.all[usize(i)].info;
                              train::fake_quantise(p.name, p.format, state_.w.data() + p.offset, p.shape[0],
                                                   p.columns(), quantised_.data() + p.offset);
                            }
@@ -386,7 +386,7 @@ class training {
       mtp_tokens += one.mtp_tokens;
       add_load(load, one.load);
       for (const std::int32_t id : b.targets)
-        if (id >= 0) v.bytes += bytes_[std::size_t(id)];
+        if (id >= 0) v.bytes += bytes_[usize(id)];
     }
     if (v.bytes > 0) v.bits_per_byte = v.loss / std::numbers::ln2 / static_cast<double>(v.bytes);
     v.loss /= static_cast<double>(std::max<index_t>(v.tokens, 1));

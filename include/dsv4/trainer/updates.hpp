@@ -35,9 +35,9 @@ class updates {
     std::vector<double> squares(layout_.all.size());
     kernel::rows<E>::run(e, static_cast<index_t>(squares.size()), 1, [&](index_t from, index_t to) {
       for (index_t i = from; i < to; ++i) {
-        const parameter_info& p = layout_.all[std::size_t(i)].info;
-        if (learn[std::size_t(i)])
-          squares[std::size_t(i)] = squared_norm(view<T, 1>(gradients.data() + p.offset, p.size()));
+        const parameter_info& p = layout_.all[usize(i)].info;
+        if (learn[usize(i)])
+          squares[usize(i)] = squared_norm(view<T, 1>(gradients.data() + p.offset, p.size()));
       }
     });
     return global_norm(squares);
@@ -48,7 +48,7 @@ class updates {
            index_t step, double rate, double factor) const {
     kernel::rows<E>::run(e, static_cast<index_t>(groups_.size()), 1, [&](index_t from, index_t to) {
       for (index_t i = from; i < to; ++i)
-        for (const unit& u : groups_[std::size_t(i)])
+        for (const unit& u : groups_[usize(i)])
           if (learn[u.parameter]) update(o, u, s, gradients, step, rate, factor);
     });
   }
@@ -92,7 +92,7 @@ class updates {
     groups_.assign(std::min(groups, units.size()), {});
     std::vector<double> cost(groups_.size());
     for (const unit& u : units) {
-      const auto least = static_cast<std::size_t>(std::min_element(cost.begin(), cost.end()) - cost.begin());
+      const auto least = usize(std::min_element(cost.begin(), cost.end()) - cost.begin());
       groups_[least].push_back(u);
       cost[least] += u.cost;
     }

@@ -39,7 +39,7 @@ struct open_options {
 /// Element i of raw values, exact for every carrier.
 inline double element(dtype carrier, const std::byte* data, index_t i) {
   const auto load = [&]<class T>(T v) {
-    std::memcpy(&v, data + static_cast<std::size_t>(i) * sizeof v, sizeof v);
+    std::memcpy(&v, data + usize(i) * sizeof v, sizeof v);
     return v;
   };
   switch (carrier) {
@@ -73,16 +73,15 @@ class tensor_data {
   double operator[](index_t i) const { return element(entry_->carrier, data_, i); }
   /// All values as doubles (small tensors: this copies).
   std::vector<double> values() const {
-    std::vector<double> out(static_cast<std::size_t>(size()));
-    for (index_t i = 0; i < size(); ++i) out[static_cast<std::size_t>(i)] = (*this)[i];
+    std::vector<double> out(usize(size()));
+    for (index_t i = 0; i < size(); ++i) out[usize(i)] = (*this)[i];
     return out;
   }
   /// A copy as T, which must be the carrier's own type.
   template <class T>
   std::vector<T> as() const {
-    expects(sizeof(T) * 8 == static_cast<std::size_t>(bits_of(entry_->carrier)),
-            "tensor_data::as: another element size");
-    std::vector<T> out(static_cast<std::size_t>(size()));
+    expects(sizeof(T) * 8 == usize(bits_of(entry_->carrier)), "tensor_data::as: another element size");
+    std::vector<T> out(usize(size()));
     if (!out.empty()) std::memcpy(out.data(), data_, entry_->bytes());
     return out;
   }
@@ -170,10 +169,10 @@ class bundle {
   template <class F>
   void windows(const tensor_entry& t, F&& f, std::size_t bytes_each = piece_bytes) const {
     const tensor_data d = read(t);
-    const std::size_t each = static_cast<std::size_t>(bits_of(t.carrier) / 8);
+    const std::size_t each = usize(bits_of(t.carrier) / 8);
     pieces(d.bytes(), std::max<std::size_t>(bytes_each / each, 1) * each,
            [&](std::span<const std::byte> piece) {
-             f(static_cast<index_t>(static_cast<std::size_t>(piece.data() - d.bytes().data()) / each), piece);
+             f(static_cast<index_t>(usize(piece.data() - d.bytes().data()) / each), piece);
            });
   }
 
@@ -257,12 +256,12 @@ class bundle {
   std::vector<std::int32_t> integers(const std::string& name, index_t sequence) const {
     expects_in(sequence, 0, sequences(), "bundle: sequence");
     const io::tensor_info& t = inputs().at(name);
-    const index_t tokens = about_.input.tokens[static_cast<std::size_t>(sequence)];
+    const index_t tokens = about_.input.tokens[usize(sequence)];
     if (t.type != dtype::i32 || t.shape != std::vector<index_t>{tokens})
       io::fail_format(inputs().path(), "tensor " + io::in_quotes(name) + ": found " +
                                            std::string(name_of(t.type)) + " " + io::shape_text(t.shape) +
                                            ", expected I32 [" + std::to_string(tokens) + "]");
-    std::vector<std::int32_t> out(static_cast<std::size_t>(t.elements));
+    std::vector<std::int32_t> out(usize(t.elements));
     if (t.bytes) std::memcpy(out.data(), t.data, t.bytes);
     return out;
   }

@@ -137,10 +137,8 @@ class bundle_writer {
     t.seq = static_cast<index_t>(entries_.size());
     constexpr int digits = 8;
     std::string number = std::to_string(t.seq);
-    t.key = "t" +
-            std::string(static_cast<std::size_t>(std::max<int>(0, digits - static_cast<int>(number.size()))),
-                        '0') +
-            number;
+    t.key =
+        "t" + std::string(usize(std::max<int>(0, digits - static_cast<int>(number.size()))), '0') + number;
     t.file = shard_name();
     t.sha256 = sha256_of(raw.data(), raw.size());
     t.stats = stats_of(t.carrier, raw);

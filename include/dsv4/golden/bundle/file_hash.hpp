@@ -25,7 +25,7 @@ inline sha256_digest sha256_of_file(const std::filesystem::path& path) {
   std::vector<char> buffer(piece);
   sha256 h;
   while (file.read(buffer.data(), static_cast<std::streamsize>(piece)) || file.gcount() > 0)
-    h.update(buffer.data(), static_cast<std::size_t>(file.gcount()));
+    h.update(buffer.data(), usize(file.gcount()));
   if (file.bad()) throw damaged(path.string() + ": cannot be read");
   return h.digest();
 }

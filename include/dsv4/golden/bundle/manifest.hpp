@@ -23,7 +23,7 @@ inline constexpr std::string_view schema_name = "v4gold/1";
 /// What kind of call a value comes from.
 enum class call_kind : std::uint8_t { prefill, chunk, decode, mtp, count };
 inline constexpr std::string_view call_kind_names[] = {"prefill", "chunk", "decode", "mtp"};
-constexpr std::string_view name_of(call_kind k) { return call_kind_names[static_cast<std::size_t>(k)]; }
+constexpr std::string_view name_of(call_kind k) { return call_kind_names[usize(k)]; }
 
 /// Of all elements: min, max and rms are those of the finite ones, and 0 if there is none.
 struct tensor_stats {
@@ -69,7 +69,7 @@ struct tensor_entry {
     for (const index_t s : shape) n *= s;
     return n;
   }
-  std::size_t bytes() const { return static_cast<std::size_t>(elements() * bits_of(carrier) / 8); }
+  std::size_t bytes() const { return usize(elements() * bits_of(carrier) / 8); }
   index_t rows() const { return shape.empty() ? 1 : shape[0]; }
   index_t row_elements() const { return rows() ? elements() / rows() : 0; }
   bool is_margin() const { return cls == tolerance_class::margin; }

@@ -161,8 +161,8 @@ DSV4_INLINE weights_identity read_weights(const std::filesystem::path& file, con
   if (w.kind == "files")
     for (const auto& x : f.list("files")) {
       const strict_fields g(file, x, "weights.files", {"name", "bytes", "sha256"});
-      weight_file& into = w.files.emplace_back(
-          weight_file{g.text("name"), static_cast<std::size_t>(g.integer("bytes", 0, most_index)), {}});
+      weight_file& into =
+          w.files.emplace_back(weight_file{g.text("name"), usize(g.integer("bytes", 0, most_index)), {}});
       if (g.has("sha256")) into.sha256 = g.digest("sha256");
     }
   return w;
@@ -217,8 +217,8 @@ DSV4_INLINE manifest read_about(const std::filesystem::path& file, const nlohman
   for (const auto& x : f.list("files")) {
     const strict_fields g(file, x, "files[" + std::to_string(m.files.size()) + "]",
                           {"name", "bytes", "raw_bytes", "sha256"});
-    m.files.push_back({g.text("name"), static_cast<std::size_t>(g.integer("bytes", 0, most_index)),
-                       static_cast<std::size_t>(g.integer("raw_bytes", 0, most_index)), g.digest("sha256")});
+    m.files.push_back({g.text("name"), usize(g.integer("bytes", 0, most_index)),
+                       usize(g.integer("raw_bytes", 0, most_index)), g.digest("sha256")});
   }
   const strict_fields h(file, f.object("hash"), "hash", {"algo", "over"});
   if (h.text("algo") != "sha256") h.refuse("algo", h.need("algo"), "\"sha256\"");

@@ -95,7 +95,7 @@ inline void decompress_file(const std::filesystem::path& from, temporary_file& t
   std::vector<char> in(ZSTD_DStreamInSize()), out(ZSTD_DStreamOutSize());
   std::size_t produced = 0, pending = 1;
   while (file.read(in.data(), static_cast<std::streamsize>(in.size())) || file.gcount() > 0) {
-    ZSTD_inBuffer piece{in.data(), static_cast<std::size_t>(file.gcount()), 0};
+    ZSTD_inBuffer piece{in.data(), usize(file.gcount()), 0};
     for (bool more = true; more;) {
       ZSTD_outBuffer space{out.data(), out.size(), 0};
       pending = ZSTD_decompressStream(stream.get(), &space, &piece);

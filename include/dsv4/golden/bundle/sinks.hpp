@@ -62,7 +62,7 @@ inline std::array<double, 3> choice_margins(std::vector<double> scores, index_t 
   const auto n = static_cast<index_t>(scores.size());
   const auto near_cut = scores.begin() + std::min(n, k + 2);
   std::partial_sort(scores.begin(), near_cut, scores.end(), std::greater<>());
-  const auto at = [&](index_t i) { return scores[static_cast<std::size_t>(i)]; };
+  const auto at = [&](index_t i) { return scores[usize(i)]; };
   std::array<double, 3> m{never, never, never};
   if (k > 0 && k < n) {
     m[0] = at(k - 1) - at(k);
@@ -111,8 +111,7 @@ class bundle_sink {
             t.name + " twice in one call: the transformer's tokens_per_pass must not split a recorded call");
     if (!record) return;
     add_margins(e, t);
-    to_.add(std::move(t), {static_cast<const std::byte*>(e.data),
-                           static_cast<std::size_t>(e.size() * bits_of(e.type) / 8)});
+    to_.add(std::move(t), {static_cast<const std::byte*>(e.data), usize(e.size() * bits_of(e.type) / 8)});
     ++recorded_;
   }
 
@@ -128,8 +127,8 @@ class bundle_sink {
 
   void keep_scores(const tap_event& e) {
     std::vector<double>& s = scores_[{e.sequence, e.where}];
-    s.resize(static_cast<std::size_t>(e.size()));
-    for (index_t i = 0; i < e.size(); ++i) s[static_cast<std::size_t>(i)] = element(e, i);
+    s.resize(usize(e.size()));
+    for (index_t i = 0; i < e.size(); ++i) s[usize(i)] = element(e, i);
   }
   /// A choice by scores gets its margins as a tensor of its own, right before it.
   void add_margins(const tap_event& e, tensor_entry& t) {
@@ -179,8 +178,7 @@ class statistics_sink {
     record& r = names_[e.name()];
     ++r.events;
     r.elements += e.size();
-    r.values.add(e.type, {static_cast<const std::byte*>(e.data),
-                          static_cast<std::size_t>(e.size() * bits_of(e.type) / 8)});
+    r.values.add(e.type, {static_cast<const std::byte*>(e.data), usize(e.size() * bits_of(e.type) / 8)});
   }
   const std::map<std::string, record>& names() const { return names_; }
 

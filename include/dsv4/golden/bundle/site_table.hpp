@@ -41,10 +41,8 @@ enum class tolerance_class : std::uint8_t {
 inline constexpr std::string_view tolerance_class_names[] = {
     "choice",   "code",     "f32_elementwise", "f32_reduction", "stored", "gemm_bf16",
     "gemm_fp8", "gemm_fp4", "attention",       "hidden",        "logits", "margin"};
-static_assert(std::size(tolerance_class_names) == static_cast<std::size_t>(tolerance_class::count));
-constexpr std::string_view name_of(tolerance_class c) {
-  return tolerance_class_names[static_cast<std::size_t>(c)];
-}
+static_assert(std::size(tolerance_class_names) == usize(tolerance_class::count));
+constexpr std::string_view name_of(tolerance_class c) { return tolerance_class_names[usize(c)]; }
 constexpr std::optional<tolerance_class> tolerance_class_of(std::string_view name) {
   for (std::size_t i = 0; i < std::size(tolerance_class_names); ++i)
     if (tolerance_class_names[i] == name) return static_cast<tolerance_class>(i);
@@ -73,7 +71,7 @@ struct site_facts {
 };
 
 // clang-format off
-inline constexpr std::array<site_facts, static_cast<std::size_t>(site::count)> site_table{{
+inline constexpr std::array<site_facts, usize(site::count)> site_table{{
     {site::hc_attn_mixes, tolerance_class::f32_reduction, {}, true, {}, "model.py, Block.hc_pre"},
     {site::hc_attn_pre, tolerance_class::f32_elementwise, {site::hc_attn_mixes}, false, {}, "kernel.py, hc_split_sinkhorn"},
     {site::hc_attn_post, tolerance_class::f32_elementwise, {site::hc_attn_mixes}, false, {}, "kernel.py, hc_split_sinkhorn"},
@@ -126,15 +124,15 @@ inline constexpr std::array<site_facts, static_cast<std::size_t>(site::count)> s
 static_assert(
     [] {
       for (std::size_t i = 0; i < site_table.size(); ++i) {
-        if (static_cast<std::size_t>(site_table[i].id) != i) return false;
+        if (usize(site_table[i].id) != i) return false;
         for (const site d : site_table[i].deps)
-          if (static_cast<std::size_t>(d) >= i) return false;
+          if (usize(d) >= i) return false;
       }
       return true;
     }(),
     "every site of core/tap.hpp has its row here, in the same order, and depends on earlier sites only");
 
-constexpr const site_facts& facts(site s) { return site_table[static_cast<std::size_t>(s)]; }
+constexpr const site_facts& facts(site s) { return site_table[usize(s)]; }
 
 /// The site of a name without scope, e.g. "attn.q_rope".
 constexpr std::optional<site> site_of(std::string_view name) {

@@ -27,7 +27,7 @@ class stats_accumulator {
     }
   }
   void add(double v) {
-    const auto lane = static_cast<std::size_t>(count_++ % lanes);
+    const auto lane = usize(count_++ % lanes);
     if (std::isnan(v)) {
       ++nan_;
     } else if (std::isinf(v)) {

@@ -83,7 +83,7 @@ class manifest_validator {
         io::fail_format(file_,
                         where + "found step " + std::to_string(c.step) + ", expected " + std::to_string(i));
       for (const call_part& p : c.parts)
-        if (p.sequence >= sequences || p.to > m_.input.tokens[static_cast<std::size_t>(p.sequence)])
+        if (p.sequence >= sequences || p.to > m_.input.tokens[usize(p.sequence)])
           io::fail_format(file_, where + "positions [" + std::to_string(p.from) + ", " +
                                      std::to_string(p.to) + ") of sequence " + std::to_string(p.sequence) +
                                      ", which input.tokens does not have");
@@ -97,7 +97,7 @@ class manifest_validator {
     // The call.
     require(t.step < static_cast<index_t>(m_.calls.size()), "step", std::to_string(t.step),
             "one of the " + std::to_string(m_.calls.size()) + " calls");
-    const call_info& c = m_.calls[static_cast<std::size_t>(t.step)];
+    const call_info& c = m_.calls[usize(t.step)];
     require(c.kind == t.call, "call", std::string(golden::name_of(t.call)),
             std::string(golden::name_of(c.kind)) + ", as the call");
     const call_part* part = nullptr;
@@ -188,7 +188,7 @@ class manifest_validator {
 
   struct pair_hash {
     std::size_t operator()(const std::pair<index_t, std::string>& p) const {
-      return std::hash<std::string>()(p.second) * 31 + static_cast<std::size_t>(p.first);
+      return std::hash<std::string>()(p.second) * 31 + usize(p.first);
     }
     std::size_t operator()(const std::pair<std::string, std::string>& p) const {
       return std::hash<std::string>()(p.second) * 31 + std::hash<std::string>()(p.first);

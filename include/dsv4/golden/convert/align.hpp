@@ -103,8 +103,7 @@ inline aligned align(const matched_value& v, const config& c, index_t sequences,
   if (!r.permute.empty()) {
     if (r.permute.size() != rank) refuse(std::to_string(r.permute.size()) + " axes (the rule permutes them)");
     std::vector<index_t> s, d;
-    for (const index_t a : r.permute)
-      s.push_back(shape[static_cast<std::size_t>(a)]), d.push_back(stride[static_cast<std::size_t>(a)]);
+    for (const index_t a : r.permute) s.push_back(shape[usize(a)]), d.push_back(stride[usize(a)]);
     shape = s, stride = d;
   }
 

@@ -235,15 +235,14 @@ DSV4_INLINE std::vector<std::vector<std::int32_t>> ids_of(const dump& d, const c
   if (t->raw || t->shape.empty() || t->shape.size() > 2 || t->fortran_order || !is_integer(t->type) ||
       t->bytes == 0)
     io::fail_format(t->file, "array 'input_ids': expected integers of [t] or [b, t]");
-  std::vector<std::vector<std::int32_t>> out(t->shape.size() == 2 ? static_cast<std::size_t>(t->shape[0])
-                                                                  : 1);
+  std::vector<std::vector<std::int32_t>> out(t->shape.size() == 2 ? usize(t->shape[0]) : 1);
   const index_t n = t->shape.back();
   for (index_t i = 0; i < t->elements(); ++i) {
     const std::int64_t id = integer_at(t->type, t->data, i);
     if (id < 0 || id >= c.vocab_size)
       io::fail_format(t->file, "array 'input_ids': found " + std::to_string(id) + ", expected 0 to " +
                                    std::to_string(c.vocab_size - 1));
-    out[static_cast<std::size_t>(i / n)].push_back(static_cast<std::int32_t>(id));
+    out[usize(i / n)].push_back(static_cast<std::int32_t>(id));
   }
   return out;
 }

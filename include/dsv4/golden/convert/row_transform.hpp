@@ -29,7 +29,7 @@ inline double half_value(std::uint16_t h) {
 /// Element i of an array of a type that `carrier` lets pass, as a double (integers beyond 2^53 are rounded).
 inline double load(dtype type, const std::byte* data, index_t i) {
   const auto at = [&]<class T>(T v) {
-    std::memcpy(&v, data + static_cast<std::size_t>(i) * sizeof v, sizeof v);
+    std::memcpy(&v, data + usize(i) * sizeof v, sizeof v);
     return v;
   };
   if (is_integer(type)) return static_cast<double>(integer_at(type, data, i));
@@ -73,17 +73,17 @@ class row_transform {
     if (!total)
       io::fail_format(t.file,
                       "array " + io::in_quotes(t.full) + ": " + io::shape_text(out_shape) + " overflows");
-    const std::size_t each = static_cast<std::size_t>(bits_of(carrier) / 8);
+    const std::size_t each = usize(bits_of(carrier) / 8);
     constexpr index_t most_picks = index_t{1}
                                    << 30;  // rows times slots: the only output larger than its input
     if (r_.apply == map_transform::picks && *total > most_picks)
       io::fail_format(t.file, "array " + io::in_quotes(t.full) + ": too many slots");
-    std::vector<std::byte> out(static_cast<std::size_t>(*total) * each);
+    std::vector<std::byte> out(usize(*total) * each);
     const index_t width = out_shape.size() > 1 ? out_shape.back() : 1, rows = width ? *total / width : 0;
     const bool by_values = touches_values() || carrier != t.type;
     const bool picks = r_.apply == map_transform::picks;
     const index_t in_width = picks ? width - c_.sliding_window : width;
-    row_.resize(static_cast<std::size_t>(width));
+    row_.resize(usize(width));
     std::vector<index_t> at(shape.size(), 0);
     index_t place = offset;
     // The next element along the strides.
@@ -96,22 +96,19 @@ class row_transform {
     };
     const index_t per_row = out_shape[0] ? rows / out_shape[0] : 0;
     for (index_t i = 0; i < rows; ++i) {
-      std::byte* to = out.data() + static_cast<std::size_t>(i * width) * each;
+      std::byte* to = out.data() + usize(i * width) * each;
       if (!by_values) {
         for (index_t x = 0; x < width; ++x, next())
-          std::memcpy(to + static_cast<std::size_t>(x) * each,
-                      t.data + static_cast<std::size_t>(place) * each, each);
+          std::memcpy(to + usize(x) * each, t.data + usize(place) * each, each);
         continue;
       }
-      for (index_t x = 0; x < in_width; ++x, next())
-        row_[static_cast<std::size_t>(x)] = load(t.type, t.data, place);
+      for (index_t x = 0; x < in_width; ++x, next()) row_[usize(x)] = load(t.type, t.data, place);
       const index_t n = per_row ? i / per_row : 0;
       if (picks)
         slots(from + n, in_width, from == 0, tokens);
       else
         transform(is_entry_site(where_) ? (from / ratio_ + n) * ratio_ : from + n);
-      for (index_t x = 0; x < width; ++x)
-        store(t, carrier, to + static_cast<std::size_t>(x) * each, row_[static_cast<std::size_t>(x)]);
+      for (index_t x = 0; x < width; ++x) store(t, carrier, to + usize(x) * each, row_[usize(x)]);
     }
     return out;
   }
@@ -126,9 +123,7 @@ class row_transform {
     const index_t d = static_cast<index_t>(row_.size()), rd = std::min(c_.qk_rope_head_dim, d);
     if (r_.half_layout) {  // the last rd channels: evens, then odds
       std::vector<double> rotary(row_.end() - rd, row_.end());
-      for (index_t i = 0; i < rd; ++i)
-        row_[static_cast<std::size_t>(d - rd + i)] =
-            rotary[static_cast<std::size_t>(i / 2 + (i % 2) * (rd / 2))];
+      for (index_t i = 0; i < rd; ++i) row_[usize(d - rd + i)] = rotary[usize(i / 2 + (i % 2) * (rd / 2))];
     }
     exec::ref e;
     if (r_.invert == map_inversion::rope) {
@@ -152,8 +147,7 @@ class row_transform {
       const index_t p = oldest + s;
       out.push_back(p > position ? -1.0 : static_cast<double>(from_zero ? p : p % window));
     }
-    for (index_t i = 0; i < k; ++i)
-      out.push_back(row_[static_cast<std::size_t>(i)] < 0 ? -1 : row_[static_cast<std::size_t>(i)] + offset);
+    for (index_t i = 0; i < k; ++i) out.push_back(row_[usize(i)] < 0 ? -1 : row_[usize(i)] + offset);
     row_ = std::move(out);
   }
 

@@ -110,13 +110,11 @@ class tensor_comparison {
     } else if (detail_.first_bad < 0) {
       detail_.first_bad = position;
       index_t at = 0;
-      while (at < static_cast<index_t>(std::min(a.size(), b.size())) &&
-             a[std::size_t(at)] == b[std::size_t(at)])
-        ++at;
+      while (at < static_cast<index_t>(std::min(a.size(), b.size())) && a[usize(at)] == b[usize(at)]) ++at;
       r_.m.worst = {position, at};
       const auto shown = [&](std::span<const index_t> v) {
         if (at >= static_cast<index_t>(v.size())) return -1.0;
-        const index_t x = v[std::size_t(at)];
+        const index_t x = v[usize(at)];
         return double(x >= first_entry_slot ? x - first_entry_slot : x);
       };
       r_.m.worst_test = shown(a), r_.m.worst_expected = shown(b);

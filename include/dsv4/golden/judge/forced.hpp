@@ -71,13 +71,12 @@ class forcing {
   bool fits(const tap_event& e, const tensor_entry& t) {
     const bool grows = e.where == site::attn_topk_idxs;
     bool same = static_cast<int>(t.shape.size()) == e.rank;
-    for (int a = 0; same && a < e.rank - (grows ? 1 : 0); ++a)
-      same = t.shape[std::size_t(a)] == e.shape[std::size_t(a)];
+    for (int a = 0; same && a < e.rank - (grows ? 1 : 0); ++a) same = t.shape[usize(a)] == e.shape[usize(a)];
     const bool integer = info(e.where).kind == site_class::integer;
     const bool integer_test = t.carrier == dtype::i32 || t.carrier == dtype::u8;
     if (judging && (!same || integer != integer_test)) {
       std::string want;
-      for (int a = 0; a < e.rank; ++a) want += (a ? ", " : "[") + std::to_string(e.shape[std::size_t(a)]);
+      for (int a = 0; a < e.rank; ++a) want += (a ? ", " : "[") + std::to_string(e.shape[usize(a)]);
       ledger_.structure(2, verify_ledger::where(t) + ": " + std::string(name_of(t.carrier)) + " " +
                                io::shape_text(t.shape) + " in the test, the model gives " +
                                std::string(name_of(e.type)) + " " + want + "]");
@@ -110,9 +109,9 @@ class forcing {
     for (index_t r = 0; r < rows; ++r) {
       const index_t row = first_row(t) + r;
       if (!ledger_.selected_row(t, row)) continue;
-      a_.resize(static_cast<std::size_t>(other)), b_.resize(static_cast<std::size_t>(own));
-      for (index_t i = 0; i < other; ++i) a_[std::size_t(i)] = d[r * other + i];
-      for (index_t i = 0; i < own; ++i) b_[std::size_t(i)] = element(e, r * own + i);
+      a_.resize(usize(other)), b_.resize(usize(own));
+      for (index_t i = 0; i < other; ++i) a_[usize(i)] = d[r * other + i];
+      for (index_t i = 0; i < own; ++i) b_[usize(i)] = element(e, r * own + i);
       if (c.is_choice()) {
         const index_t window = ledger_.model().sliding_window;
         const auto x = choices_of(t, a_, row, window);
@@ -146,7 +145,7 @@ class forcing {
     const auto& [width, v, ulp] = at->second;
     const auto score = [&](index_t i) {
       const index_t slot = i >= first_entry_slot ? i - first_entry_slot : i;
-      return 0 <= slot && slot < width ? v[static_cast<std::size_t>(row * width + slot)] : std::nan("");
+      return 0 <= slot && slot < width ? v[usize(row * width + slot)] : std::nan("");
     };
     double least = std::numeric_limits<double>::infinity(), most = -least;
     for (const index_t i : d.only_test) least = std::min(least, score(i));
@@ -157,7 +156,7 @@ class forcing {
     if (info(e.where).kind == site_class::integer) {
       if (!replace_choices(e, t, d, ledger_.model()) && judging)
         ledger_.note(t.name + ": choices that do not exist were left out before going on");
-    } else if (t.shape.size() == static_cast<std::size_t>(e.rank)) {
+    } else if (t.shape.size() == usize(e.rank)) {
       replace(e, d);
     }
     if (e.where == site::gate_biased || e.where == site::indexer_scores) {
@@ -165,8 +164,8 @@ class forcing {
       scored& s = scores_[{e.sequence, e.where}];
       s.width = e.size() / std::max<index_t>(1, e.shape[0]);
       s.ulp = e.where == site::gate_biased && t.carrier != dtype::bf16 ? std::ldexp(1.0, -24) : 0;
-      s.values.resize(static_cast<std::size_t>(e.size()));
-      for (index_t i = 0; i < e.size(); ++i) s.values[std::size_t(i)] = element(e, i);
+      s.values.resize(usize(e.size()));
+      for (index_t i = 0; i < e.size(); ++i) s.values[usize(i)] = element(e, i);
     }
   }
 

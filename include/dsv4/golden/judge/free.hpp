@@ -50,12 +50,12 @@ class row_reader {
   row_reader(const bundle& b, const tensor_entry& t) : entry_(&t), data_(b.read(t)) {}
   const tensor_entry& entry() const { return *entry_; }
   std::span<const std::byte> raw(index_t row) const {
-    const auto each = static_cast<std::size_t>(entry_->row_elements() * bits_of(entry_->carrier) / 8);
-    return data_.bytes().subspan(static_cast<std::size_t>(row - first_row(*entry_)) * each, each);
+    const auto each = usize(entry_->row_elements() * bits_of(entry_->carrier) / 8);
+    return data_.bytes().subspan(usize(row - first_row(*entry_)) * each, each);
   }
   void read(index_t row, std::vector<double>& out) const {
     const std::span<const std::byte> r = raw(row);
-    out.resize(static_cast<std::size_t>(entry_->row_elements()));
+    out.resize(usize(entry_->row_elements()));
     const auto each = [&]<class T>(T v) {
       for (std::size_t i = 0; i < out.size(); ++i) {
         std::memcpy(&v, r.data() + i * sizeof v, sizeof v);
@@ -78,7 +78,7 @@ class row_reader {
   /// Releases the pages of the rows before `row`, some at a time.
   void passed(index_t row) const {
     constexpr std::size_t piece = std::size_t{1} << 20;
-    const std::size_t end = static_cast<std::size_t>(raw(row).data() - data_.bytes().data());
+    const std::size_t end = usize(raw(row).data() - data_.bytes().data());
     if (end < released_ + piece) return;
     shard::release(data_.bytes().data() + released_, end - released_);
     released_ = end;
@@ -249,7 +249,7 @@ inline void compare_free(verify_ledger& ledger) {
     for (free_comparison& c : waiting) c.deliver();
     waiting.clear();
   };
-  const auto most_waiting = static_cast<std::size_t>(4 * tbb::this_task_arena::max_concurrency());
+  const auto most_waiting = usize(4 * tbb::this_task_arena::max_concurrency());
   for (const tensor_entry& g : ledger.golden().tensors()) {
     if (g.is_margin()) continue;
     if (!ledger.selected(g)) {

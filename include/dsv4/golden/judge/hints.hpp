@@ -80,7 +80,7 @@ class hint_finder {
     for (std::size_t m = 0; m < tries_.size(); ++m) {
       const maybe_values v = wrong_(static_cast<mistake>(m), e);
       if (v && static_cast<index_t>(v->size()) == e.size())
-        add(tries_[m], e, t, d, [&](index_t i) { return (*v)[static_cast<std::size_t>(i)]; });
+        add(tries_[m], e, t, d, [&](index_t i) { return (*v)[usize(i)]; });
       else if (tries_[m].values)
         add(tries_[m], e, t, d, [&](index_t i) {
           return element(e, i);
@@ -119,7 +119,7 @@ class hint_finder {
   index_t window_;
   std::set<std::pair<index_t, index_t>> wrong_calls_;
   distance_sum right_;
-  std::array<distance_sum, static_cast<std::size_t>(mistake::count)> tries_{};
+  std::array<distance_sum, usize(mistake::count)> tries_{};
 };
 
 /// Fills culprit.hints.  Needs the weights; nothing happens for names that are not the model's.

@@ -148,7 +148,7 @@ class verify_ledger {
     const tensor_data d = golden_.read(*t);
     const index_t width = t->row_elements();
     for (index_t i = 0; i < std::min<index_t>(3, width); ++i)
-      m[std::size_t(i)] = d[(row - first_row(g)) * width + i];
+      m[usize(i)] = d[(row - first_row(g)) * width + i];
     return m;
   }
   void routing_point_of(const tensor_entry& g, index_t position, double margin, bool flipped, bool legal) {
@@ -165,7 +165,7 @@ class verify_ledger {
     return t.layer < 0 ? model().num_hidden_layers : t.layer;
   }
   void push(tensor_result r) {
-    ++r_.counts[static_cast<std::size_t>(r.v)];
+    ++r_.counts[usize(r.v)];
     r_.tensors.push_back(std::move(r));
   }
   void routing(tensor_comparison&, const tensor_entry&) {

@@ -53,7 +53,7 @@ inline void compare_all_logits(verify_ledger& ledger) {
       tbb::parallel_for(
           from, to,
           [&](std::size_t i) {
-            const auto follows = static_cast<std::size_t>(rows[i].row + next);
+            const auto follows = usize(rows[i].row + next);
             compare_row(rows[i], golden, tests[rows[i].test], follows < ids.size() ? ids[follows] : -1);
           },
           tbb::simple_partitioner{});

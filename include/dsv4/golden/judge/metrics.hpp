@@ -45,7 +45,7 @@ class metrics_accumulator {
       : shape_(std::move(row_shape)), mantissa_(mantissa), tolerance_(tolerance) {
     index_t width = 1;
     for (const index_t n : shape_) width *= n;
-    column_error_.assign(static_cast<std::size_t>(width), 0.0);
+    column_error_.assign(usize(width), 0.0);
   }
 
   /// One row at a position (or entry).  Rows shorter than the shape are allowed (scores that grow).
@@ -160,10 +160,9 @@ class metrics_accumulator {
     for (std::size_t a = 0; a < shape_.size(); ++a) {
       inner /= std::max<index_t>(1, shape_[a]);
       error_by_axis one{a + 1 < axes.size() ? axes[a + 1] : "axis " + std::to_string(a + 1), 0,
-                        std::vector<double>(static_cast<std::size_t>(shape_[a]), 0.0)};
+                        std::vector<double>(usize(shape_[a]), 0.0)};
       for (std::size_t i = 0; i < column_error_.size(); ++i)
-        one.share[static_cast<std::size_t>(static_cast<index_t>(i) / inner % shape_[a])] +=
-            column_error_[i] / dd_;
+        one.share[usize(static_cast<index_t>(i) / inner % shape_[a])] += column_error_[i] / dd_;
       out.push_back(std::move(one));
     }
     return out;
@@ -173,8 +172,7 @@ class metrics_accumulator {
     std::array<index_t, 32> bins{};
     bins[0] = fine_[0];
     for (std::size_t f = 1; f < fine_.size(); ++f)
-      bins[static_cast<std::size_t>(
-          std::clamp<index_t>(static_cast<index_t>(f - 1) / per_octave - 17 + 1, 1, 31))] += fine_[f];
+      bins[usize(std::clamp<index_t>(static_cast<index_t>(f - 1) / per_octave - 17 + 1, 1, 31))] += fine_[f];
     return bins;
   }
 
@@ -209,7 +207,7 @@ class metrics_accumulator {
     }
     const auto bin =
         static_cast<index_t>(std::floor((std::log2(ulps) - double(lowest_octave)) * double(per_octave)));
-    ++fine_[static_cast<std::size_t>(1 + std::clamp<index_t>(bin, 0, per_octave * octaves - 1))];
+    ++fine_[usize(1 + std::clamp<index_t>(bin, 0, per_octave * octaves - 1))];
   }
   /// Upper edge of the bin that holds the quantile; never above the largest.
   double quantile(double q) const {
@@ -249,7 +247,7 @@ class metrics_accumulator {
   index_t up_ = 0, down_ = 0, first_different_ = -1, first_beyond_ = -1;
   std::vector<double> column_error_, row_error_;
   std::vector<position_error> by_row_;
-  std::array<index_t, static_cast<std::size_t>(1 + per_octave * octaves)> fine_{};
+  std::array<index_t, usize(1 + per_octave * octaves)> fine_{};
 };
 
 /// One row of logits: test a, golden b; `next` is the token that follows in the input, or -1.
@@ -281,7 +279,7 @@ inline logits_point compare_logits(std::span<const double> a, std::span<const do
   }
   p.top1_equal = ta == tb;
   if (0 <= next && next < static_cast<index_t>(n)) {
-    const auto t = static_cast<std::size_t>(next);
+    const auto t = usize(next);
     p.delta_nll = (zb - b[t]) * -1 + (za - a[t]);
     p.delta_p = std::exp(a[t] - za) - std::exp(b[t] - zb);
   }

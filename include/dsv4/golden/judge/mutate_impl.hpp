@@ -31,7 +31,7 @@ class mutator {
         bool moved = false;
         for (index_t i = 0; i < e.size(); ++i) {
           const double before = element(e, i);
-          assign(e, i, (*v)[static_cast<std::size_t>(i)]);
+          assign(e, i, (*v)[usize(i)]);
           moved = moved || element(e, i) != before;
         }
         if (moved && first_.empty()) first_ = e.name();

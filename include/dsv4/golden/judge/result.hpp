@@ -23,9 +23,7 @@ constexpr std::string_view name_of(verify_mode m) { return m == verify_mode::for
 /// How much may differ (tolerance.hpp).
 enum class tolerance_policy : std::uint8_t { strict, faithful, quant };
 inline constexpr std::string_view tolerance_policy_names[] = {"strict", "faithful", "quant"};
-constexpr std::string_view name_of(tolerance_policy p) {
-  return tolerance_policy_names[static_cast<std::size_t>(p)];
-}
+constexpr std::string_view name_of(tolerance_policy p) { return tolerance_policy_names[usize(p)]; }
 
 enum class verdict : std::uint8_t {
   pass,
@@ -38,7 +36,7 @@ enum class verdict : std::uint8_t {
 };
 inline constexpr std::string_view verdict_names[] = {"pass",    "warn",       "fail",
                                                      "tainted", "not_judged", "missing"};
-constexpr std::string_view name_of(verdict v) { return verdict_names[static_cast<std::size_t>(v)]; }
+constexpr std::string_view name_of(verdict v) { return verdict_names[usize(v)]; }
 
 /// a is the test's value, b what it should be.  All metrics are over finite elements of rows that are not tainted.
 struct error_metrics {
@@ -167,7 +165,7 @@ struct verify_result {
   std::vector<structural_problem> structure;
   std::vector<std::string> notes;
   std::vector<tensor_result> tensors;
-  std::array<index_t, static_cast<std::size_t>(verdict::count)> counts{};
+  std::array<index_t, usize(verdict::count)> counts{};
   index_t skipped = 0;  ///< by --only, --layers, --pos, --allow-skip
   index_t extra = 0;    ///< in the test, not in the golden
   culprit_report culprit;
@@ -177,7 +175,7 @@ struct verify_result {
   double seconds = 0;
   std::size_t bytes = 0;  ///< of compared values
 
-  index_t count(verdict v) const { return counts[static_cast<std::size_t>(v)]; }
+  index_t count(verdict v) const { return counts[usize(v)]; }
 };
 
 }  // namespace dsv4::golden

@@ -71,7 +71,7 @@ struct renumbered {
   any_tap to;
   const call_info* call;
   void operator()(tap_event e) {
-    e.sequence = call->parts[static_cast<std::size_t>(e.sequence)].sequence;
+    e.sequence = call->parts[usize(e.sequence)].sequence;
     to(static_cast<const tap_event&>(e));
   }
 };
@@ -102,17 +102,16 @@ void run_calls(const config& c, const model_weights<>& weights, std::span<const 
     index_t rows = 0;
     for (const call_part& p : call.parts) {
       expects_in(p.sequence, 0, static_cast<index_t>(ids.size()), "run_calls: sequence");
-      auto& s = sequences[static_cast<std::size_t>(p.sequence)];
-      const std::span<const std::int32_t> own(ids[static_cast<std::size_t>(p.sequence)]);
+      auto& s = sequences[usize(p.sequence)];
+      const std::span<const std::int32_t> own(ids[usize(p.sequence)]);
       const bool pair = call.kind == call_kind::mtp;
       expects_equal(p.from, pair ? s.mtp_length() : s.length(),
                     "run_calls: calls must follow each other; position");
       expects_in(p.to + pair, p.from + pair, static_cast<index_t>(own.size()) + 1,
                  "run_calls: end of a call");
-      const auto part =
-          own.subspan(static_cast<std::size_t>(p.from + pair), static_cast<std::size_t>(p.to - p.from));
+      const auto part = own.subspan(usize(p.from + pair), usize(p.to - p.from));
       if (pair)
-        pairs.push_back({&s, part, streams[static_cast<std::size_t>(p.sequence)].all().rows(p.from, p.to)});
+        pairs.push_back({&s, part, streams[usize(p.sequence)].all().rows(p.from, p.to)});
       else
         inputs.push_back({&s, part});
       rows += p.to - p.from;
@@ -131,8 +130,7 @@ void run_calls(const config& c, const model_weights<>& weights, std::span<const 
     index_t row = 0;
     for (const call_part& p : call.parts)
       for (index_t i = p.from; i < p.to; ++i, ++row)
-        std::copy_n(out_streams[row].data(), out_streams[row].size(),
-                    streams[static_cast<std::size_t>(p.sequence)][i].data());
+        std::copy_n(out_streams[row].data(), out_streams[row].size(), streams[usize(p.sequence)][i].data());
   }
 }
 

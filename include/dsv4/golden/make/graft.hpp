@@ -12,7 +12,7 @@ namespace dsv4::golden {
 
 /// Sets element i of an event to x, rounded once to the type that the event stores (exact if the golden has that type).
 inline void assign(const tap_event& e, index_t i, double x) {
-  const auto at = static_cast<std::size_t>(i);
+  const auto at = usize(i);
   switch (e.type) {
     case dtype::bf16: e.values<bf16>()[at] = round_bf16(x); break;
     case dtype::f32: e.values<float>()[at] = static_cast<float>(x); break;

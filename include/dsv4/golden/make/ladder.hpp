@@ -76,7 +76,7 @@ inline position_ladder ladder_of(const config& c, index_t cap, index_t decode_wa
 
 /// Token ids from a seed by integers only (splitmix64), so that any engine and language makes the same.
 inline std::vector<std::int32_t> ladder_ids(index_t tokens, index_t vocabulary, std::uint64_t seed) {
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
+  std::vector<std::int32_t> ids(usize(tokens));
   std::uint64_t state = seed;
   for (auto& id : ids) {
     std::uint64_t z = state += 0x9E3779B97F4A7C15u;

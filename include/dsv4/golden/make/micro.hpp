@@ -154,8 +154,8 @@ class micro_suite : micro_tensors {
                              {(rows + tile_rows - 1) / tile_rows, (columns + tile_cols - 1) / tile_cols},
                              columns};
       tensor<std::byte, 1> codes(w.bytes()), scales(s.bytes());
-      weight_recipe(1, 1).fill(w, 0, {codes.data(), static_cast<std::size_t>(codes.size())});
-      weight_recipe(1, 1).fill(s, 0, {scales.data(), static_cast<std::size_t>(scales.size())});
+      weight_recipe(1, 1).fill(w, 0, {codes.data(), usize(codes.size())});
+      weight_recipe(1, 1).fill(s, 0, {scales.data(), usize(scales.size())});
       weight_matrix m{
           .type = fp4 ? dtype::f4_e2m1 : type, .data = codes.data(), .rows = rows, .cols = columns};
       if (fp8 || fp4) m.scale = scales.data(), m.tile_rows = tile_rows, m.tile_cols = tile_cols;
@@ -305,7 +305,7 @@ class micro_suite : micro_tensors {
     tensor<std::int32_t, 1> order(24);
     for (index_t i = 0; i < 8; ++i)
       top_k(std::span<const float>(values[i].data(), 24), std::span(order.data(), 24),
-            std::span(chosen[i].data(), std::size_t(k)));
+            std::span(chosen[i].data(), usize(k)));
     in("scores", {"row", "candidate"}, values);
     out("indices", {"row", "choice"}, chosen, cls::choice);
   }

@@ -103,11 +103,11 @@ class micro_tensors {
   tensor<T, R> numbers(const std::string& name, std::array<index_t, R> extents, int gain = 0) {
     tensor<T, R> t = std::apply([](auto... n) { return tensor<T, R>(n...); }, extents);
     const io::hub_tensor source{"op." + op_ + "." + name, dtype::i8, {t.size()}, 1};
-    std::vector<std::byte> u(static_cast<std::size_t>(t.size()));
+    std::vector<std::byte> u(usize(t.size()));
     weight_recipe(1, 1).fill(source, 0, u);
     const index_t row = t.size() / std::max<index_t>(1, extents[0]);
     for (index_t i = 0; i < t.size(); ++i) {
-      const int k = std::to_integer<int>(u[static_cast<std::size_t>(i)]) - 128;
+      const int k = std::to_integer<int>(u[usize(i)]) - 128;
       const double v = std::ldexp(double(k), gain - 7 - (R > 1 && i / row % 3 == 2 ? 3 : 0));
       if constexpr (std::is_same_v<T, bf16>)
         t.data()[i] = bf16::encode(v);

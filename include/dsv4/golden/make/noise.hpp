@@ -31,11 +31,11 @@ class noise_meter {
             "noise: " + t->name + " has another shape in the bundle");
     const tensor_data golden = golden_.read(*t);
     const std::vector<index_t>* order = permutation_ ? permutation_->of(e.where) : nullptr;
-    const index_t width = e.shape[static_cast<std::size_t>(e.rank - 1)];
+    const index_t width = e.shape[usize(e.rank - 1)];
     const bool integer = info(e.where).kind == site_class::integer;
     double difference = 0, size = 0, worst = 0;
     for (index_t i = 0; i < e.size(); ++i) {
-      const index_t at = order ? i / width * width + (*order)[static_cast<std::size_t>(i % width)] : i;
+      const index_t at = order ? i / width * width + (*order)[usize(i % width)] : i;
       const double a = element(e, i), b = golden[at];
       if (std::isfinite(a) && std::isfinite(b)) {
         difference += (a - b) * (a - b), size += b * b;
@@ -44,7 +44,7 @@ class noise_meter {
       if (!integer || a != b) assign(e, i, b);
     }
     if (integer) return;  // a choice is judged by its margin, not by noise
-    auto& noise = entries_[static_cast<std::size_t>(t - golden_.tensors().data())].noise;
+    auto& noise = entries_[usize(t - golden_.tensors().data())].noise;
     if (!noise) noise.emplace();
     measured_noise& n = *noise;
     n.relL2 = std::max(n.relL2, size > 0 ? std::sqrt(difference / size) : 0);

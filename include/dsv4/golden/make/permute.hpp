@@ -47,15 +47,15 @@ namespace detail {
 /// A permutation of 0 … n-1 within blocks of 32, from a seed by integers only.
 inline std::vector<index_t> block_permutation(index_t n, std::uint64_t& state) {
   constexpr index_t block = 32;
-  std::vector<index_t> p(static_cast<std::size_t>(n));
-  for (index_t i = 0; i < n; ++i) p[static_cast<std::size_t>(i)] = i;
+  std::vector<index_t> p(usize(n));
+  for (index_t i = 0; i < n; ++i) p[usize(i)] = i;
   for (index_t begin = 0; begin < n; begin += block)
     for (index_t i = std::min(n, begin + block) - 1; i > begin; --i) {  // Fisher-Yates
       state += 0x9E3779B97F4A7C15u;
       std::uint64_t z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
       z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
       const index_t j = begin + static_cast<index_t>((z >> 1) % static_cast<std::uint64_t>(i - begin + 1));
-      std::swap(p[static_cast<std::size_t>(i)], p[static_cast<std::size_t>(j)]);
+      std::swap(p[usize(i)], p[usize(j)]);
     }
   return p;
 }
@@ -117,7 +117,7 @@ struct permuted_model {
   static void vector(tensor<float, 1>& v, const std::vector<index_t>& p) {
     expects_equal(v.extent(0), static_cast<index_t>(p.size()), "permuted_model: a vector's channels");
     tensor<float, 1> old = v;
-    for (index_t i = 0; i < v.extent(0); ++i) v[i] = old[p[static_cast<std::size_t>(i)]];
+    for (index_t i = 0; i < v.extent(0); ++i) v[i] = old[p[usize(i)]];
   }
   void columns(weight_matrix& w, const std::vector<index_t>& p) {
     expects_equal(w.cols, static_cast<index_t>(p.size()), "permuted_model: a matrix's columns");
@@ -127,9 +127,9 @@ struct permuted_model {
       const std::byte* from = w.row(o);
       std::byte* row = to + o * w.row_bytes();
       for (index_t i = 0; i < w.cols; ++i) {
-        const index_t j = p[static_cast<std::size_t>(i)];
+        const index_t j = p[usize(i)];
         if (each > 0) {
-          std::memcpy(row + i * each, from + j * each, static_cast<std::size_t>(each));
+          std::memcpy(row + i * each, from + j * each, usize(each));
         } else {
           const unsigned code = std::to_integer<unsigned>(from[j / 2]) >> (j % 2 ? 4 : 0) & 15;
           row[i / 2] = i % 2 ? row[i / 2] | static_cast<std::byte>(code << 4) : static_cast<std::byte>(code);
@@ -143,8 +143,7 @@ struct permuted_model {
     const auto gather = [&](const std::byte* from, index_t bytes) {
       std::byte* to = take(w.rows * bytes);
       for (index_t o = 0; o < w.rows; ++o)
-        std::memcpy(to + o * bytes, from + p[static_cast<std::size_t>(o)] * bytes,
-                    static_cast<std::size_t>(bytes));
+        std::memcpy(to + o * bytes, from + p[usize(o)] * bytes, usize(bytes));
       return to;
     };
     w.data = gather(w.data, w.row_bytes());
@@ -153,10 +152,10 @@ struct permuted_model {
   }
   std::byte* take(index_t bytes) {
     constexpr index_t line = 64;  // keeps what the fast kernels load aligned
-    storage_.emplace_back(static_cast<std::size_t>(bytes + line));
+    storage_.emplace_back(usize(bytes + line));
     void* p = storage_.back().data();
     std::size_t space = storage_.back().size();
-    return static_cast<std::byte*>(std::align(line, static_cast<std::size_t>(bytes), p, space));
+    return static_cast<std::byte*>(std::align(line, usize(bytes), p, space));
   }
 
   std::vector<index_t> streams_, ranks_;

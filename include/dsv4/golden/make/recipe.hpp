@@ -85,17 +85,15 @@ class weight_recipe {
           std::memcpy(out.data() + 2 * i, &bits, sizeof bits);
         });
       case dtype::f8_e4m3:
-        return each_draw<std::uint16_t>(start, first, n, [&](index_t i, std::uint16_t u) {
-          out[static_cast<std::size_t>(i)] = e4m3_of(u);
-        });
+        return each_draw<std::uint16_t>(start, first, n,
+                                        [&](index_t i, std::uint16_t u) { out[usize(i)] = e4m3_of(u); });
       case dtype::i8:  // two FP4 codes: all sixteen alike
-        return each_draw<std::uint8_t>(start, first, n, [&](index_t i, std::uint8_t u) {
-          out[static_cast<std::size_t>(i)] = std::byte{u};
-        });
+        return each_draw<std::uint8_t>(start, first, n,
+                                       [&](index_t i, std::uint8_t u) { out[usize(i)] = std::byte{u}; });
       case dtype::f8_e8m0:
         return each_draw<std::uint8_t>(start, first, n, [&](index_t i, std::uint8_t u) {
           constexpr int bias = 127;  // check: 127 == 2**7 - 1
-          out[static_cast<std::size_t>(i)] = static_cast<std::byte>(bias + e + (u & 1));
+          out[usize(i)] = static_cast<std::byte>(bias + e + (u & 1));
         });
       case dtype::i64: return expert_rows(t, start, first, n, out);
       default: expects(false, "weight_recipe: " + t.name + " has a type that checkpoints do not have");

@@ -74,7 +74,7 @@ inline checkpoint_size write_recipe_checkpoint(const std::filesystem::path& dir,
   const nlohmann::json index{{"metadata", {{"total_size", total}}}, {"weight_map", map}};
   io::write_whole(folder.file("model.safetensors.index.json"), index.dump(1) + "\n");
   folder.keep();
-  return {all.size(), files.size(), static_cast<std::size_t>(total)};
+  return {all.size(), files.size(), usize(total)};
 }
 
 /// What the checkpoint says of itself, if every byte of it is what that recipe makes.
@@ -100,7 +100,7 @@ inline std::optional<weights_identity> recipe_of(const io::checkpoint& model) {
     constexpr index_t about = index_t{1} << 20;
     const index_t step = std::max(row, about / row * row);
     for (index_t at = 0; at < t.bytes(); at += step) {
-      piece.resize(static_cast<std::size_t>(std::min(step, t.bytes() - at)));
+      piece.resize(usize(std::min(step, t.bytes() - at)));
       recipe.fill(t, at, piece);
       if (std::memcmp(piece.data(), stored->data + at, piece.size()) != 0) return std::nullopt;
     }

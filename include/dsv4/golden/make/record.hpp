@@ -45,22 +45,19 @@ class choice_collector {
     const bool gate = e.where == site::gate_indices;
     const index_t ratio = ratio_of(e.scope, c_);
     if (!gate && !(e.where == site::attn_topk_idxs && kind_of_ratio(ratio) == attention_kind::csa)) return;
-    const index_t width = gate ? e.shape[1] : c_.index_topk,
-                  n = tokens_[static_cast<std::size_t>(e.sequence)];
+    const index_t width = gate ? e.shape[1] : c_.index_topk, n = tokens_[usize(e.sequence)];
     const std::string name =
         "forced." + std::to_string(e.sequence) + "." + (gate ? e.name() : e.scope.prefix() + "attn.entries");
-    std::vector<std::int32_t>& into =
-        found_.try_emplace(name, static_cast<std::size_t>(n * width), -1).first->second;
+    std::vector<std::int32_t>& into = found_.try_emplace(name, usize(n * width), -1).first->second;
     widths_[name] = width;
     const auto v = e.values<std::int32_t>();
     const index_t window = c_.sliding_window, offset = e.start == 0 ? e.tokens : window;
     for (index_t t = 0; t < e.tokens; ++t)
       for (index_t i = gate ? 0 : window; i < e.shape[1]; ++i) {
-        const std::int32_t x = v[static_cast<std::size_t>(t * e.shape[1] + i)];
+        const std::int32_t x = v[usize(t * e.shape[1] + i)];
         const index_t column = gate ? i : i - window;
         if (column < width && x >= 0)
-          into[static_cast<std::size_t>((e.start + t) * width + column)] =
-              gate ? x : static_cast<std::int32_t>(x - offset);
+          into[usize((e.start + t) * width + column)] = gate ? x : static_cast<std::int32_t>(x - offset);
       }
   }
   void write(bundle_writer& to) const {
@@ -85,10 +82,10 @@ class stored_row_hashes {
   static constexpr bool on = true;
   void operator()(const tap_event& e) {
     if (e.where != site::head_norm) return;
-    const auto bytes = static_cast<std::size_t>(e.size() / e.tokens * bits_of(e.type) / 8);
+    const auto bytes = usize(e.size() / e.tokens * bits_of(e.type) / 8);
     for (index_t t = 0; t < e.tokens; ++t)
       rows[{scope_name(e.scope), e.sequence, e.start + t}] =
-          sha256_of(static_cast<const std::byte*>(e.data) + static_cast<std::size_t>(t) * bytes, bytes);
+          sha256_of(static_cast<const std::byte*>(e.data) + usize(t) * bytes, bytes);
   }
   std::map<std::tuple<std::string, index_t, index_t>, sha256_digest> rows;
 };
@@ -116,14 +113,11 @@ void run_with_rewinds(const config& c, const model_weights<>& weights,
     auto sequence = m.new_sequence(n + plan.rejected, plan.rejected);
     for (index_t at = 0; at < n;) {
       const index_t t = std::min(plan.accepted, n - at);
-      m.forward(sequence,
-                std::span(ids[s]).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(t)),
-                logits.all().rows(0, t), tap);
+      m.forward(sequence, std::span(ids[s]).subspan(usize(at), usize(t)), logits.all().rows(0, t), tap);
       at += t;
       std::vector<std::int32_t> wrong;
       for (index_t i = 0; i < plan.rejected; ++i)
-        wrong.push_back(
-            static_cast<std::int32_t>((ids[s][static_cast<std::size_t>((at + i) % n)] + 1) % c.vocab_size));
+        wrong.push_back(static_cast<std::int32_t>((ids[s][usize((at + i) % n)] + 1) % c.vocab_size));
       m.forward(sequence, wrong, logits.all().rows(0, plan.rejected), nobody);
       sequence.rewind(at);
     }

@@ -130,11 +130,10 @@ class mistaken {
     std::copy(p->begin(), p->end(), posts.data());
     for (index_t i = 0; i < t; ++i)
       for (index_t a = 0; a < n; ++a)
-        for (index_t b = 0; b < n; ++b) combs(i, a, b) = (*k)[static_cast<std::size_t>((i * n + b) * n + a)];
+        for (index_t b = 0; b < n; ++b) combs(i, a, b) = (*k)[usize((i * n + b) * n + a)];
     mix.post = posts, mix.comb = combs;
     tensor<A, 3> streams(t, n, d);
-    for (index_t i = 0; i < streams.size(); ++i)
-      streams.data()[i] = store<A>((*h)[static_cast<std::size_t>(i)]);
+    for (index_t i = 0; i < streams.size(); ++i) streams.data()[i] = store<A>((*h)[usize(i)]);
     hc_post(x_.e, y.all(), mix, streams.all());
     return x_.out(streams);
   }
@@ -148,7 +147,7 @@ class mistaken {
       return v->v;
     }
     // Layer 0: the embeddings.
-    const auto& ids = (*x_.ids)[static_cast<std::size_t>(e.sequence)];
+    const auto& ids = (*x_.ids)[usize(e.sequence)];
     tensor<A, 2> row(e.tokens, d);
     tensor<A, 3> h(e.tokens, n, d);
     embed(x_.e, {ids.data() + e.start, e.tokens}, x_.w.embed, row.all());
@@ -174,13 +173,12 @@ class mistaken {
   }
   maybe_values gate_indices(mistake m, const tap_event& e, const gate_weights<>& w) {
     const index_t k = e.shape[1];
-    std::vector<double> out(static_cast<std::size_t>(e.size()));
+    std::vector<double> out(usize(e.size()));
     if (m == mistake::hash_of_previous_token && w.tid2eid.present()) {
-      const auto& ids = (*x_.ids)[static_cast<std::size_t>(e.sequence)];
+      const auto& ids = (*x_.ids)[usize(e.sequence)];
       for (index_t t = 0; t < e.tokens; ++t) {
-        const std::int32_t id = ids[static_cast<std::size_t>(std::max<index_t>(0, e.start + t - 1))];
-        for (index_t j = 0; j < k; ++j)
-          out[static_cast<std::size_t>(t * k + j)] = double(w.tid2eid.at(id, j));
+        const std::int32_t id = ids[usize(std::max<index_t>(0, e.start + t - 1))];
+        for (index_t j = 0; j < k; ++j) out[usize(t * k + j)] = double(w.tid2eid.at(id, j));
       }
       return out;
     }
@@ -190,12 +188,11 @@ class mistaken {
     const auto scores = wide(e, site::gate_scores);
     if (!scores) return std::nullopt;
     const index_t experts = x_.c.n_routed_experts;
-    std::vector<std::int32_t> order(static_cast<std::size_t>(experts)), chosen(static_cast<std::size_t>(k));
+    std::vector<std::int32_t> order(usize(experts)), chosen(usize(k));
     for (index_t t = 0; t < e.tokens; ++t) {
-      top_k(std::span<const double>(scores->data() + t * experts, static_cast<std::size_t>(experts)),
-            std::span(order), std::span(chosen));
-      for (index_t j = 0; j < k; ++j)
-        out[static_cast<std::size_t>(t * k + j)] = chosen[static_cast<std::size_t>(j)];
+      top_k(std::span<const double>(scores->data() + t * experts, usize(experts)), std::span(order),
+            std::span(chosen));
+      for (index_t j = 0; j < k; ++j) out[usize(t * k + j)] = chosen[usize(j)];
     }
     return out;
   }
@@ -208,19 +205,18 @@ class mistaken {
                chosen = wide(e, site::gate_indices);
     if (!s || !chosen) return std::nullopt;
     const index_t k = e.shape[1], experts = x_.c.n_routed_experts;
-    std::vector<double> out(static_cast<std::size_t>(e.size()));
+    std::vector<double> out(usize(e.size()));
     for (index_t t = 0; t < e.tokens; ++t) {
       const auto score = [&](index_t j) {
         return m == mistake::weights_uniform
                    ? 1.0
-                   : (*s)[static_cast<std::size_t>(t * experts +
-                                                   index_t((*chosen)[static_cast<std::size_t>(t * k + j)]))];
+                   : (*s)[usize(t * experts + index_t((*chosen)[usize(t * k + j)]))];
       };
       double sum = 0;
       for (index_t j = 0; j < k; ++j) sum += score(j);
       if (m == mistake::weights_not_normalised) sum = 1;
       for (index_t j = 0; j < k; ++j)
-        out[static_cast<std::size_t>(t * k + j)] =
+        out[usize(t * k + j)] =
             score(j) / sum * (m == mistake::route_scale_missing ? 1 : x_.c.routed_scaling_factor);
     }
     return out;
@@ -246,7 +242,7 @@ class mistaken {
     if (after)
       for (index_t i = 0; i < t; ++i)
         for (index_t d = 0; d < y.extent(1); ++d)
-          y(i, d) = store<A>(widen<double>(y(i, d)) * weight[static_cast<std::size_t>(i)]);
+          y(i, d) = store<A>(widen<double>(y(i, d)) * weight[usize(i)]);
     return y;
   }
   maybe_values routed(mistake m, const tap_event& e, const moe_weights<>& w) {
@@ -254,22 +250,22 @@ class mistaken {
     const auto chosen = wide(e, site::gate_indices), weights = wide(e, site::gate_weights);
     if (!of_expert(m) || x.empty() || !chosen || !weights) return std::nullopt;
     const index_t k = x_.c.num_experts_per_tok, d = x.extent(1);
-    std::vector<double> out(static_cast<std::size_t>(e.size()), 0.0);
+    std::vector<double> out(usize(e.size()), 0.0);
     for (index_t id = 0; id < x_.c.n_routed_experts; ++id) {
       std::vector<index_t> tokens;
       std::vector<double> weight;
       for (index_t t = 0; t < e.tokens; ++t)
         for (index_t j = 0; j < k; ++j)
-          if (index_t((*chosen)[static_cast<std::size_t>(t * k + j)]) == id)
-            tokens.push_back(t), weight.push_back((*weights)[static_cast<std::size_t>(t * k + j)]);
+          if (index_t((*chosen)[usize(t * k + j)]) == id)
+            tokens.push_back(t), weight.push_back((*weights)[usize(t * k + j)]);
       if (tokens.empty()) continue;
       tensor<A, 2> own(static_cast<index_t>(tokens.size()), d);
       for (std::size_t i = 0; i < tokens.size(); ++i)
         std::copy_n(x[tokens[i]].data(), d, own[static_cast<index_t>(i)].data());
-      const auto y = expert_output(m, own, w.experts[static_cast<std::size_t>(id)], weight);
+      const auto y = expert_output(m, own, w.experts[usize(id)], weight);
       for (std::size_t i = 0; i < tokens.size(); ++i)
         for (index_t c = 0; c < d; ++c)
-          out[static_cast<std::size_t>(tokens[i] * d + c)] += widen<double>(y(static_cast<index_t>(i), c));
+          out[usize(tokens[i] * d + c)] += widen<double>(y(static_cast<index_t>(i), c));
     }
     return out;
   }

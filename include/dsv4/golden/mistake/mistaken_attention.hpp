@@ -187,7 +187,7 @@ class mistaken_attention {
          w = x_.input(e, site::indexer_weights);
     if (q.empty() || k.empty() || w.empty() || k.extent(0) < e.shape[1]) return std::nullopt;
     const index_t d = x_.c.index_head_dim, heads = x_.c.index_n_heads;
-    std::vector<double> out(static_cast<std::size_t>(e.size()));
+    std::vector<double> out(usize(e.size()));
     for (index_t t = 0; t < e.tokens; ++t)
       for (index_t s = 0; s < e.shape[1]; ++s) {
         double sum = 0;
@@ -197,7 +197,7 @@ class mistaken_attention {
           const double weighted = rounded<A>(rounded<A>(dot) * widen<double>(w(t, h)));
           sum += missing ? weighted : std::max(weighted, 0.0);
         }
-        out[static_cast<std::size_t>(t * e.shape[1] + s)] = rounded<A>(sum);
+        out[usize(t * e.shape[1] + s)] = rounded<A>(sum);
       }
     return out;
   }
@@ -206,11 +206,9 @@ class mistaken_attention {
     const index_t ratio = x_.ratio(e.scope), w = x_.c.sliding_window, width = e.shape[1], k = width - w;
     const index_t offset = e.start == 0 ? e.tokens : w, entries = ratio ? (e.start + e.tokens) / ratio : 0;
     if (ratio == 0 || k <= 0) return std::nullopt;
-    std::vector<double> out(static_cast<std::size_t>(e.size()));
-    for (index_t i = 0; i < e.size(); ++i) out[static_cast<std::size_t>(i)] = element(e, i);
-    const auto at = [&](index_t t, index_t j) -> double& {
-      return out[static_cast<std::size_t>(t * width + w + j)];
-    };
+    std::vector<double> out(usize(e.size()));
+    for (index_t i = 0; i < e.size(); ++i) out[usize(i)] = element(e, i);
+    const auto at = [&](index_t t, index_t j) -> double& { return out[usize(t * width + w + j)]; };
     if (m == mistake::index_of_previous_token) {
       for (index_t t = e.tokens - 1; t > 0; --t)
         for (index_t j = 0; j < k; ++j) at(t, j) = at(t - 1, j);
@@ -223,7 +221,7 @@ class mistaken_attention {
       auto s = x_.input(e, site::indexer_scores);
       if (s.empty()) return std::nullopt;
       for (index_t t = 0; t < e.tokens; ++t) {
-        std::vector<std::int32_t> order(static_cast<std::size_t>(entries));
+        std::vector<std::int32_t> order(usize(entries));
         kernel::index_select<exec::ref>::select(view<const A, 1>(s[t]), (e.start + t + 1 + shift) / ratio,
                                                 order, chosen[t]);
       }
@@ -259,7 +257,7 @@ class mistaken_attention {
     tensor<std::int32_t, 2> chosen(e.tokens, k);
     for (index_t t = 0; t < e.tokens; ++t)
       for (index_t j = 0; j < k; ++j) {
-        const double x = slots->row(e.start + t)[static_cast<std::size_t>(window + j)];
+        const double x = slots->row(e.start + t)[usize(window + j)];
         const bool left_out = m == mistake::first_softmax_block_only && window + j >= softmax_block;
         chosen(t, j) =
             x < 0 || left_out ? -1 : static_cast<std::int32_t>(x) - static_cast<std::int32_t>(offset);

@@ -23,7 +23,7 @@ struct mistaken_context {
   workspace scratch{};
 
   const block_weights<>& block(const tap_scope& s) const {
-    const auto n = static_cast<std::size_t>(s.number);
+    const auto n = usize(s.number);
     return s.where == tap_scope::part::mtp ? w.mtp[n].block : w.layers[n];
   }
   index_t ratio(const tap_scope& s) const { return ratio_of(s, c); }
@@ -40,8 +40,8 @@ struct mistaken_context {
   }
   template <class T, int R>
   static std::vector<double> out(const tensor<T, R>& t) {
-    std::vector<double> v(static_cast<std::size_t>(t.size()));
-    for (index_t i = 0; i < t.size(); ++i) v[static_cast<std::size_t>(i)] = widen<double>(t.data()[i]);
+    std::vector<double> v(usize(t.size()));
+    for (index_t i = 0; i < t.size(); ++i) v[usize(i)] = widen<double>(t.data()[i]);
     return v;
   }
   /// y = x w^T as the model does it, or with a mistake in it.

@@ -16,9 +16,7 @@ struct value_rows {
   index_t width = 0;
   std::vector<double> v;
   index_t rows() const { return width ? static_cast<index_t>(v.size()) / width : 0; }
-  std::span<const double> row(index_t r) const {
-    return {v.data() + (r - first) * width, static_cast<std::size_t>(width)};
-  }
+  std::span<const double> row(index_t r) const { return {v.data() + (r - first) * width, usize(width)}; }
   bool has(index_t from, index_t to) const { return from >= first && to <= first + rows(); }
 };
 
@@ -64,8 +62,7 @@ class operator_memory {
     const index_t rows = e.shape[0];
     to.width = rows ? e.size() / rows : to.width;
     if (!append || to.v.empty()) to.first = first, to.v.clear();
-    to.v.resize(
-        static_cast<std::size_t>(std::max<index_t>(0, first - to.first) * to.width));  // rows of a rewind go
+    to.v.resize(usize(std::max<index_t>(0, first - to.first) * to.width));  // rows of a rewind go
     for (index_t i = 0; i < e.size(); ++i) to.v.push_back(element(e, i));
   }
 

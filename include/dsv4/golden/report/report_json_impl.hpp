@@ -151,7 +151,7 @@ DSV4_INLINE nlohmann::ordered_json report_json(const power_matrix& p) {
   };
   for (const mutation_outcome& m : p.rows)
     rows.push_back({{"bug", m.bug},
-                    {"title", bug_names[static_cast<std::size_t>(m.bug - 1)]},
+                    {"title", bug_names[usize(m.bug - 1)]},
                     {"planted", m.name},
                     {"says", m.says},
                     {"exercised", m.exercised},
@@ -189,9 +189,9 @@ DSV4_INLINE std::string report_junit(const verify_result& r) {
     index_t tensors = 0, failed = 0;
     std::string text;
   };
-  std::array<per_class, static_cast<std::size_t>(tolerance_class::count)> all{};
+  std::array<per_class, usize(tolerance_class::count)> all{};
   for (const tensor_result& t : r.tensors) {
-    per_class& c = all[static_cast<std::size_t>(t.cls)];
+    per_class& c = all[usize(t.cls)];
     ++c.tensors;
     if (t.v != verdict::fail && t.v != verdict::missing) continue;
     constexpr index_t most = 20;

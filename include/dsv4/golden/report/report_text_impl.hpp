@@ -145,7 +145,7 @@ DSV4_INLINE std::string report_text(const power_matrix& p) {
                    "forced", "free", "hint", several ? "    by" : "");
   int last = 0;
   for (const mutation_outcome& m : p.rows) {
-    const std::string bug = m.bug == last ? "" : std::string(bug_names[static_cast<std::size_t>(m.bug - 1)]);
+    const std::string bug = m.bug == last ? "" : std::string(bug_names[usize(m.bug - 1)]);
     const std::string forced = cell(m, m.forced), free = cell(m, m.free);
     o << format_text("%2d %-40s %-25s %-38s %-8s %-8s %-7s %s\n", m.bug, bug.c_str(), m.name.c_str(),
                      m.exercised ? m.expected.c_str() : "(not reached)", forced.c_str(), free.c_str(),
@@ -159,7 +159,7 @@ DSV4_INLINE std::string report_text(const power_matrix& p) {
   index_t right = 0, exercised = 0;
   for (const mutation_outcome& m : p.rows) exercised += m.exercised, right += m.right();
   o << right << " of " << exercised << " exercised variants caught and named; "
-    << p.rows.size() - static_cast<std::size_t>(exercised) << " not reached";
+    << p.rows.size() - usize(exercised) << " not reached";
   if (!escaped.empty()) {
     o << "; bugs without any that is:";
     for (const int b : escaped) o << ' ' << b;
