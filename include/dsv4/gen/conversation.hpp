@@ -122,6 +122,7 @@ class conversation {
 
     /// How many of the ids `wanted` this memory has read already.  The last of them is always read again.
     index_t agrees_with(std::span<const std::int32_t> wanted) const {
+      if (!sequence.intact()) return 0;  // a call was ended midway by an exception: read everything again
       const auto differ = std::mismatch(ids.begin(), ids.end(), wanted.begin(), wanted.end()).first;
       const index_t n =
           std::min(static_cast<index_t>(differ - ids.begin()), static_cast<index_t>(wanted.size()) - 1);
