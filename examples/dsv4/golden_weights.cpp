@@ -10,7 +10,6 @@
 #include <nlohmann/json.hpp>
 
 #include <dsv4/golden/make/recipe_checkpoint.hpp>
-#include <dsv4/io/atomic_file.hpp>
 #include <dsv4/io/folders.hpp>
 #include <dsv4/io/mapped_file.hpp>
 #include <dsv4/text/tokenizer.hpp>
@@ -68,13 +67,13 @@ config one_layer(config c, const std::string& kind, bool hash) {
   return c;
 }
 
-golden::checkpoint_size write_weights(const fs::path& dir, const config& c, std::uint64_t seed) {
+golden::checkpoint_size write_weights(const fs::path& dir, const config& c, std::uint64_t seed,
+                                      golden::recipe_options options = {}) {
   std::error_code none;
   if (fs::exists(dir, none) && !(fs::is_directory(dir, none) && fs::is_empty(dir, none)))
     throw usage_error("--out: " + dir.string() +
                       " is there already; a checkpoint is written into a new directory");
   progress bar;
-  golden::recipe_options options;
   options.progress = [&](index_t done, index_t total) {
     constexpr index_t mib = index_t{1} << 20;
     bar("golden weights", done / mib, total / mib, "MiB");
@@ -100,11 +99,12 @@ void make_weights(const weights_options& o) {
   if (!o.tokenizer.empty() && o.vocabulary == 0)
     c.vocab_size = std::max(c.vocab_size, dsv4::text::tokenizer::load(o.tokenizer).vocab_size());
   reduce(c, o);
-  const auto size = write_weights(o.out, c, seed);
+  golden::recipe_options options;
   if (!o.tokenizer.empty()) {
     const dsv4::io::mapped_file tokenizer(o.tokenizer);
-    dsv4::io::write_whole(o.out / "tokenizer.json", tokenizer.text());
+    options.beside.emplace_back("tokenizer.json", tokenizer.text());
   }
+  const auto size = write_weights(o.out, c, seed, std::move(options));
   if (o.json) {
     const nlohmann::ordered_json summary{{"out", o.out.string()}, {"recipe", golden::weight_recipe::name},
                                          {"seed", seed},          {"tensors", size.tensors},

@@ -24,6 +24,7 @@ struct checkpoint_size {
 struct recipe_options {
   index_t shard_bytes = index_t{4} << 30;                     ///< a file is closed before it would be larger
   std::function<void(index_t done, index_t total)> progress;  ///< bytes
+  std::vector<std::pair<std::string, std::string>> beside;    ///< small files to put with it: name, content
 };
 
 /// Writes the checkpoint of `c` with the weights of `seed` into a new directory.
@@ -71,6 +72,7 @@ inline checkpoint_size write_recipe_checkpoint(const std::filesystem::path& dir,
     }
     writer.write(folder.file(name));
   }
+  for (const auto& [name, content] : options.beside) io::write_whole(folder.file(name), content);
   const nlohmann::json index{{"metadata", {{"total_size", total}}}, {"weight_map", map}};
   io::write_whole(folder.file("model.safetensors.index.json"), index.dump(1) + "\n");
   folder.keep();
