@@ -11,7 +11,8 @@ using nlohmann::json;
 TEST_CASE("DeepSeek's three stages", "[tokenizer][pre_tokenizer]") {
   // The cuts show in a tokenizer that has them, no merges, and one word.
   json file = bytes_only();
-  const json real = json::parse(io::mapped_file(test_data("text/tokenizer.json")).text());
+  const io::mapped_file text(test_data("text/tokenizer.json"));
+  const json real = json::parse(text.text());
   file["pre_tokenizer"] = real["pre_tokenizer"];
   file["model"]["ignore_merges"] = true;  // a word that is in the vocabulary is one token
   const auto one_word = [&](const std::string& word, std::string_view text) {
