@@ -214,7 +214,7 @@ class random_model {
     switch (i.format) {
       case weight_format::fp4: return f_.experts;
       case weight_format::fp8: return shared && f_.experts != stored_as::fp4 ? f_.experts : f_.projections;
-      case weight_format::bf16: return f_.plain;
+      case weight_format::bfloat16: return f_.plain;
       default: return stored_as::f32;
     }
   }
