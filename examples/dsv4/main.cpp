@@ -7,8 +7,10 @@
 #include <cstdio>
 #include <exception>
 #include <functional>
+#include <iostream>
 #include <memory>
 #include <new>
+#include <sstream>
 #include <string>
 
 #include <CLI/CLI.hpp>
@@ -266,7 +268,10 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : golden ? cli::exit_golden_usage : exit_usage;
+    std::ostringstream help;
+    const int code = app.exit(e, help, std::cerr);
+    cli::print_text(help.str());
+    return code == 0 ? 0 : golden ? cli::exit_golden_usage : exit_usage;
   }
   run();
   return 0;

@@ -78,6 +78,12 @@ void begin_program(int code_of_bad_file) {
   sigaction(SIGBUS, &now, nullptr);
 }
 
+void print_text(const std::string& text) {
+  errno = 0;
+  const bool written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+  if (!written && output_reason == 0) output_reason = errno;
+}
+
 bool output_arrives() {
   // std::cout writes through stdout and has no buffer of its own.
   const bool failed_before = std::ferror(stdout) != 0 || !std::cout.good();

@@ -20,6 +20,8 @@ void begin_program(int code_of_bad_file);
 /// was lost, and names an input that was changed while it was read.  Once, at the very end, however the run ended.
 int end_program(int code, int failed, int code_of_bad_file);
 
+/// A text to standard output; should it not arrive, the reason is known at the end.
+void print_text(const std::string& text);
 /// Everything that was written to standard output so far has arrived: long runs ask, and stop if not.
 bool output_arrives();
 /// @throws dsv4::error unless output_arrives()

@@ -38,13 +38,13 @@ void numbers(const expert_table& t, V& visit) {
   for (dsv4::index_t v = 0; v < t.rows; ++v)
     for (dsv4::index_t j = 0; j < t.k; ++j) visit(static_cast<double>(t.at(v, j)));
 }
-std::vector<double> numbers(const checkpoint& c) {
+std::vector<double> numbers(const model_weights<>& w, const dsv4::config& c) {
   std::vector<double> out;
   auto visit = [&](double x) { out.push_back(x); };
-  dsv4::each_weight(c.weights(), c.configuration(),
-                    [&](const dsv4::weight_info&, const auto& field) { numbers(field, visit); });
+  dsv4::each_weight(w, c, [&](const dsv4::weight_info&, const auto& field) { numbers(field, visit); });
   return out;
 }
+std::vector<double> numbers(const checkpoint& c) { return numbers(c.weights(), c.configuration()); }
 /// Opens the directory and reads every number.
 std::vector<double> numbers_of(const std::filesystem::path& path) {
   const checkpoint c = checkpoint::open(path);
@@ -68,7 +68,7 @@ void check_drafter(const std::filesystem::path& path, const mini::tensors& main,
   CHECK_THAT(c.drafter(), ContainsSubstring("DSpark") && ContainsSubstring(why));
   const temporary_directory alone;
   mini::write(alone, main);
-  CHECK(numbers(c.weights()) == numbers_of(alone));
+  CHECK(numbers(c) == numbers_of(alone));
   transformer<float32<>, exec::ref> model(c.configuration(), c.weights());
   CHECK_THAT(message<unsupported>([&] { model.expect_mtp("--mtp"); }),
              ContainsSubstring("--mtp: not implemented") && ContainsSubstring("DSpark"));
@@ -684,7 +684,7 @@ TEST_CASE("checkpoint: what it hands out survives a move", "[io]") {
   const temporary_directory dir;
   mini::write(dir, mini::make());
   std::optional<checkpoint> first = checkpoint::open(dir);
-  const std::vector<double> expected = numbers(first->weights());
+  const std::vector<double> expected = numbers(*first);
   const model_weights<>* weights = &first->weights();
   const stored_tensor* tensor = &first->tensors()[3];
   const std::string name(tensor->name);
@@ -703,7 +703,7 @@ TEST_CASE("checkpoint: what it hands out survives a move", "[io]") {
   many.push_back(std::move(second));
   for (int i = 0; i < 4; ++i) many.push_back(checkpoint::open(dir));  // and be moved again
   CHECK(&many[0].weights() == weights);
-  CHECK(numbers(*weights) == expected);
+  CHECK(numbers(*weights, many[0].configuration()) == expected);
   CHECK(tensor->name == name);
   CHECK(logits() == before);
 }

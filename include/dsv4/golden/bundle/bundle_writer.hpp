@@ -156,6 +156,8 @@ class bundle_writer {
     list(name, std::filesystem::file_size(path() / name));
     inputs_ = {};
     about_.config_sha256 = sha256_of(about_.model);
+    folder_.file(options_.small ? compressed_manifest
+                                : plain_manifest);  // goes with the others, should it fail
     write_manifest(path(), about_, entries_, options_.small);
     folder_.keep();
   }
