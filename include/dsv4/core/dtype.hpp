@@ -105,7 +105,8 @@ constexpr bool is_integer(dtype t) {
 
 /// Element i of integers in any width, which need not be aligned; U64 beyond I64 comes out as -1, which is no index.
 /// @pre is_integer(type)
-inline std::int64_t integer_at(dtype type, const std::byte* data, index_t i) {
+DSV4_HOST_DEVICE inline std::int64_t integer_at(dtype type, const std::byte* data, index_t i) {
+  constexpr auto largest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   const auto at = [&]<class T>(T v) {
     std::memcpy(&v, data + i * static_cast<index_t>(sizeof v), sizeof v);
     return v;
@@ -117,9 +118,7 @@ inline std::int64_t integer_at(dtype type, const std::byte* data, index_t i) {
     case dtype::i8: return at(std::int8_t{});
     case dtype::u64: {
       const std::uint64_t v = at(std::uint64_t{});
-      return v > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
-                 ? -1
-                 : static_cast<std::int64_t>(v);
+      return v > largest ? -1 : static_cast<std::int64_t>(v);
     }
     case dtype::u32: return at(std::uint32_t{});
     case dtype::u16: return at(std::uint16_t{});
