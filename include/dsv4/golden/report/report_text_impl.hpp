@@ -2,6 +2,7 @@
 #pragma once
 /// The bodies of report_text.hpp.
 #include <locale>
+#include <set>
 #include <sstream>
 
 #include "../../core/format_text.hpp"
