@@ -17,6 +17,7 @@ include = pathlib.Path(__file__).resolve().parents[2] / "include"
 
 KERNEL = r"""
 #include <dsv4/attn/sparse_attention.hpp>
+#include <dsv4/core/dtype.hpp>
 #include <dsv4/mhc/sinkhorn.hpp>
 #include <dsv4/moe/weights.hpp>
 #include <dsv4/num/block_scaled.hpp>
@@ -68,6 +69,7 @@ __global__ void all(double* out, float* narrow) {
 __global__ void descriptors(weight_matrix w, quantised_activations x, expert_table table, attention_slots<bf16> seen,
                             view<double, 2> mixes, view<float, 1> base, view<double, 3> comb, double* out) {
   out[0] = w.at(1, 2) + w.scale_at(1, 2) + double(w.scale_cols() + w.row_bytes()) + (w.row(1) != nullptr);
+  out[0] += double(integer_at(dtype::i32, w.data, 1));
   out[1] = x.at(1, 2) + double(table.at(1, 2) + seen.slots()) + (seen.row(1, 2) != nullptr);
   split_mixes<double>(mixes[0], base, base, 20, 1e-6, mixes[1], mixes[2], comb[0]);
   sinkhorn(comb[1], 20, 1e-6);

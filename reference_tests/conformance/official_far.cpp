@@ -181,7 +181,7 @@ bool faults(const volatile std::byte* p) {
   }, before{};
   catching.sa_handler = jump;
   sigaction(SIGSEGV, &catching, &before);
-  bool caught = true;
+  volatile bool caught = true;  // the compiler does not know that the read below may jump
   if (sigsetjmp(back, 1) == 0) {
     [[maybe_unused]] const std::byte read = *p;
     caught = false;
