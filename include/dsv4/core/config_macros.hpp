@@ -31,7 +31,7 @@
 // DSV4_COMPILED is defined by the CMake target dsv4::compiled and by nothing else.  With it, a program finds the
 // bodies of *_impl.hpp and the usual models in that library; without it, the same headers bring them along.
 //   DSV4_INLINE                      before a function's body in a *_impl.hpp
-//   DSV4_COMPILED_MODELS(class x)    x<P, E> for each policy and executor in the library; src/compiled has the other half
+//   DSV4_COMPILED_MODELS(class x)    x<P, E> for each policy and executor in the library; CMakeLists.txt has the other half
 //   DSV4_COMPILED_TEMPLATE(...)      one such template
 #if defined(DSV4_COMPILED)
 #define DSV4_INLINE

@@ -1,2 +1,0 @@
-// SPDX-License-Identifier: MIT
-#include <dsv4/golden/bundle/manifest_json_impl.hpp>

@@ -1,5 +1,0 @@
-// SPDX-License-Identifier: MIT
-#include <dsv4/cpu/cpu.hpp>
-#include <dsv4/train/model.hpp>
-
-template class dsv4::train::network<double, dsv4::exec::cpu>;
