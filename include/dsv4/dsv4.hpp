@@ -126,6 +126,9 @@
 #include "text/chat_parsing.hpp"        // completion -> message
 #include "text/tokenizer.hpp"           // text <-> token ids
 #include "text/prompt_ids.hpp"          // prompt -> token ids, no control token from a user's words
+#include "gen/grammar.hpp"              // which tokens may follow, and what that leaves of the distribution
+#include "gen/grammar_json.hpp"         // grammars of JSON schemas …
+#include "gen/grammar_calls.hpp"        // … and of calls of tools
 #include "gen/sampler.hpp"              // logits -> distribution -> token
 #include "gen/log_probability.hpp"      // what the model itself thinks of the tokens
 #include "gen/generate.hpp"             // prompt -> tokens
