@@ -135,6 +135,7 @@
 #include "gen/speculative.hpp"          // the same with drafts, several tokens a call
 #include "gen/state_file.hpp"           // a conversation on disk: load and go on to the same bits
 #include "gen/prefix_file.hpp"          // what an earlier prompt has computed, reused; on disk
+#include "gen/batcher.hpp"              // many requests at once, each as if it were alone
 #include "gen/conversation.hpp"         // a chat: reads only what is new; saved and loaded
 #include "trainer/held_out.hpp"         // the end of a text, which training never sees
 #include "trainer/random.hpp"           // numbers by counter: any draw again

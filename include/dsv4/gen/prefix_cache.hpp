@@ -141,6 +141,29 @@ class stored_prefix {
     }
   }
 
+  /// The first n tokens of it alone, to be kept on by another rule or the same.
+  stored_prefix first(index_t n, window_rule rule, index_t period = 0) const {
+    expects_in(n, 0, length() + 1, "stored_prefix::first: tokens");
+    stored_prefix r(c_, rule, period);
+    r.ids_.assign(ids_.begin(), ids_.begin() + n);
+    index_t rows = 0;
+    for (const position_range& run : runs_)
+      if (const position_range part{run.from, std::min(run.to, n)}; part.count() > 0) {
+        r.runs_.push_back(part);
+        rows += part.count();
+      }
+    for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
+      const layer_rows& from = layers_[static_cast<std::size_t>(l)];
+      layer_rows& to = r.layers_[static_cast<std::size_t>(l)];
+      const index_t ratio = c_.ratio(l), entries = ratio > 0 ? n / ratio : 0;
+      to.window.assign(from.window.begin(), from.window.begin() + rows * c_.head_dim);
+      to.entries.assign(from.entries.begin(), from.entries.begin() + entries * c_.head_dim);
+      if (kind_of_ratio(ratio) == attention_kind::csa)
+        to.keys.assign(from.keys.begin(), from.keys.begin() + entries * c_.index_head_dim);
+    }
+    return r;
+  }
+
   /// Positions whose window rows are kept, rising, apart from each other.
   std::span<const position_range> runs() const { return runs_; }
   index_t length() const { return static_cast<index_t>(ids_.size()); }
