@@ -19,7 +19,10 @@ class stop_texts {
     waiting_ += part;
     std::size_t at = std::string::npos, kept = 0;
     for (const std::string& stop : stops_) {
-      at = std::min(at, waiting_.find(stop));
+      if (const std::size_t here = waiting_.find(stop); here < at) {
+        at = here;
+        which_ = static_cast<std::size_t>(&stop - stops_.data());
+      }
       for (std::size_t n = std::min(stop.size() - 1, waiting_.size()); n > kept; --n)
         if (std::string_view(waiting_).ends_with(std::string_view(stop).substr(0, n))) kept = n;
     }
@@ -31,10 +34,13 @@ class stop_texts {
   /// What waited, at the end of the text.
   std::string finish() { return std::exchange(waiting_, {}); }
   bool found() const { return found_; }
+  /// The stop text that was found, by its place in the list.
+  std::size_t which() const { return which_; }
 
  private:
   std::vector<std::string> stops_;
   std::string waiting_;
+  std::size_t which_ = 0;
   bool found_ = false;
 };
 

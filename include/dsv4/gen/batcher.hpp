@@ -21,61 +21,17 @@
 ///           itself ends all that were in its call, since their sequences may be damaged
 #include <algorithm>
 #include <deque>
-#include <exception>
-#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
-#include "generate.hpp"
-#include "log_probability.hpp"
+#include "../model/transformer.hpp"
+#include "batch_request.hpp"
 #include "prefix_shelf.hpp"
+#include "sampler.hpp"
 
 namespace dsv4 {
-
-struct batch_limits {
-  index_t running = 16;           ///< requests that are worked on at the same time
-  index_t queued = 64;            ///< requests that wait, at most
-  index_t tokens_per_step = 256;  ///< of all sequences together; at least `running`
-  index_t tokens_in_memory = 0;   ///< prompts and answers of all that run, at their longest; 0: no limit
-  index_t prefix_bytes = 0;       ///< kept of prompts and answers, to be reused; 0: none
-};
-
-struct batch_request {
-  std::vector<std::int32_t> ids;       ///< the prompt
-  index_t max_new = 0;                 ///< at least 1
-  std::vector<std::int32_t> stop_ids;  ///< any of these ends the answer, and is its last token
-  dsv4::sampling sampling;
-  std::optional<index_t> logprobs{};  ///< so many of the likeliest tokens at each place
-};
-
-struct batch_token {
-  std::int32_t id;
-  double log_probability;                  ///< if asked for
-  std::span<const token_probability> top;  ///< the same
-};
-
-/// Who waits for an answer.  Called from within step(); must not call the batcher.
-struct batch_listener {
-  virtual ~batch_listener() = default;
-  /// The prompt begins to be read; `reused` of its tokens need not be.
-  virtual void begin(index_t reused) = 0;
-  /// @returns whether another token is wanted
-  virtual bool token(const batch_token&) = 0;
-  virtual void end(stop_reason) = 0;
-  virtual void failed(std::exception_ptr) = 0;
-};
-
-/// The queue is full: come back later.
-struct batch_full : error {
-  using error::error;
-};
-
-struct batch_counts {
-  index_t steps = 0, tokens_read = 0, tokens_made = 0, tokens_reused = 0;
-  index_t ended = 0, cancelled = 0, failed = 0;
-};
 
 template <numerics_policy P, execution E>
 class batcher {
@@ -83,79 +39,15 @@ class batcher {
   using ticket = std::uint64_t;
 
   /// @throws contract_violation limits that contradict each other
-  batcher(transformer<P, E>& model, const batch_limits& limits)
-      : model_(&model),
-        limits_(limits),
-        shelf_(limits.prefix_bytes),
-        logits_(std::max(limits.running, index_t{2}), model.configuration().vocab_size) {
-    expects(limits.running > 0 && limits.queued >= 0, "batcher: places must be positive");
-    expects(limits.tokens_per_step >= limits.running,
-            "batcher: tokens_per_step must be at least `running`, one for each answer under way");
-    expects(limits.tokens_per_step <= one_pass,
-            "batcher: tokens_per_step must fit a pass of the model (512): last rows stay together");
-    const config& c = model.configuration();
-    const index_t block = prefix_block(c), rows = 4 * c.sliding_window;
-    period_ = (rows + block - 1) / block * block;  // keeps W - 1 rows of every period, about a quarter
-  }
+  batcher(transformer<P, E>& model, const batch_limits& limits);
 
   /// @throws contract_violation what is asked for cannot be: an empty prompt, ids outside the vocabulary, too long
   /// @throws batch_full         too many wait
-  ticket submit(batch_request r, std::shared_ptr<batch_listener> listener) {
-    const config& c = model_->configuration();
-    const auto n = static_cast<index_t>(r.ids.size());
-    expects(n > 0, "batcher: the prompt is empty");
-    expects(r.max_new > 0, "batcher: max_new must be at least 1");
-    for (const std::int32_t id : r.ids) expects_in(id, 0, c.vocab_size, "batcher: token id of the prompt");
-    const index_t longest = checked_add(n, r.max_new, "batcher: prompt and answer");
-    expects_in(longest, 0, c.max_position_embeddings + 1,
-               "batcher: tokens of prompt and answer against the model's context");
-    if (limits_.tokens_in_memory > 0)
-      expects_in(longest, 0, limits_.tokens_in_memory + 1,
-                 "batcher: tokens of prompt and answer against the memory for all requests");
-    check_sampling(r.sampling, c.vocab_size);
-    if (static_cast<index_t>(queue_.size()) >= limits_.queued + free_places())
-      throw batch_full("batcher: " + std::to_string(queue_.size()) + " requests wait already");
-    queue_.push_back({++last_, std::move(r), std::move(listener)});
-    return last_;
-  }
+  ticket submit(batch_request r, std::shared_ptr<batch_listener> listener);
   /// A request that is not wanted any more; one that has ended is no mistake.
-  void cancel(ticket t) {
-    const auto is = [&](const auto& r) { return r.number == t; };
-    if (const auto q = std::find_if(queue_.begin(), queue_.end(), is); q != queue_.end()) {
-      queue_.erase(q);
-      ++counts_.cancelled;
-    } else if (const auto a = std::find_if(active_.begin(), active_.end(), is); a != active_.end()) {
-      keep(*a);
-      active_.erase(a);
-      ++counts_.cancelled;
-    }
-  }
-
+  void cancel(ticket t);
   /// One call of the model for all that run.  @returns whether anything is left to do
-  bool step() {
-    admit();
-    if (active_.empty()) return !queue_.empty();
-    plan();
-    try {
-      run();
-    } catch (...) {
-      for (const share& s : shares_) fail(*s.who, std::current_exception());
-      sweep();
-      return !idle();
-    }
-    const auto rows = on_host(model_->executor(), std::as_const(logits_).all(), host_logits_);
-    for (std::size_t i = 0; i < shares_.size(); ++i) {
-      active& a = *shares_[i].who;
-      try {
-        take(a, shares_[i].tokens, rows[static_cast<index_t>(i)]);
-      } catch (...) {
-        fail(a, std::current_exception());
-      }
-    }
-    sweep();
-    return !idle();
-  }
-
+  bool step();
   bool idle() const { return active_.empty() && queue_.empty(); }
   index_t running() const { return static_cast<index_t>(active_.size()); }
   index_t queued() const { return static_cast<index_t>(queue_.size()); }
@@ -369,5 +261,85 @@ class batcher {
   scratch_of<E> scratch_;
   workspace host_;
 };
+
+// Defined here, so that a program that links dsv4::compiled finds them there (docs/building.md).
+
+template <numerics_policy P, execution E>
+batcher<P, E>::batcher(transformer<P, E>& model, const batch_limits& limits)
+    : model_(&model),
+      limits_(limits),
+      shelf_(limits.prefix_bytes),
+      logits_(std::max(limits.running, index_t{2}), model.configuration().vocab_size) {
+  expects(limits.running > 0 && limits.queued >= 0, "batcher: places must be positive");
+  expects(limits.tokens_per_step >= limits.running,
+          "batcher: tokens_per_step must be at least `running`, one for each answer under way");
+  expects(limits.tokens_per_step <= one_pass,
+          "batcher: tokens_per_step must fit a pass of the model (512): last rows stay together");
+  const config& c = model.configuration();
+  const index_t block = prefix_block(c), rows = 4 * c.sliding_window;
+  period_ = (rows + block - 1) / block * block;  // keeps W - 1 rows of every period, about a quarter
+}
+
+template <numerics_policy P, execution E>
+auto batcher<P, E>::submit(batch_request r, std::shared_ptr<batch_listener> listener) -> ticket {
+  const config& c = model_->configuration();
+  const auto n = static_cast<index_t>(r.ids.size());
+  expects(n > 0, "batcher: the prompt is empty");
+  expects(r.max_new > 0, "batcher: max_new must be at least 1");
+  for (const std::int32_t id : r.ids) expects_in(id, 0, c.vocab_size, "batcher: token id of the prompt");
+  const index_t longest = checked_add(n, r.max_new, "batcher: prompt and answer");
+  expects_in(longest, 0, c.max_position_embeddings + 1,
+             "batcher: tokens of prompt and answer against the model's context");
+  if (limits_.tokens_in_memory > 0)
+    expects_in(longest, 0, limits_.tokens_in_memory + 1,
+               "batcher: tokens of prompt and answer against the memory for all requests");
+  check_sampling(r.sampling, c.vocab_size);
+  if (static_cast<index_t>(queue_.size()) >= limits_.queued + free_places())
+    throw batch_full("batcher: " + std::to_string(queue_.size()) + " requests wait already");
+  queue_.push_back({++last_, std::move(r), std::move(listener)});
+  return last_;
+}
+
+template <numerics_policy P, execution E>
+void batcher<P, E>::cancel(ticket t) {
+  const auto is = [&](const auto& r) { return r.number == t; };
+  if (const auto q = std::find_if(queue_.begin(), queue_.end(), is); q != queue_.end()) {
+    queue_.erase(q);
+    ++counts_.cancelled;
+  } else if (const auto a = std::find_if(active_.begin(), active_.end(), is); a != active_.end()) {
+    keep(*a);
+    active_.erase(a);
+    ++counts_.cancelled;
+  }
+}
+
+template <numerics_policy P, execution E>
+bool batcher<P, E>::step() {
+  admit();
+  if (active_.empty()) return !queue_.empty();
+  plan();
+  try {
+    run();
+  } catch (...) {
+    for (const share& s : shares_) fail(*s.who, std::current_exception());
+    sweep();
+    return !idle();
+  }
+  const auto rows = on_host(model_->executor(), std::as_const(logits_).all(), host_logits_);
+  for (std::size_t i = 0; i < shares_.size(); ++i) {
+    active& a = *shares_[i].who;
+    try {
+      take(a, shares_[i].tokens, rows[static_cast<index_t>(i)]);
+    } catch (...) {
+      fail(a, std::current_exception());
+    }
+  }
+  sweep();
+  return !idle();
+}
+
+DSV4_COMPILED_TEMPLATE(class batcher<official, exec::cpu>)
+DSV4_COMPILED_TEMPLATE(class batcher<official, exec::cpu_fast>)
+DSV4_COMPILED_TEMPLATE(class batcher<float32<>, exec::cpu>)
 
 }  // namespace dsv4

@@ -13,6 +13,7 @@
 
 #include "../model/transformer.hpp"
 #include "sampler.hpp"
+#include "stop_reason.hpp"
 
 namespace dsv4 {
 
@@ -23,12 +24,6 @@ struct generate_options {
   std::span<const std::int32_t> stop_ids{};  ///< any of these ends the text, and is its last token
   std::function<void(index_t, index_t)>
       on_prefill{};  ///< (tokens done, tokens of the prompt), after each chunk
-};
-
-enum class stop_reason {
-  length,   ///< max_new tokens were made
-  stop_id,  ///< one of stop_ids was made
-  caller,   ///< on_token said so
 };
 
 struct generation {

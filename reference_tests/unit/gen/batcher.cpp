@@ -2,6 +2,7 @@
 // Continuous batching: numbers in brackets are the postconditions of gen/batcher.hpp.
 #include <dsv4/cpu/cpu.hpp>
 #include <dsv4/gen/batcher.hpp>
+#include <dsv4/gen/generate.hpp>
 #include <map>
 #include <set>
 
