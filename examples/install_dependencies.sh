@@ -12,6 +12,7 @@ packages=(
   python3-numpy                          # docs/recipe.py     tests of weights from a seed
   nlohmann-json3-dev                     # config.json
   libssl-dev                             # golden bundles     SHA-256 (libcrypto)
+  libboost-dev                           # dsv4 serve         Boost.Beast, headers
   libboost-context-dev                   # cuda/host          fibers, tests of CUDA kernels
   libpcre2-dev pkg-config                # tokenizer          PCRE2
   libcli11-dev                           # examples/dsv4      command line

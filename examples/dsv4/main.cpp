@@ -27,6 +27,7 @@
 #include "golden_weights.hpp"
 #include "input.hpp"
 #include "outputs.hpp"
+#include "serve.hpp"
 #include "train.hpp"
 #include "verify.hpp"
 
@@ -254,6 +255,7 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   add_forward(app, run);
   add_generate(app, run);
   cli::add_chat(app, run);
+  cli::add_serve(app, run);
   add_tokenize(app, run);
   cli::add_encode(app, run);
   cli::add_parse(app, run);
