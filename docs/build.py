@@ -94,7 +94,9 @@ class Site:
                 f'<script src="{root}search-index.js"></script><script src="{root}search.js"></script></body></html>')
         self.pages[address] = page
         plain = re.sub(r"\s+", " ", words).strip().lower()
-        self.search.append([title, address, plain[:6000]])
+        # The beginning as it stands, for the lines around a hit; of the rest each word once.
+        begin, rest = plain[:4000], set(re.findall(r"[\w.]{3,}", plain[4000:]))
+        self.search.append([title, address, " ".join([begin, *sorted(rest - set(begin.split()))])])
 
     def header_address(self, header):
         return "h/" + header.replace("/", ".").removesuffix(".hpp") + ".html"
@@ -177,9 +179,10 @@ class Site:
         for i, s in enumerate(pieces):
             end = pieces[i + 1].line if i + 1 < len(pieces) else text.count("\n") + 2
             anchors = "".join(f'<span id="{name}"></span>' for line, name in at_line.items() if s.line <= line < end)
-            words = (source.prose(s.prose, painter) if s.prose else "") + self.equations_of(s)
+            short, long = self.equations_of(s)
+            words = (source.prose(s.prose, painter) if s.prose else "") + short
             code = f"<pre><code>{painter.paint(s.code)}</code></pre>" if s.code else ""
-            parts.append(f'<div class="pair" id="L{s.line}"><div class="words">{anchors}{words}</div><div>{code}</div></div>')
+            parts.append(f'{long}<div class="pair" id="L{s.line}"><div class="words">{anchors}{words}</div><div>{code}</div></div>')
         facts = self.facts(header)
         if facts:
             parts.append(f"<h2>Who computes it, who checks it</h2>{facts}")
@@ -188,10 +191,18 @@ class Site:
         self.write(self.header_address(header), header, "".join(parts), "code", text)
 
     def equations_of(self, segment):
-        """The equations that a piece of code carries a tag of, as the report prints them."""
+        """The equations that a piece of code carries a tag of, as the report prints them: those for the column beside the code, and those
+        that are too long for it and stand above both."""
         text = re.sub(r"@paper\{[^}]*\}", "", segment.prose) + "\n" + segment.code
-        return "".join(f'<div class="report"><a href="../equations.html#eq{n}">({n})</a>{tex.to_mathml(equations.LATEX[n], block=True)}</div>'
-                       for n in sorted(source.equation_numbers(text) & set(equations.LATEX)))
+        short, long = "", ""
+        for n in sorted(source.equation_numbers(text) & set(equations.LATEX)):
+            wide = len(re.sub(r"\\\w+|[{}\s]", "", equations.LATEX[n])) > 60
+            shown = f'<a href="../equations.html#eq{n}">({n})</a>{tex.to_mathml(equations.LATEX[n], block=True)}'
+            if wide:
+                long += f'<div class="report long">{shown}</div>'
+            else:
+                short += f'<div class="report">{shown}</div>'
+        return short, long
 
     def title_of(self, header):
         m = re.search(r"^/// (.*?)(?:[.:](?: |$)|$)", self.headers[header], re.M)
@@ -245,9 +256,13 @@ class Site:
                            f'<td><code>{html.escape(tag.statement)}</code></td></tr>' for tag in found[number])
             tests = ", ".join(f'<a href="{self.address_of_file(ROOT / "reference_tests" / tagged.TESTS[k][0])}">{html.escape(tagged.TESTS[k][1])}</a>'
                               for k in equation.tests)
+            sites = ", ".join(f'<a href="doc/numerics.html"><code>{name}</code></a>' for name in equations.SITES.get(number, ()))
+            self.errors += [f"docs/book/equations.py: equation ({number}): no site {name} in core/tap.hpp" for name in equations.SITES.get(number, ())
+                            if f'{{"{name}"' not in self.headers["core/tap.hpp"]]
+            recorded = f" Recorded in every bundle as {sites}." if sites else " No site: what it computes is not stored."
             parts.append(f'<div class="eq" id="eq{number}"><strong>({number})</strong> {markdown.inline(equation.says, str)}'
                          f'{tex.to_mathml(equations.LATEX[number], block=True)}<div class="wide"><table>{rows}</table></div>'
-                         f"<p class=\"soft\">Held by {tests}.</p></div>")
+                         f"<p class=\"soft\">Held by {tests}.{recorded}</p></div>")
         parts.append("<h2 id=\"letters\">Letters of the report</h2><table>" + "".join(
             f"<tr><td>{k}</td><td>{v}</td></tr>" for k, v in sorted(equations.REPORT_LETTERS.items())) + "</table>")
         self.write("equations.html", "Equations", "".join(parts), words=" ".join(e.says for e in tagged.EQUATIONS.values()))
@@ -271,12 +286,26 @@ class Site:
                    if "CONTRIBUTING.md" in self.documents else "<h1>Architecture</h1>" + figures.layers(below, counts))
         self.sources.add("reference_tests/lint/layers.txt")
 
+    def said_of(self, header, line):
+        """The first sentence of the comment above a definition; empty if that comment is another's."""
+        pieces = [s for s in source.segments(self.headers[header]) if s.line <= line]
+        if not pieces or not pieces[-1].prose:
+            return ""
+        prose = pieces[-1].prose
+        between = line - pieces[-1].line - prose.count("\n") - 1  # lines of code before the definition, a template's head among them
+        sentence = re.match(r"(.*?[.:])(?:\s|$)", " ".join(prose.split("\n\n")[0].split()) + " ")
+        return sentence[1].rstrip(":") if sentence and 0 <= between <= 2 else ""
+
     def glossary_page(self, order):
-        rows = [f'<tr><td><a href="{self.header_address(h)}#{n}"><code>{n}</code></a></td><td>{h}</td></tr>'
-                for n, (h, _) in sorted(self.defined.items(), key=lambda kv: kv[0].lower())]
+        rows = [f'<tr><td><a href="{self.header_address(h)}#{n}"><code>{n}</code></a></td><td>{html.escape(self.said_of(h, line))}</td>'
+                f'<td class="soft">{h}</td></tr>' for n, (h, line) in sorted(self.defined.items(), key=lambda kv: kv[0].lower())]
         letters = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in self.notation.items())
-        self.write("glossary.html", "Glossary", "<h1>Glossary</h1><h2>Letters</h2><table>" + letters
-                   + "</table><h2>Names</h2><div class=\"wide\"><table>" + "".join(rows) + "</table></div>", words=" ".join(self.defined))
+        words = self.documents["notation.md"].partition("## Words")[2]
+        if not words:
+            self.errors.append("docs/notation.md: no section Words for the glossary")
+        body, _ = markdown.to_html(re.sub(r"`([a-z_/]+\.hpp)`", r"[\1](../include/dsv4/\1)", words), self.link_of_document("notation.md"))
+        self.write("glossary.html", "Glossary", "<h1>Glossary</h1><h2>Words</h2>" + body.replace('href="../', 'href="') + "<h2>Letters</h2><table>" + letters
+                   + "</table><h2>Names</h2><div class=\"wide\"><table>" + "".join(rows) + "</table></div>", words=words + " ".join(self.defined))
 
     def build(self):
         order = self.order()

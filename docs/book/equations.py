@@ -33,6 +33,16 @@ LATEX = {
     29: r"\mathcal{L}(\theta) = \sum_i w_i \KL(\pi_\theta \parallel \pi_{E_i})",
 }
 
+# The sites (core/tap.hpp) under which a run records what an equation gives, alone or together with its neighbours.
+SITES = {
+    1: ("hc_attn.y", "mid", "hc_ffn.y", "out"), 2: ("hc_attn.comb", "hc_ffn.comb"), 3: ("hc_attn.mixes", "hc_ffn.mixes"),
+    4: ("hc_attn.mixes", "hc_ffn.mixes"), 5: ("hc_attn.mixes", "hc_ffn.mixes"), 6: ("hc_attn.pre", "hc_ffn.pre"),
+    7: ("hc_attn.post", "hc_ffn.post"), 8: ("hc_attn.comb", "hc_ffn.comb"),
+    12: ("attn.compressor.pooled", "attn.indexer.compressor.pooled"), 13: ("attn.qr",), 14: ("attn.indexer.q_had",), 15: ("attn.indexer.weights",),
+    16: ("attn.indexer.scores",), 17: ("attn.topk_idxs",), 18: ("attn.q_norm",), 19: ("attn.o",), 23: ("attn.compressor.pooled",), 24: ("attn.qr",),
+    25: ("attn.q_norm",), 26: ("attn.o",), 27: ("attn.o",),
+}
+
 # The report's letters that docs/notation.md does not list, because the code spells them out.
 REPORT_LETTERS = {
     "X": "the n residual streams of a token", "B": "carry-over matrix of mHC; in compressors a positional bias (ape)",

@@ -6,9 +6,16 @@ box.addEventListener("input", () => {
   found.textContent = "";
   found.style.display = words.length ? "block" : "none";
   if (!words.length) return;
+  // A whole word counts more than a part of one, the title more than the opening, the opening more than the rest.
+  const whole = (text, w) => {
+    for (let at = text.indexOf(w); at >= 0; at = text.indexOf(w, at + 1))
+      if (!/[a-z0-9]/.test(text[at - 1] ?? " ") && !/[a-z0-9]/.test(text[at + w.length] ?? " ")) return true;
+    return false;
+  };
   const score = ([title, , text]) => words.reduce((s, w) => {
-    const inTitle = title.toLowerCase().includes(w), inText = text.includes(w);
-    return s === 0 || (!inTitle && !inText) ? 0 : s + (inTitle ? 10 : 1);
+    const head = title.toLowerCase(), inTitle = head.includes(w), inText = text.includes(w);
+    if (s === 0 || (!inTitle && !inText)) return 0;
+    return s + (inTitle ? (whole(head, w) ? 12 : 6) : 0) + (whole(text.slice(0, 500), w) ? 4 : 0) + 1;
   }, 1);
   const hits = pages.map((p) => [score(p), p]).filter(([s]) => s > 0).sort((x, y) => y[0] - x[0]).slice(0, 12);
   for (const [, [title, address, text]] of hits) {

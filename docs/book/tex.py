@@ -87,6 +87,8 @@ class _Reader:
                 below = self.group()
             else:
                 above = self.group() if above is None else f"<mrow>{above}{self.group()}</mrow>"
+        if above == "<mo>′</mo>" and not below:  # the glyph is raised already; as a superscript of a script it would vanish
+            return f'<mrow>{base}<mo lspace="0" rspace="0">′</mo></mrow>'
         kind = ("munder", "mover", "munderover") if limits else ("msub", "msup", "msubsup")
         if below and above:
             return f"<{kind[2]}>{base}{below}<mrow>{above}</mrow></{kind[2]}>"
