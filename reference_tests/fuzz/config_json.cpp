@@ -2,6 +2,8 @@
 // config.json in both forms: what is accepted is a model whose canonical text gives the same model.
 #include <optional>
 
+#include <nlohmann/json.hpp>
+
 #include <dsv4/io/config_json.hpp>
 #include <dsv4/io/config_out.hpp>
 

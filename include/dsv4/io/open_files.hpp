@@ -33,53 +33,24 @@ class open_files {
   };
 
   static entry* add_mapped(std::string path, const std::byte* begin, std::size_t size,
-                           const struct ::stat& status) {
-    return add(role::mapped, std::move(path), begin, size, status);
-  }
+                           const struct ::stat& status);
   static entry* add_begun(std::string path) { return add(role::begun, std::move(path), nullptr, 0, {}); }
 
   /// Its owner is done with it.  A mapped file that is not what it was when it was opened is remembered: what was
   /// read of it may be wrong (a part that was cut off reads as zeros up to the end of its page).
-  static void remove(entry* e) {
-    if (!e) return;
-    if (e->what == role::mapped) {
-      struct ::stat now {};
-      const bool changed = ::stat(e->path.c_str(), &now) == 0 && same_file(now, e->status) &&
-                           (now.st_size != e->status.st_size || !same_time(now, e->status));
-      if (changed) note_changed(e->path);
-    }
-    e->what.store(role::unused, std::memory_order_release);
-  }
+  static void remove(entry* e);
 
   /// The path of the mapping that holds this address; null if none does.  For signal handlers.
-  static const char* mapped_at(const void* address) {
-    const auto* at = static_cast<const std::byte*>(address);
-    for (const entry* e = first().load(std::memory_order_acquire); e; e = e->next)
-      if (e->what.load(std::memory_order_acquire) == role::mapped && at >= e->begin &&
-          at < e->begin + e->size)
-        return e->path.c_str();
-    return nullptr;
-  }
+  static const char* mapped_at(const void* address);
 
   /// Removes every file that was begun.  For signal handlers that end the program.
-  static void remove_begun() {
-    for (const entry* e = first().load(std::memory_order_acquire); e; e = e->next)
-      if (e->what.load(std::memory_order_acquire) == role::begun) ::unlink(e->path.c_str());
-  }
+  static void remove_begun();
 
   /// Is this very file mapped now, under whatever name?
-  static bool is_mapped(const struct ::stat& file) {
-    const std::lock_guard lock(mutex());
-    for (const entry* e = first().load(); e; e = e->next)
-      if (e->what == role::mapped && same_file(e->status, file)) return true;
-    return false;
-  }
+  static bool is_mapped(const struct ::stat& file);
 
   /// The first mapped file that was found changed; empty: none was.
-  static std::string first_changed() {
-    const std::lock_guard lock(mutex());
-    return changed();
-  }
+  static std::string first_changed();
 
   static bool same_file(const struct ::stat& a, const struct ::stat& b) {
     return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
@@ -89,42 +60,18 @@ class open_files {
   static bool same_time(const struct ::stat& a, const struct ::stat& b) {
     return a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
   }
-  static void note_changed(const std::string& path) {
-    const std::lock_guard lock(mutex());
-    if (changed().empty()) changed() = path;
-  }
+  static void note_changed(const std::string& path);
   static entry* add(role what, std::string path, const std::byte* begin, std::size_t size,
-                    const struct ::stat& status) {
-    const std::lock_guard lock(mutex());
-    entry* e = first().load();
-    while (e && e->what != role::unused) e = e->next;
-    const bool is_new = !e;
-    if (is_new) e = new entry;
-    e->path = std::move(path);
-    e->begin = begin;
-    e->size = size;
-    e->status = status;
-    e->what.store(what, std::memory_order_release);
-    if (is_new) {
-      e->next = first().load();
-      first().store(e, std::memory_order_release);
-    }
-    return e;
-  }
+                    const struct ::stat& status);
 
   // Never destroyed: a handler may run, and a static object may close its files, at the very end.
-  static std::atomic<entry*>& first() {
-    static std::atomic<entry*> list{nullptr};
-    return list;
-  }
-  static std::mutex& mutex() {
-    static auto* m = new std::mutex;
-    return *m;
-  }
-  static std::string& changed() {
-    static auto* path = new std::string;
-    return *path;
-  }
+  static std::atomic<entry*>& first();
+  static std::mutex& mutex();
+  static std::string& changed();
 };
 
 }  // namespace dsv4::io
+
+#if !defined(DSV4_COMPILED)
+#include "open_files_impl.hpp"
+#endif

@@ -25,6 +25,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../core/view.hpp"
+#include "../io/json_fields.hpp"
 #include "../io/json_text.hpp"
 #include "../io/mapped_file.hpp"
 #include "added_tokens.hpp"

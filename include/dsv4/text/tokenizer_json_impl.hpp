@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "../io/config_json.hpp"
+#include "../io/json_fields.hpp"
 #include "../io/json_text.hpp"
 #include "../io/message.hpp"
 #include "tokenizer_json.hpp"

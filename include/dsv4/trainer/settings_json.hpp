@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../io/config_json.hpp"
+#include "../io/json_fields.hpp"
 #include "../io/message.hpp"
 
 namespace dsv4::trainer {

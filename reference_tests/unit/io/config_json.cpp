@@ -2,6 +2,8 @@
 // config.json: the published files in both forms, and every field that can be wrong.
 #include "dsv4/io/config_json.hpp"
 
+#include <nlohmann/json.hpp>
+
 #include "catch.hpp"
 #include "data.hpp"
 #include "io_test.hpp"

@@ -9,6 +9,8 @@
 #include <chrono>
 #include <sstream>
 
+#include <nlohmann/json.hpp>
+
 #include "catch.hpp"
 #include "data.hpp"
 #include "dsv4/io/checkpoint.hpp"

@@ -7,6 +7,7 @@
 #include "data.hpp"
 #include "dsv4/io/config_json.hpp"
 #include "dsv4/io/hub_layout.hpp"
+#include "dsv4/io/message.hpp"
 #include "io_test.hpp"
 
 using namespace dsv4;

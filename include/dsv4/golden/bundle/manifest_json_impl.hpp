@@ -5,6 +5,8 @@
 #include <set>
 
 #include "../../io/config_json.hpp"
+#include "../../io/config_out.hpp"
+#include "../../io/json_fields.hpp"
 #include "../../io/json_text.hpp"
 #include "../../io/zstd_stream.hpp"
 #include "manifest_json.hpp"

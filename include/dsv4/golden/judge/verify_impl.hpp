@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "../../io/config_identity.hpp"
+#include "../../io/config_out.hpp"
 #include "experts.hpp"
 #include "hints.hpp"
 #include "logits_rows.hpp"
