@@ -37,19 +37,7 @@ struct open_options {
 };
 
 /// Element i of raw values, exact for every carrier.
-inline double element(dtype carrier, const std::byte* data, index_t i) {
-  const auto load = [&]<class T>(T v) {
-    std::memcpy(&v, data + usize(i) * sizeof v, sizeof v);
-    return v;
-  };
-  switch (carrier) {
-    case dtype::bf16: return to_double(bf16{load(std::uint16_t{})});
-    case dtype::f32: return load(0.0f);
-    case dtype::f64: return load(0.0);
-    case dtype::i32: return load(std::int32_t{});
-    default: return load(std::uint8_t{});
-  }
-}
+double element(dtype carrier, const std::byte* data, index_t i);
 
 /// The bytes of one tensor, mapped.  Must not outlive the bundle's entries.
 class tensor_data {
@@ -60,10 +48,7 @@ class tensor_data {
     if (file_) shard::release(data_, entry_->bytes());
   }
   tensor_data(tensor_data&&) noexcept = default;
-  tensor_data& operator=(tensor_data&& o) noexcept {
-    std::swap(file_, o.file_), std::swap(entry_, o.entry_), std::swap(data_, o.data_);
-    return *this;
-  }
+  tensor_data& operator=(tensor_data&& o) noexcept;
 
   const tensor_entry& entry() const { return *entry_; }
   /// Raw, little-endian, row-major; NOT necessarily aligned to the element.
@@ -72,11 +57,7 @@ class tensor_data {
   /// Element i as a double, exact.
   double operator[](index_t i) const { return element(entry_->carrier, data_, i); }
   /// All values as doubles (small tensors: this copies).
-  std::vector<double> values() const {
-    std::vector<double> out(usize(size()));
-    for (index_t i = 0; i < size(); ++i) out[usize(i)] = (*this)[i];
-    return out;
-  }
+  std::vector<double> values() const;
   /// A copy as T, which must be the carrier's own type.
   template <class T>
   std::vector<T> as() const {
@@ -94,40 +75,15 @@ class tensor_data {
 
 namespace detail {
 /// A tensor in a message.
-inline std::string who(const std::filesystem::path& file, const tensor_entry& t) {
-  return file.string() + ": " + t.name + " (step " + std::to_string(t.step) + ", sequence " +
-         std::to_string(t.sequence) + "): ";
-}
+std::string who(const std::filesystem::path& file, const tensor_entry& t);
 /// @throws damaged these are not the bytes that were written
-inline void expect_hash(const std::filesystem::path& file, const tensor_entry& t,
-                        const sha256_digest& found) {
-  constexpr std::size_t shown = 16;
-  if (found != t.sha256)
-    throw damaged(who(file, t) + "SHA-256 found " + hex(found).substr(0, shown) + "…, expected " +
-                  hex(t.sha256).substr(0, shown) + "…");
-}
+void expect_hash(const std::filesystem::path& file, const tensor_entry& t, const sha256_digest& found);
 }  // namespace detail
 
 class bundle {
  public:
   /// `path`: the directory.
-  static bundle open(const std::filesystem::path& path, const open_options& options = {}) {
-    bundle b;
-    b.path_ = path;
-    b.options_ = options;
-    std::error_code none;
-    const auto file = manifest_file(path);
-    if (!std::filesystem::is_directory(path, none))
-      throw missing_input(path.string() + ": no such directory (a bundle is a directory)");
-    if (!std::filesystem::exists(file, none))
-      throw missing_input(file.string() + ": is not there; a bundle has one");
-    refuse_link(file);
-    parsed_manifest m = read_manifest(file, options.max_manifest_bytes);
-    b.about_ = std::move(m.about);
-    b.tensors_ = std::move(m.tensors);
-    for (std::size_t i = 0; i < b.tensors_.size(); ++i) b.by_name_[b.tensors_[i].name].push_back(i);
-    return b;
-  }
+  static bundle open(const std::filesystem::path& path, const open_options& options = {});
 
   const std::filesystem::path& path() const { return path_; }
   const manifest& about() const { return about_; }
@@ -136,35 +92,12 @@ class bundle {
   const std::vector<tensor_entry>& tensors() const { return tensors_; }
 
   /// Null if it was not recorded.
-  const tensor_entry* find(index_t step, index_t sequence, std::string_view name) const {
-    const auto& all = all_of(name);  // by rising step
-    auto at = std::lower_bound(all.begin(), all.end(), step,
-                               [&](std::size_t i, index_t s) { return tensors_[i].step < s; });
-    for (; at != all.end() && tensors_[*at].step == step; ++at)
-      if (tensors_[*at].sequence == sequence) return &tensors_[*at];
-    return nullptr;
-  }
+  const tensor_entry* find(index_t step, index_t sequence, std::string_view name) const;
   /// Recordings of a name, by rising seq: one per call and sequence.
-  std::vector<const tensor_entry*> find_all(std::string_view name) const {
-    std::vector<const tensor_entry*> out;
-    for (const std::size_t i : all_of(name)) out.push_back(&tensors_[i]);
-    return out;
-  }
+  std::vector<const tensor_entry*> find_all(std::string_view name) const;
 
   /// The values.  The shard's header must agree with the manifest, and the bytes with their hash.
-  tensor_data read(const tensor_entry& t) const {
-    auto file = open_shard(t.file);
-    const io::tensor_info* found = file->tensors().find(t.key);
-    const std::string who = file->path().string() + ": tensor " + io::in_quotes(t.key) + " (" + t.name +
-                            ", step " + std::to_string(t.step) + ")";
-    if (!found) throw format_error(who + " is in the manifest but not in the file");
-    if (found->type != t.carrier || found->shape != t.shape)
-      throw format_error(who + ": found " + std::string(name_of(found->type)) + " " +
-                         io::shape_text(found->shape) + ", expected " + std::string(name_of(t.carrier)) +
-                         " " + io::shape_text(t.shape) + " (manifest)");
-    if (options_.check_hashes) confirm(*file, t, found->data);
-    return {std::move(file), t, found->data};
-  }
+  tensor_data read(const tensor_entry& t) const;
   /// f(first element, bytes) over pieces of a tensor; a piece's memory is given back after each call.
   template <class F>
   void windows(const tensor_entry& t, F&& f, std::size_t bytes_each = piece_bytes) const {
@@ -186,41 +119,12 @@ class bundle {
     return integers("position_ids." + std::to_string(sequence), sequence);
   }
   /// The ids against their hash.  @throws damaged
-  void confirm_ids() const {
-    sha256 h;
-    for (index_t s = 0; s < sequences(); ++s) {
-      const auto of_sequence = ids(s);
-      h.update(of_sequence.data(), of_sequence.size() * sizeof(std::int32_t));
-    }
-    if (h.digest() != about_.input.ids_sha256)
-      throw damaged(inputs().path().string() + ": the ids' SHA-256 is not that of the manifest");
-  }
+  void confirm_ids() const;
   /// inputs.safetensors: input_ids.S, position_ids.S, and forced.S.NAME (docs/bundle-format.md).
-  const io::safetensors& inputs() const {
-    const std::lock_guard lock(*lock_);
-    if (!inputs_) inputs_ = std::make_shared<shard>(path_, *find_file("inputs.safetensors"), options_.shards);
-    return inputs_->tensors();
-  }
-  const file_info* find_file(std::string_view name) const {
-    for (const file_info& f : about_.files)
-      if (f.name == name) return &f;
-    return nullptr;
-  }
+  const io::safetensors& inputs() const;
+  const file_info* find_file(std::string_view name) const;
   /// A file of the bundle by name; kept open, the latest few.  Name as in about().files.
-  std::shared_ptr<const shard> open_shard(const std::string& name) const {
-    const std::lock_guard lock(*lock_);
-    for (auto at = shards_.begin(); at != shards_.end(); ++at)
-      if (at->first == name) {
-        shards_.splice(shards_.begin(), shards_, at);
-        return shards_.front().second;
-      }
-    while (!shards_.empty() && shards_.size() >= options_.open_shards) shards_.pop_back();
-    const file_info* info = find_file(name);
-    if (!info)
-      throw format_error(manifest_file(path_).string() + ": no file " + io::in_quotes(name) + " in 'files'");
-    shards_.emplace_front(name, std::make_shared<const shard>(path_, *info, options_.shards));
-    return shards_.front().second;
-  }
+  std::shared_ptr<const shard> open_shard(const std::string& name) const;
 
  private:
   static constexpr std::size_t piece_bytes = std::size_t{1} << 22;
@@ -236,35 +140,9 @@ class bundle {
     }
   }
   /// The bytes of a tensor against their hash, once.
-  void confirm(const shard& file, const tensor_entry& t, const std::byte* data) const {
-    {
-      const std::lock_guard lock(*lock_);
-      if (confirmed_.contains(t.seq)) return;
-    }
-    sha256 h;
-    pieces({data, t.bytes()}, piece_bytes,
-           [&](std::span<const std::byte> piece) { h.update(piece.data(), piece.size()); });
-    detail::expect_hash(file.path(), t, h.digest());
-    const std::lock_guard lock(*lock_);
-    confirmed_.insert(t.seq);
-  }
-  const std::vector<std::size_t>& all_of(std::string_view name) const {
-    static const std::vector<std::size_t> none;
-    const auto at = by_name_.find(std::string(name));
-    return at == by_name_.end() ? none : at->second;
-  }
-  std::vector<std::int32_t> integers(const std::string& name, index_t sequence) const {
-    expects_in(sequence, 0, sequences(), "bundle: sequence");
-    const io::tensor_info& t = inputs().at(name);
-    const index_t tokens = about_.input.tokens[usize(sequence)];
-    if (t.type != dtype::i32 || t.shape != std::vector<index_t>{tokens})
-      io::fail_format(inputs().path(), "tensor " + io::in_quotes(name) + ": found " +
-                                           std::string(name_of(t.type)) + " " + io::shape_text(t.shape) +
-                                           ", expected I32 [" + std::to_string(tokens) + "]");
-    std::vector<std::int32_t> out(usize(t.elements));
-    if (t.bytes) std::memcpy(out.data(), t.data, t.bytes);
-    return out;
-  }
+  void confirm(const shard& file, const tensor_entry& t, const std::byte* data) const;
+  const std::vector<std::size_t>& all_of(std::string_view name) const;
+  std::vector<std::int32_t> integers(const std::string& name, index_t sequence) const;
 
   std::filesystem::path path_;
   open_options options_;
@@ -278,3 +156,7 @@ class bundle {
 };
 
 }  // namespace dsv4::golden
+
+#if !defined(DSV4_COMPILED)
+#include "bundle_impl.hpp"
+#endif
