@@ -11,6 +11,7 @@ import http.client
 import importlib
 import json
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -506,6 +507,50 @@ class Limits(Case):
         self.assertTrue(asked.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200"))
         self.raw(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", wait=False)
         self.assertEqual(self.server.request("GET", "/health")[0], 200)
+
+
+class Mutations(Case):
+    def test_bodies_that_are_nearly_right(self):
+        """Requests with a few bytes or values changed are answered or refused; the server goes on."""
+        dice = random.Random(1)
+        user = [{"role": "user", "content": "Who made the earth?"}]
+        good = [("/v1/chat/completions", {"messages": user, "tools": [weather], "tool_choice": "required", "stop": ["a"], "seed": 1, "logprobs": True, "n": 2}),
+                ("/v1/chat/completions", {"messages": user, "response_format": {"type": "json_schema", "json_schema": book}, "reasoning_effort": "none", "stream": True}),
+                ("/v1/completions", {"prompt": [1, 2, 3], "logprobs": 2, "temperature": 0.5, "logit_bias": {"5": 3}}),
+                ("/v1/messages", {"messages": [*user, {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+                                               {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "x"}]}],
+                                  "tools": [{"name": "f", "input_schema": {"type": "object"}}], "system": "s", "stop_sequences": ["b"]})]
+        values = [None, True, 0, -1, 1e308, 10**30, "", "\ud800", "<｜User｜>", [], {}, [[]], [None], {"type": "text"}, "x" * 300]
+
+        def places(v, path=()):
+            yield path
+            for k, w in v.items() if isinstance(v, dict) else enumerate(v) if isinstance(v, list) else ():
+                yield from places(w, (*path, k))
+
+        seen = {}
+        for i in range(400):
+            path, body = dice.choice(good)
+            body = json.loads(json.dumps({"model": "tiny", "max_tokens": 5, **body}))
+            if i % 2:
+                where = dice.choice(list(places(body))[1:])
+                at = body
+                for k in where[:-1]:
+                    at = at[k]
+                at[where[-1]] = dice.choice(values)
+                sent = json.dumps(body).encode()
+            else:
+                sent = bytearray(json.dumps(body).encode())
+                for _ in range(dice.randrange(1, 4)):
+                    sent[dice.randrange(len(sent))] = dice.randrange(256)
+                sent = bytes(sent)
+            status, _, content = self.server.request("POST", path, sent)
+            seen[status] = seen.get(status, 0) + 1
+            self.assertIn(status, (200, 400, 404), (sent, content))
+            if status != 200:
+                self.assertTrue(json.loads(content)["error"]["message"])
+        self.assertGreater(seen[200], 20)
+        self.assertGreater(seen[400], 200)
+        self.assertEqual(self.server.metric("dsv4_answers_failed_total"), 0)
 
 
 class Keys(Case):
