@@ -249,7 +249,7 @@ def formats(o):
 def reach(o):
     model = pathlib.Path(o.model).resolve()
     config = json.loads((model / "config.json").read_text())
-    common = ["--data", o.data, "--held-out", 0.02, "--length", 2048, "--prompts", 0, "--json"]
+    common = ["--data", o.data, "--held-out", 0.01, "--length", 2048, "--prompts", 0, "--json"]
 
     def bits(**changed):
         with tempfile.TemporaryDirectory() as scratch:
@@ -261,7 +261,7 @@ def reach(o):
 
     whole = bits()
     print(f"the model as trained (window {config['sliding_window']}, top {config['index_topk']}): {whole:.4f} bits per byte, rows of 2048 tokens")
-    for name, values in (("index_topk", (1, 4, 8, 16, 64, 512)), ("sliding_window", (8, 16, 32, 128, 256))):
+    for name, values in (("index_topk", (1, 8, 16, 64)), ("sliding_window", (16, 32, 128))):
         for value in values:
             found = bits(**{name: value})
             print(f"{name:>16} {value:4}: {found:.4f} ({found - whole:+.4f})")
