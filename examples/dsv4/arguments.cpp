@@ -32,6 +32,10 @@ dsv4::logit_bias read_bias(const std::string& text) {
 
 }  // namespace
 
+CLI::App& add_verb(CLI::App& parent, const std::string& name, const std::string& about) {
+  return *parent.add_subcommand(name, about);
+}
+
 void add_engine(CLI::App& verb, engine_options& o) {
   verb.add_option("--model", o.model, "checkpoint directory, or one .safetensors file beside its config.json")
       ->required()

@@ -9,6 +9,9 @@
 
 namespace cli {
 
+/// parent.add_subcommand(name, about).  Only here: making a CLI::App compiles the whole of CLI11.
+CLI::App& add_verb(CLI::App& parent, const std::string& name, const std::string& about);
+
 /// --model --numerics --exec --fast --threads
 void add_engine(CLI::App& verb, engine_options& o);
 

@@ -299,7 +299,7 @@ class chat {
 }  // namespace
 
 void add_chat(CLI::App& app, std::function<void()>& run) {
-  CLI::App& verb = *app.add_subcommand("chat", "a conversation on the terminal");
+  CLI::App& verb = cli::add_verb(app, "chat", "a conversation on the terminal");
   auto o = std::make_shared<chat_options>();
   add_engine(verb, o->engine);
   verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")

@@ -2,8 +2,6 @@
 // dsv4 encode, dsv4 parse.
 #include "encode.hpp"
 
-#include "outputs.hpp"
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
@@ -16,6 +14,9 @@
 #include <dsv4/text/chat_encoding.hpp>
 #include <dsv4/text/chat_parsing.hpp>
 #include <dsv4/text/prompt_ids.hpp>
+
+#include "arguments.hpp"
+#include "outputs.hpp"
 
 namespace cli {
 namespace {
@@ -107,7 +108,7 @@ void convert_lines(const conversion& f) {
 /// The verb; make() gives its conversion, when it runs.
 CLI::App& add_verb(CLI::App& app, std::function<void()>& run, const std::function<conversion()>& make,
                    const char* name, const char* about, const char* footer) {
-  CLI::App& verb = *app.add_subcommand(name, about);
+  CLI::App& verb = cli::add_verb(app, name, about);
   auto lines = std::make_shared<bool>(false);
   verb.add_flag("--lines", *lines, "an input per line, an answer per line; refusals do not stop it");
   verb.footer(footer);

@@ -174,8 +174,8 @@ void evaluate(const evaluate_options& o) {
 }  // namespace
 
 void add_evaluate(CLI::App& app, std::function<void()>& run) {
-  CLI::App& verb = *app.add_subcommand(
-      "evaluate", "bits per byte of a text the model was not trained on, and a trigram model's");
+  CLI::App& verb = cli::add_verb(
+      app, "evaluate", "bits per byte of a text the model was not trained on, and a trigram model's");
   auto o = std::make_shared<evaluate_options>();
   add_engine(verb, o->engine);
   verb.add_option("--data", o->data, "plain text, UTF-8: the one that dsv4 train was given")

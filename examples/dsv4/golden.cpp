@@ -251,10 +251,10 @@ void check(const check_options& o) {
 }  // namespace
 
 void add_golden(CLI::App& app, std::function<void()>& run) {
-  CLI::App& verb = *app.add_subcommand("golden", "golden bundles: record them, check them");
+  CLI::App& verb = cli::add_verb(app, "golden", "golden bundles: record them, check them");
   verb.require_subcommand(1);
   {
-    CLI::App& sub = *verb.add_subcommand("make", "record a bundle from a checkpoint");
+    CLI::App& sub = cli::add_verb(verb, "make", "record a bundle from a checkpoint");
     auto o = std::make_shared<make_options>();
     sub.add_option("--model", o->engine.model, "checkpoint directory")->required()->type_name("DIR");
     sub.add_option("--ids", o->ids,
@@ -314,7 +314,7 @@ Exit codes: 0 done, 2 a bad input file, 4 not implemented, 64 usage, 66 no input
     sub.callback([o, &run] { run = [o] { with_golden_codes([&] { make_bundle(*o); }); }; });
   }
   {
-    CLI::App& sub = *verb.add_subcommand("check", "confirm everything that a bundle says of itself");
+    CLI::App& sub = cli::add_verb(verb, "check", "confirm everything that a bundle says of itself");
     auto o = std::make_shared<check_options>();
     sub.add_option("BUNDLE", o->path, "a .v4gold directory")->required();
     sub.add_flag("--json", o->json, "one JSON object instead of text");

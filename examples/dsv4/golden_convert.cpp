@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // dsv4 golden convert.
 #include "golden_convert.hpp"
+#include "arguments.hpp"
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -130,7 +131,7 @@ void convert(const convert_options& o) {
 }  // namespace
 
 void add_golden_convert(CLI::App& verb, std::function<void()>& run) {
-  CLI::App& sub = *verb.add_subcommand("convert", "another engine's dump as a bundle");
+  CLI::App& sub = cli::add_verb(verb, "convert", "another engine's dump as a bundle");
   auto o = std::make_shared<convert_options>();
   sub.add_option("IN", o->in, "safetensors, .npy, .npz, raw .bin/.i32, or a directory of them")->required();
   sub.add_option("OUT", o->out, "the bundle to write: a new directory")->type_name("OUT.v4gold");

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // dsv4 golden micro.
+#include "arguments.hpp"
 #include "golden_weights.hpp"
 
 #include <CLI/CLI.hpp>
@@ -39,7 +40,7 @@ void make_micro(const std::filesystem::path& to) {
 
 void add_golden_micro(CLI::App& parent, std::function<void()>& run) {
   CLI::App& sub =
-      *parent.add_subcommand("micro", "a bundle of the operators one by one, formats exhaustively");
+      cli::add_verb(parent, "micro", "a bundle of the operators one by one, formats exhaustively");
   auto out = std::make_shared<std::filesystem::path>();
   sub.add_option("--out", *out, "the bundle's directory, made here")->required()->type_name("DIR.v4gold");
   sub.footer(R"(

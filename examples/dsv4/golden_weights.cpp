@@ -182,8 +182,8 @@ dsv4::io::checkpoint weights_of(const golden::bundle& b, const fs::path& model) 
 
 void add_golden_weights(CLI::App& parent, std::function<void()>& run) {
   {
-    CLI::App& sub = *parent.add_subcommand(
-        "weights", "write a checkpoint of weights that a seed makes, in the published layout");
+    CLI::App& sub = cli::add_verb(parent, "weights",
+                                  "write a checkpoint of weights that a seed makes, in the published layout");
     auto o = std::make_shared<weights_options>();
     sub.add_option(
            "CONFIG", o->from,
@@ -205,8 +205,8 @@ with numpy).  Nothing larger than a row of a matrix is held in memory; the disk 
     sub.callback([o, &run] { run = [o] { with_golden_codes([&] { make_weights(*o); }); }; });
   }
   {
-    CLI::App& sub = *parent.add_subcommand(
-        "ladder", "one layer at real dimensions: its weights from a seed, and a bundle of it");
+    CLI::App& sub = cli::add_verb(
+        parent, "ladder", "one layer at real dimensions: its weights from a seed, and a bundle of it");
     auto o = std::make_shared<ladder_options>();
     constexpr index_t few_experts = 8, few_ids = 1024,
                       enough_tokens = 8192;  // Pro's indexer chooses 1024 entries of 4 tokens

@@ -33,7 +33,7 @@ void grad(const grad_options& o) {
 
 void add_grad(CLI::App& app, std::function<void()>& run) {
   CLI::App& verb =
-      *app.add_subcommand("grad", "the loss of given tokens, and its gradient by every parameter");
+      cli::add_verb(app, "grad", "the loss of given tokens, and its gradient by every parameter");
   auto o = std::make_shared<grad_options>();
   verb.add_option("--model", o->model,
                   "checkpoint directory, or one .safetensors file beside its config.json")

@@ -45,7 +45,7 @@ void add_ids(CLI::App& verb, std::string& ids) {
 }
 
 void add_inspect(CLI::App& app, program& run) {
-  CLI::App& verb = *app.add_subcommand("inspect", "what a checkpoint is: configuration, parameters, bytes");
+  CLI::App& verb = cli::add_verb(app, "inspect", "what a checkpoint is: configuration, parameters, bytes");
   auto o = std::make_shared<cli::inspect_options>();
   verb.add_option("DIR", o->path, "checkpoint directory, .safetensors file, or a config.json alone")
       ->required();
@@ -66,8 +66,7 @@ included.  Opening reads headers only: seconds, whatever the size; --scan reads 
 }
 
 void add_cost(CLI::App& app, program& run) {
-  CLI::App& verb =
-      *app.add_subcommand("cost", "operations and bytes of a decoded token over context lengths");
+  CLI::App& verb = cli::add_verb(app, "cost", "operations and bytes of a decoded token over context lengths");
   auto o = std::make_shared<cli::cost_options>();
   verb.add_option("DIR", o->path, "checkpoint directory, or a config.json alone")->required();
   verb.add_option("--context", o->contexts, "tokens of context (default: powers of four up to the model's)")
@@ -85,7 +84,7 @@ divide those of DeepSeek-V3.2 by ours.  docs/claims.md compares them with the pu
 }
 
 void add_forward(CLI::App& app, program& run) {
-  CLI::App& verb = *app.add_subcommand("forward", "logits, and any intermediate value, of given tokens");
+  CLI::App& verb = cli::add_verb(app, "forward", "logits, and any intermediate value, of given tokens");
   auto o = std::make_shared<cli::forward_options>();
   auto chunks = std::make_shared<std::string>();
   cli::add_engine(verb, o->engine);
@@ -127,7 +126,7 @@ Chunks change no bit.  Two sites are rewritten so that the file does not show th
 }
 
 void add_generate(CLI::App& app, program& run) {
-  CLI::App& verb = *app.add_subcommand("generate", "continue a prompt: text, or token ids");
+  CLI::App& verb = cli::add_verb(app, "generate", "continue a prompt: text, or token ids");
   auto o = std::make_shared<cli::generate_options>();
   cli::add_engine(verb, o->engine);
   CLI::Option_group& what = *verb.add_option_group("prompt");
@@ -188,7 +187,7 @@ text printed ends before that place, the ids with the token that completed it.)"
 }
 
 void add_tokenize(CLI::App& app, program& run) {
-  CLI::App& verb = *app.add_subcommand("tokenize", "text to token ids, and back");
+  CLI::App& verb = cli::add_verb(app, "tokenize", "text to token ids, and back");
   auto o = std::make_shared<cli::tokenize_options>();
   auto text = std::make_shared<std::string>();
   CLI::Option_group& which = *verb.add_option_group("tokenizer");

@@ -103,7 +103,7 @@ void serve(serve_options o) {
 
 void add_serve(CLI::App& app, std::function<void()>& run) {
   CLI::App& verb =
-      *app.add_subcommand("serve", "answer requests over HTTP: OpenAI's and Anthropic's protocols");
+      cli::add_verb(app, "serve", "answer requests over HTTP: OpenAI's and Anthropic's protocols");
   auto o = std::make_shared<serve_options>();
   add_engine(verb, o->engine);
   verb.add_option("--tokenizer", o->tokenizer, "tokenizer.json (default: the one beside the model)")

@@ -196,7 +196,7 @@ void train(const train_options& o) {
 }  // namespace
 
 void add_train(CLI::App& app, std::function<void()>& run) {
-  CLI::App& verb = *app.add_subcommand("train", "a model from a text");
+  CLI::App& verb = cli::add_verb(app, "train", "a model from a text");
   auto o = std::make_shared<train_options>();
   verb.add_option("--config", o->config, "the settings, JSON (--defaults prints them)")
       ->type_name("TRAIN.json");

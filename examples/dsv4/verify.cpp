@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // dsv4 verify GOLDEN TEST.
 #include "verify.hpp"
+#include "arguments.hpp"
 
 #include <CLI/CLI.hpp>
 #include <charconv>
@@ -144,7 +145,7 @@ void verify(const verify_arguments& o) {
 }  // namespace
 
 void add_verify(CLI::App& app, std::function<void()>& run) {
-  CLI::App& verb = *app.add_subcommand("verify", "which tensor of a run is wrong first, and why");
+  CLI::App& verb = cli::add_verb(app, "verify", "which tensor of a run is wrong first, and why");
   auto o = std::make_shared<verify_arguments>();
   verb.add_option("GOLDEN", o->golden, "a .v4gold bundle")->required();
   verb.add_option("TEST", o->test, "a bundle, or with --map a dump of another engine");
