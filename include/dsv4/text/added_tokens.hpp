@@ -34,19 +34,7 @@ struct added_token {
 class token_search {
  public:
   token_search() = default;
-  explicit token_search(std::vector<added_token> tokens) : tokens_(std::move(tokens)) {
-    bool words = false;
-    for (std::size_t t = 0; t < tokens_.size(); ++t) {
-      std::int32_t at = 0;
-      for (const char c : tokens_[t].content) at = step_or_add(at, static_cast<unsigned char>(c));
-      nodes_[usize(at)].token = static_cast<std::int32_t>(t);
-      first_[static_cast<unsigned char>(tokens_[t].content.front())] = true;
-      words = words || tokens_[t].single_word;
-    }
-    // \w of Rust's regex crate, which decides this question in PyPI `tokenizers`.
-    if (words)
-      word_ = std::make_unique<regex>(regex::own(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200C}\x{200D}])"));
-  }
+  explicit token_search(std::vector<added_token> tokens);
 
   /// Calls plain(begin, end) for text between tokens and token(id) for each of them, in order.
   /// @pre text is UTF-8
@@ -89,42 +77,14 @@ class token_search {
     std::vector<std::pair<unsigned char, std::int32_t>> next;
   };
 
-  std::int32_t step(std::int32_t at, unsigned char c) const {
-    for (const auto& [byte, to] : nodes_[usize(at)].next)
-      if (byte == c) return to;
-    return -1;
-  }
-  std::int32_t step_or_add(std::int32_t at, unsigned char c) {
-    if (const std::int32_t to = step(at, c); to >= 0) return to;
-    const auto to = static_cast<std::int32_t>(nodes_.size());
-    nodes_.emplace_back();
-    nodes_[usize(at)].next.emplace_back(c, to);
-    return to;
-  }
+  std::int32_t step(std::int32_t at, unsigned char c) const;
+  std::int32_t step_or_add(std::int32_t at, unsigned char c);
 
   /// Index of the longest token at `at` and its bytes; -1 if there is none.
-  std::pair<std::int32_t, std::size_t> longest(std::string_view text, std::size_t at) const {
-    std::pair<std::int32_t, std::size_t> best{-1, 0};
-    if (!first_[static_cast<unsigned char>(text[at])]) return best;
-    std::int32_t place = 0;
-    for (std::size_t k = at; k < text.size(); ++k) {
-      place = step(place, static_cast<unsigned char>(text[k]));
-      if (place < 0) break;
-      if (const std::int32_t t = nodes_[usize(place)].token; t >= 0) best = {t, k + 1 - at};
-    }
-    return best;
-  }
+  std::pair<std::int32_t, std::size_t> longest(std::string_view text, std::size_t at) const;
 
-  bool is_word(std::string_view character, regex_workspace& w) const {
-    std::string shadow;
-    regex::span found;
-    return word_->find(with_stand_ins(character, shadow), 0, w, found);
-  }
-  bool word_before(std::string_view text, std::size_t at, regex_workspace& w) const {
-    if (at == 0) return false;
-    const std::size_t from = character_before(text, at);
-    return is_word(text.substr(from, at - from), w);
-  }
+  bool is_word(std::string_view character, regex_workspace& w) const;
+  bool word_before(std::string_view text, std::size_t at, regex_workspace& w) const;
   bool word_after(std::string_view text, std::size_t at, regex_workspace& w) const {
     return at < text.size() && is_word(text.substr(at, usize(step_at(text, at).length)), w);
   }
@@ -139,12 +99,7 @@ class token_search {
 class added_tokens {
  public:
   added_tokens() = default;
-  explicit added_tokens(const std::vector<added_token>& all) {
-    std::vector<added_token> halves[2];
-    for (const added_token& t : all) halves[t.normalized].push_back(t);
-    first_ = token_search(std::move(halves[false]));
-    second_ = token_search(std::move(halves[true]));
-  }
+  explicit added_tokens(const std::vector<added_token>& all);
 
   /// Calls plain(std::string_view) and token(id), in order.  @pre text is UTF-8
   template <class Plain, class Token>
@@ -161,3 +116,7 @@ class added_tokens {
 };
 
 }  // namespace dsv4::text
+
+#if !defined(DSV4_COMPILED)
+#include "added_tokens_impl.hpp"
+#endif

@@ -21,7 +21,7 @@
 #include "added_tokens.hpp"
 #include "bpe.hpp"
 #include "pre_tokenizer.hpp"
-#include "tokenizer_events.hpp"
+#include "token_list.hpp"
 
 namespace dsv4::text {
 

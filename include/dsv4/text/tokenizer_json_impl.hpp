@@ -9,6 +9,7 @@
 #include "../io/json_fields.hpp"
 #include "../io/json_text.hpp"
 #include "../io/message.hpp"
+#include "tokenizer_events.hpp"
 #include "tokenizer_json.hpp"
 
 namespace dsv4::text {
