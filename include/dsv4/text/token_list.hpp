@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/view.hpp"
 #include "bpe.hpp"
 
 namespace dsv4::text {
