@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Trained weights as hub directories: what is written is what fake_quantise computed, and it runs.
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <dsv4/io/checkpoint.hpp>
 #include <dsv4/io/hub_layout.hpp>
