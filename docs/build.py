@@ -240,7 +240,8 @@ class Site:
         parts.append("<h2 id=\"documents\">Documents</h2><ul>" + "".join(
             f'<li><a href="doc/{n.removesuffix(".md")}.html">{html.escape(t.splitlines()[0].lstrip("# "))}</a></li>'
             for n, t in self.documents.items()) + "</ul>")
-        self.write("index.html", "Contents", "".join(parts))
+        captions = " ".join(re.findall(r"<figcaption>(.*?)</figcaption>", "".join(parts)))
+        self.write("index.html", "Contents", "".join(parts), words=" ".join(f"{title} {idea}" for title, idea, _ in CHAPTERS.values()) + " " + captions)
 
     def equations_page(self):
         """Every equation, its statements (docs/equations.py holds the tags to its table), and the tests that hold it."""

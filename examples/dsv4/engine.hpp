@@ -8,12 +8,13 @@
 #include <span>
 #include <vector>
 
+#include <dsv4/core/dtype.hpp>
+#include <dsv4/core/tap.hpp>
 #include <dsv4/gen/log_probability.hpp>
 #include <dsv4/gen/speculative.hpp>
 #include <dsv4/trainer/score.hpp>
 
 #include "commands.hpp"
-#include "recorder.hpp"
 #include "session.hpp"
 
 namespace cli {
@@ -32,8 +33,9 @@ struct forward_job {
   std::vector<index_t> chunks;  ///< lengths of calls, the last repeats; never empty
   bool mtp = false;
   int threads = 0;
-  recorder& taps;
+  dsv4::any_tap taps;
   std::function<void(index_t, index_t)> on_call;  ///< (tokens done, tokens in all)
+  bool keep_logits = true;                        ///< else the taps are all that is seen of them
 };
 struct forward_result {
   logits_rows logits, mtp_logits;

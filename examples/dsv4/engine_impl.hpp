@@ -58,13 +58,13 @@ forward_result run_forward(const forward_job& job) {
     typename model_type::output out{logits.all().rows(0, t), {}};
     if (job.mtp) out.streams = streams.all().rows(0, t);
     model.forward(std::span(&one, 1), out, job.taps);
-    append_rows<written>(r.logits, dsv4::view<const dsv4::wide_t<E>, 2>(out.logits));
+    if (job.keep_logits) append_rows<written>(r.logits, dsv4::view<const dsv4::wide_t<E>, 2>(out.logits));
     // Pairs (streams of position i, token i + 1): all but the run's last position.
     if (const index_t pairs = std::min(t, n - 1 - at); job.mtp && pairs > 0) {
       const typename model_type::mtp_input_rows next{&s, part(at + 1, pairs), streams.all().rows(0, pairs)};
       const auto rows = logits.all().rows(0, pairs);
       model.forward_mtp(std::span(&next, 1), rows, job.taps);
-      append_rows<written>(r.mtp_logits, dsv4::view<const dsv4::wide_t<E>, 2>(rows));
+      if (job.keep_logits) append_rows<written>(r.mtp_logits, dsv4::view<const dsv4::wide_t<E>, 2>(rows));
     }
     at += t;
     job.on_call(at, n);

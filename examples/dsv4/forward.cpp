@@ -13,6 +13,7 @@
 #include "input.hpp"
 #include "outputs.hpp"
 #include "progress.hpp"
+#include "recorder.hpp"
 
 namespace cli {
 

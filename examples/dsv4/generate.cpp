@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
-#include <iterator>
 
 #include <nlohmann/json.hpp>
 
@@ -61,22 +60,6 @@ void tell_drafts(const dsv4::speculative_generation& g) {
   std::fputc('\n', stderr);
 }
 
-/// Begin-of-text token, if there is one, and the prompt.
-std::vector<std::int32_t> ids_of(const dsv4::text::tokenizer& t, const generate_options& o,
-                                 const dsv4::config& c) {
-  using dsv4::text::special_tokens;
-  if (t.vocab_size() > c.vocab_size)
-    throw dsv4::format_error("the tokenizer has " + std::to_string(t.vocab_size()) +
-                             " tokens, the model only " + std::to_string(c.vocab_size));
-  const std::string text =
-      *o.prompt == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : *o.prompt;
-  std::vector<std::int32_t> ids;
-  t.encode(text, o.special ? special_tokens::allowed : special_tokens::as_text, ids);
-  if (t.bos() && (ids.empty() || ids.front() != *t.bos())) ids.insert(ids.begin(), *t.bos());
-  if (ids.empty()) throw usage_error("--prompt: no tokens");
-  return ids;
-}
-
 }  // namespace
 
 void generate(const generate_options& o) {
@@ -85,7 +68,8 @@ void generate(const generate_options& o) {
   const dsv4::config& c = model.configuration();
   std::optional<dsv4::text::tokenizer> tokenizer;
   if (o.prompt) tokenizer = open_tokenizer(o.tokenizer.empty() ? o.engine.model : o.tokenizer);
-  const std::vector<std::int32_t> ids = tokenizer ? ids_of(*tokenizer, o, c) : read_ids(o.ids, c);
+  const std::vector<std::int32_t> ids =
+      tokenizer ? read_prompt(*tokenizer, *o.prompt, o.special, c) : read_ids(o.ids, c);
   const auto n = static_cast<index_t>(ids.size());
   const index_t room = c.max_position_embeddings - n,
                 max_new = o.max_new.value_or(std::clamp(room, index_t{0}, default_max_new));

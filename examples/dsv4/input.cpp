@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cstdio>
 #include <fstream>
+#include <iostream>
+#include <iterator>
 #include <limits>
 #include <sstream>
 #include <string_view>
@@ -117,6 +119,20 @@ std::vector<std::int64_t> read_integers(const std::string& argument) {
     throw usage_error("--ids: no file of that name, and as a list: character " +
                       std::to_string(e.offset + 1) + ": expected " + e.expected + ", found " + e.found);
   }
+}
+
+std::vector<std::int32_t> read_prompt(const dsv4::text::tokenizer& t, const std::string& prompt, bool special,
+                                      const dsv4::config& c) {
+  using dsv4::text::special_tokens;
+  if (t.vocab_size() > c.vocab_size)
+    throw dsv4::format_error("the tokenizer has " + std::to_string(t.vocab_size()) +
+                             " tokens, the model only " + std::to_string(c.vocab_size));
+  const std::string text = prompt == "-" ? std::string(std::istreambuf_iterator<char>(std::cin), {}) : prompt;
+  std::vector<std::int32_t> ids;
+  t.encode(text, special ? special_tokens::allowed : special_tokens::as_text, ids);
+  if (t.bos() && (ids.empty() || ids.front() != *t.bos())) ids.insert(ids.begin(), *t.bos());
+  if (ids.empty()) throw usage_error("--prompt: no tokens");
+  return ids;
 }
 
 std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::config& c) {

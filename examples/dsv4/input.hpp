@@ -19,7 +19,12 @@ namespace cli {
 /// @throws dsv4::format_error the file is not there, or holds something else: file, place, expected, found
 std::vector<std::int32_t> read_ids(const std::string& argument, const dsv4::config& c);
 
-/// The same list as integers of any size, checked against nothing.
+/// Begin-of-text token, if there is one, and the text's (-: of standard input).  `special`: special tokens in it count.
+/// @throws usage_error no tokens; dsv4::format_error the tokenizer has more tokens than the model
+std::vector<std::int32_t> read_prompt(const dsv4::text::tokenizer& t, const std::string& prompt, bool special,
+                                      const dsv4::config& c);
+
+/// The list of read_ids as integers of any size, checked against nothing.
 /// @throws usage_error, dsv4::format_error as above
 std::vector<std::int64_t> read_integers(const std::string& argument);
 

@@ -26,6 +26,7 @@
 #include "golden_convert.hpp"
 #include "golden_weights.hpp"
 #include "input.hpp"
+#include "look.hpp"
 #include "outputs.hpp"
 #include "serve.hpp"
 #include "train.hpp"
@@ -261,6 +262,8 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   cli::add_train(app, run);
   cli::add_grad(app, run);
   cli::add_evaluate(app, run);
+  cli::add_look(app, run);
+  cli::add_trace(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
   cli::add_golden_weights(*app.get_subcommand("golden"), run);
