@@ -8,8 +8,8 @@
 /// Requests are independent: what a request gets does not depend on what runs beside it, on when it came, or on
 /// what the prefix cache holds.  Stored values have the same bits however tokens are batched (model/transformer.hpp);
 /// logits do too but for exec::cpu, where the product of one row alone adds in another order than that of several.
-/// So here one row is never alone: the head reads its last row twice when a call has one sequence.  That costs
-/// arithmetic, not memory: a row of the vocabulary is read once for both.
+/// So there one row is never alone: the head reads the last row twice when a call has one sequence, by the kernel for
+/// several, which takes longer than the one for a single row.
 ///
 /// Fair in order: requests begin in the order in which they came; all answers under way get their next token in
 /// every step; what is left of the step's tokens goes to the prompts, the oldest first.
@@ -23,6 +23,7 @@
 #include <deque>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,7 @@ class batcher {
 
  private:
   static constexpr index_t one_pass = 512;  // transformer's tokens_per_pass
+  static constexpr bool one_row_adds_otherwise = std::is_same_v<E, exec::cpu>;
 
   struct waiting {
     ticket number;
@@ -184,14 +186,14 @@ class batcher {
     }
     if (!wanted) return model_->forward(batch_, {});
     const auto n = static_cast<index_t>(batch_.size());
-    if constexpr (host_execution<E>) {
+    if constexpr (one_row_adds_otherwise) {
       if (n == 1) return run_alone();
     }
     model_->forward(batch_, {{}, logits_.all().rows(0, n)});
   }
   /// One sequence: its last row goes through the head twice, as one of two.
   void run_alone()
-    requires host_execution<E>
+    requires one_row_adds_otherwise
   {
     const config& c = model_->configuration();
     const index_t t = shares_[0].tokens;
