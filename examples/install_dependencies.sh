@@ -5,7 +5,8 @@ set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache python3   # tools
-  python3-pip                            # clang-format of one version, for lint.format
+  python3-pip                            # clang-format of one version, for lint.format; nanobind, numpy, pytest, mypy
+  python3-dev                            # examples/python    the Python module
   libtbb-dev                             # threads            oneTBB
   libeigen3-dev                          # dense products     Eigen 3.4
   libzstd-dev zstd                       # golden data        zstd; the program: docs/read_bundle.py and tests

@@ -11,7 +11,6 @@
 
 #include <dsv4/golden/bundle/check.hpp>
 #include <dsv4/golden/make/ladder.hpp>
-#include <dsv4/golden/make/recipe_checkpoint.hpp>
 #include <dsv4/io/checkpoint.hpp>
 
 #include "arguments.hpp"
@@ -108,18 +107,6 @@ golden::run_plan plan_of(const make_options& o, const dsv4::config& c, std::stri
   return plan;
 }
 
-golden::weights_identity identity_of(const dsv4::io::checkpoint& model, bool hash) {
-  if (auto recipe = golden::recipe_of(model)) return std::move(*recipe);
-  golden::weights_identity w;
-  w.kind = "files";
-  for (const auto& f : model.files()) {
-    auto& into =
-        w.files.emplace_back(golden::weight_file{f.path().filename().string(), fs::file_size(f.path()), {}});
-    if (hash) into.sha256 = golden::sha256_of_file(f.path());
-  }
-  return w;
-}
-
 }  // namespace
 
 void make_bundle(const make_options& o) {
@@ -169,7 +156,7 @@ void make_bundle(const make_options& o) {
       {"kind", "dsv4"}, {"exec", o.engine.exec}, {"source", "dsv4 " DSV4_VERSION ", include/dsv4"}};
   about.numerics = golden::numerics_json(official, ref ? "f64" : "exact: narrow stores have the bits of f64");
   about.model = c;
-  about.weights = identity_of(model, !o.no_weight_hash);
+  about.weights = weights_identity_of(model, !o.no_weight_hash);
 
   progress bar;
   what.progress = [&](const golden::call_info& call, index_t count) {

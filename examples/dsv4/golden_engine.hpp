@@ -4,6 +4,7 @@
 /// (golden_engine_*.cpp).
 #include <dsv4/golden/make/noise.hpp>
 #include <dsv4/golden/make/record.hpp>
+#include <dsv4/io/checkpoint.hpp>
 
 namespace cli {
 
@@ -24,6 +25,10 @@ using golden_noise = std::vector<dsv4::golden::tensor_entry>(const dsv4::golden:
                                                              const dsv4::model_weights<>&, dsv4::index_t runs,
                                                              int threads);
 golden_noise noise_official, noise_float32;
+
+/// What a manifest says of a checkpoint's weights: the recipe that makes every byte of them, or their files (`hash`:
+/// with the SHA-256 of each, which reads all of them).
+dsv4::golden::weights_identity weights_identity_of(const dsv4::io::checkpoint& model, bool hash);
 
 template <class E>
 E golden_executor(int threads) {

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <memory>
 
+#include <dsv4/io/safetensors_writer.hpp>
+
 #include "arguments.hpp"
 #include "input.hpp"
 #include "outputs.hpp"
@@ -24,9 +26,18 @@ void grad(const grad_options& o) {
   std::vector<std::int32_t> ids = read_ids(o.ids, model.configuration());
   if (ids.size() < 2)
     throw usage_error("--ids: found one token, expected at least two: a token predicts the next");
-  const grad_result r = (o.ref ? train_ref : train_cpu).grad({model, std::move(ids), o.out, o.threads});
+  const gradient_result r = (o.ref ? gradients_ref : gradients_cpu)(model, std::move(ids), o.threads);
+
+  // F32, as the goldens have it.
+  dsv4::tensor<float, 1> narrow(r.layout.size), loss(1);
+  for (index_t i = 0; i < r.layout.size; ++i) narrow(i) = static_cast<float>(r.gradients.at(i));
+  loss(0) = static_cast<float>(r.loss);
+  dsv4::io::safetensors_writer out;
+  out.add("loss", loss.all());
+  for (const auto& p : r.layout.all) out.add(p.name, dsv4::dtype::f32, p.shape, narrow.data() + p.offset);
+  out.write(o.out);
   std::fprintf(stderr, "loss %.7f over %lld tokens, gradients of %lld tensors in %.3f s\n", r.loss,
-               static_cast<long long>(r.tokens), static_cast<long long>(r.parameters), r.seconds);
+               static_cast<long long>(r.tokens), static_cast<long long>(r.layout.all.size()), r.seconds);
 }
 
 }  // namespace

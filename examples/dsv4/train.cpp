@@ -177,18 +177,18 @@ void train(const train_options& o) {
   const run_folder folder = open_folder(o);
   teller tell(o, s, folder);
   train_job job{.settings = s,
-                .training = tokenize_documents(tokenizer, parts.train, s.data.text),
-                .held_out = tokenize_documents(tokenizer, parts.held_out, s.data.text),
-                .bytes = token_bytes(tokenizer),
-                .tokenizer = tokenizer,
+                .input = {.settings = s,
+                          .training = tokenize_documents(tokenizer, parts.train, s.data.text),
+                          .held_out = tokenize_documents(tokenizer, parts.held_out, s.data.text),
+                          .bytes = token_bytes(tokenizer),
+                          .threads = o.threads},
                 .folder = folder,
                 .resume = folder.has_checkpoint(),
                 .export_only = o.export_only,
                 .stop_at = o.stop_at.value_or(0),
-                .threads = o.threads,
                 .listener = tell};
-  job.bytes.resize(static_cast<std::size_t>(s.c.vocab_size));
-  (o.ref ? train_ref : train_cpu).train(job);
+  job.input.bytes.resize(static_cast<std::size_t>(s.c.vocab_size));
+  run_training(job, o.ref ? open_training_ref : open_training_cpu);
   constexpr int interrupted = 130;  // 128 + SIGINT, as shells have it
   if (tell.interrupted()) throw exit_with(interrupted, "stopped; --resume goes on");
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// dsv4 train and dsv4 grad: the options, and the jobs that train_engine_*.cpp run with an executor each.
+/// dsv4 train and dsv4 grad: the verbs, and a run with its listener.  What runs: train_session.hpp.
 #include <filesystem>
 #include <functional>
 #include <optional>
@@ -9,15 +9,13 @@
 
 #include <CLI/CLI.hpp>
 
-#include <dsv4/io/checkpoint.hpp>
 #include <dsv4/trainer/run_folder.hpp>
 #include <dsv4/trainer/settings.hpp>
 
 #include "commands.hpp"
+#include "train_session.hpp"
 
 namespace dsv4::trainer {
-struct step_report;
-struct evaluation;
 struct export_report;
 }  // namespace dsv4::trainer
 
@@ -40,31 +38,14 @@ struct train_listener {
 
 struct train_job {
   const dsv4::trainer::settings& settings;
-  dsv4::trainer::token_list training, held_out;
-  std::vector<std::int32_t> bytes;  ///< of the text of each token
-  const dsv4::text::tokenizer& tokenizer;
+  train_input input;
   const dsv4::trainer::run_folder& folder;
   bool resume = false, export_only = false;
   index_t stop_at = 0;  ///< steps done; 0: to the end
-  int threads = 0;
   train_listener& listener;
 };
 
-struct grad_job {
-  const dsv4::io::checkpoint& model;
-  std::vector<std::int32_t> ids;
-  std::filesystem::path out;
-  int threads = 0;
-};
-struct grad_result {
-  double loss = 0, seconds = 0;
-  index_t tokens = 0, parameters = 0;
-};
-
-struct train_engine {
-  void (*train)(train_job&);
-  grad_result (*grad)(const grad_job&);
-};
-extern const train_engine train_cpu, train_ref;
+/// The whole run, or what --export-only leaves of it.
+void run_training(train_job& job, open_training& open);
 
 }  // namespace cli

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "train_impl.hpp"
 
-const cli::train_engine cli::train_ref = cli::train_engine_of<double, dsv4::exec::ref>;
+std::unique_ptr<cli::train_session> cli::open_training_ref(train_input&& in) {
+  return open_session_of<double, dsv4::exec::ref>(std::move(in));
+}
