@@ -5,9 +5,7 @@
   docs/claims.py streams   [--dsv4 build/dsv4]             signal amplification over depth: plain hyper-connections against mHC
   docs/claims.py muon                                      singular values after the ten Newton-Schulz steps
   docs/claims.py recall    --data kjv.txt                  entries that BF16 index scores still choose
-  docs/claims.py formats   --data kjv.txt                  what rounded activations cost, in bits per byte and in KL
-  docs/claims.py reach     --data kjv.txt                  what fewer entries, or a shorter window, cost
-  docs/claims.py spike     --data kjv.txt                  a provoked spike, with and without anticipatory routing (minutes)
+  docs/claims.py formats   --data kjv.txt                  what rounded activations cost in bits per byte
 
 The model is examples/kjv-mini (--model), the text that of examples/fetch_bible.sh; standard library only."""
 import argparse
@@ -228,76 +226,17 @@ def formats(o):
     for numerics in ("float32", "official"):
         told = json.loads(dsv4(o, "evaluate", "--model", o.model, "--data", o.data, "--numerics", numerics, "--prompts", 0, "--json"))
         print(f"{numerics:>10} {told['bits_per_byte']:14.5f}")
-    with tempfile.TemporaryDirectory() as scratch:
-        ids, n = ids_of(o, scratch, 1024)
-        rows = {}
-        for numerics in ("float32", "official"):
-            out = pathlib.Path(scratch) / "logits.safetensors"
-            dsv4(o, "forward", "--model", o.model, "--ids", ids, "--numerics", numerics, "--out", out)
-            shape, rows[numerics] = read_tensors(out)["logits"]
-    kl, same = [], 0
-    for t in range(n):
-        a, b = (rows[x][t * shape[1]:(t + 1) * shape[1]] for x in ("float32", "official"))
-        total = [math.log(sum(math.exp(x - max(r)) for x in r)) + max(r) for r in (a, b)]
-        kl.append(sum(math.exp(x - total[0]) * ((x - total[0]) - (y - total[1])) for x, y in zip(a, b)))
-        same += max(range(len(a)), key=a.__getitem__) == max(range(len(b)), key=b.__getitem__)
-    print(f"KL(float32 || official) over {n} tokens: mean {statistics.mean(kl):.6f} nats, largest {max(kl):.5f}; the likeliest token is the same for {100 * same / n:.1f} %")
-
-
-# ---- reach
-
-def reach(o):
-    model = pathlib.Path(o.model).resolve()
-    config = json.loads((model / "config.json").read_text())
-    common = ["--data", o.data, "--held-out", 0.01, "--length", 2048, "--prompts", 0, "--json"]
-
-    def bits(**changed):
-        with tempfile.TemporaryDirectory() as scratch:
-            for file in model.iterdir():
-                if file.name != "config.json":
-                    (pathlib.Path(scratch) / file.name).symlink_to(file)
-            (pathlib.Path(scratch) / "config.json").write_text(json.dumps({**config, **changed}))
-            return json.loads(dsv4(o, "evaluate", "--model", scratch, *common))["bits_per_byte"]
-
-    whole = bits()
-    print(f"the model as trained (window {config['sliding_window']}, top {config['index_topk']}): {whole:.4f} bits per byte, rows of 2048 tokens")
-    for name, values in (("index_topk", (1, 8, 16, 64)), ("sliding_window", (16, 32, 128))):
-        for value in values:
-            found = bits(**{name: value})
-            print(f"{name:>16} {value:4}: {found:.4f} ({found - whole:+.4f})")
-
-
-# ---- anticipatory routing
-
-def spike(o):
-    recipe = json.loads((ROOT / "examples/kjv-mini/train.json").read_text())
-    recipe |= {"steps": 160, "batch": {"rows": 4}, "quantise": {"from": None}, "checkpoint_every": 1000, "eval_every": 160, "eval_rows": 8,
-               "tokenizer": str(ROOT / "examples/kjv-mini/tokenizer.json")}
-    recipe["data"] = {**recipe["data"], "length": 128}
-    # Much too fast for this model: what provokes the spike.
-    recipe["learning_rate"] = {"peak": o.peak, "final": o.peak, "warm_up": 0.1, "decay": 0.0}
-    for when in ("never", "on_spike", "always"):
-        settings = {**recipe, "anticipatory": {"when": when, "delay": 1, "quiet": 30, "memory": 30, "spike": o.deviations, "snapshot_every": 10, "duration": 30}}
-        with tempfile.TemporaryDirectory() as scratch:
-            file = pathlib.Path(scratch) / "train.json"
-            file.write_text(json.dumps(settings))
-            dsv4(o, "train", "--config", file, "--data", o.data, "--out", pathlib.Path(scratch) / "run")
-            log = [json.loads(line) for line in (pathlib.Path(scratch) / "run/log.jsonl").read_text().splitlines()]
-        losses = [x["loss"] for x in log if "loss" in x]
-        print(f"{when:>9}: {len(losses)} steps run, largest loss after step 30 {max(losses[30:]):.3f}, mean of the last 20 {statistics.mean(losses[-20:]):.4f}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {f.__name__: f for f in (curves, streams, muon, recall, formats, reach, spike)}
+    parts = {f.__name__: f for f in (curves, streams, muon, recall, formats)}
     parser.add_argument("part", choices=parts)
     parser.add_argument("--dsv4", default=str(ROOT / "build/dsv4"))
     parser.add_argument("--model", default=str(ROOT / "examples/kjv-mini"))
     parser.add_argument("--data", help="kjv.txt of examples/fetch_bible.sh")
-    parser.add_argument("--peak", type=float, default=3e-2, help="spike: learning rate")
-    parser.add_argument("--deviations", type=float, default=4, help="spike: what counts as one")
     o = parser.parse_args()
-    if not o.data and o.part in ("recall", "formats", "reach", "spike"):
+    if not o.data and o.part in ("recall", "formats"):
         parser.error(f"{o.part} needs --data: examples/fetch_bible.sh kjv.txt")
     parts[o.part](o)
 
