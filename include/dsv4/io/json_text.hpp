@@ -76,9 +76,10 @@ std::optional<Json> try_parse_json(std::string_view text, const json_rules& rule
   }
 }
 
-/// The document as events.  @throws not_json for NUL; what the handler throws for the rest
-template <class Handler>
-void read_json_events(const std::filesystem::path& file, std::string_view text, Handler& handler) {
+/// The document as events.  The handler comes as its base: the library's parser is compiled once for each type that it
+/// is given, and it is long.  @throws not_json for NUL; what the handler throws for the rest
+inline void read_json_events(const std::filesystem::path& file, std::string_view text,
+                             nlohmann::json_sax<nlohmann::json>& handler) {
   detail::refuse_nul(file, text);
   nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
 }
