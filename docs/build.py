@@ -34,6 +34,7 @@ CHAPTERS = {  # folder -> (title, the idea in plain words, figures)
     "train": ("Training", "Every concept once more, with its gradient.", []),
     "post": ("After pre-training", "Rewards move the model through policy gradients; teachers through the divergence between two distributions.", []),
     "engram": ("Engram", "A memory of n-grams, looked up by hash.", []),
+    "dspark": ("DSpark", "A block of tokens drafted at once, and how many of them stand.", []),
     "io": ("Files", "Published checkpoints, mapped and used in place.", []),
     "text": ("Text", "Text to tokens, messages to prompts, and back.", []),
     "gen": ("Generation", "From logits to tokens, with drafts that change nothing but the time.", []),

@@ -84,7 +84,7 @@ class golden_file {
 /// The largest distance of two lists of numbers; NaN if any is.
 template <class A, class B>
 double distance(const A& found, const B& expected) {
-  REQUIRE(found.size() == expected.size());
+  REQUIRE(static_cast<index_t>(found.size()) == static_cast<index_t>(expected.size()));
   double worst = 0;
   for (index_t i = 0; i < static_cast<index_t>(found.size()); ++i) {
     const double d = std::fabs(double(found.data()[i]) - double(expected.data()[i]));

@@ -67,6 +67,16 @@
 #include "engram/engram.hpp"             // the module of V4.1, and back
 #include "engram/short_convolution.hpp"  // the paper's variant, and back
 
+// DSpark: a block of tokens drafted at once.
+#include "dspark/acceptance.hpp"  // which of them stand
+#include "dspark/anchors.hpp"     // where training drafts
+#include "dspark/heads.hpp"       // the token before, and how far to trust
+#include "dspark/weights.hpp"     // of a drafter
+#include "dspark/cache_store.hpp"  // how its keys and values are rounded
+#include "dspark/stage.hpp"       // one of its blocks
+#include "dspark/drafter.hpp"     // all of it
+#include "dspark/loss.hpp"        // what it learns, and back
+
 // The model.
 #include "model/weights.hpp"      // all weights: views of a mapped checkpoint
 #include "model/block.hpp"        // mHC around attention, mHC around MoE

@@ -12,7 +12,7 @@ root = pathlib.Path(__file__).resolve().parents[2] / "include" / "dsv4"
 fields = {"@paper": r"@paper\{[^}]+\}", "axes": r"^@?axes\s+\S", "oracle": r"^@?oracle[\s{]+\S",
           "deviates": r"^@?deviates[\s{]+\S"}
 errors, count = [], 0
-for folder in ("num", "op", "mhc", "attn", "moe", "engram", "model", "optim", "train", "post"):
+for folder in ("num", "op", "mhc", "attn", "moe", "engram", "dspark", "model", "optim", "train", "post"):
     for header in sorted((root / folder).rglob("*.hpp")):
         lines = header.read_text().splitlines()
         if all(re.match(r'//|#pragma once|#include|\s*$', line) for line in lines):
