@@ -83,6 +83,7 @@
 #include "model/mtp.hpp"          // multi-token prediction
 #include "model/prepare.hpp"      // weights on their way to an executor
 #include "model/sequence.hpp"     // what is remembered of one sequence
+#include "model/fingerprint.hpp"  // whose state a sequence holds
 #include "model/transformer.hpp"  // prefill, decode, rewind
 #include "model/kernels.hpp"      // what an executor has to write, by name
 #include "model/accounting.hpp"   // parameters, and bytes of KV cache per token

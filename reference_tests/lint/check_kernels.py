@@ -16,6 +16,7 @@ exempt = {
     "mhc/sinkhorn.hpp": "formulas of one token, called by kernels of every executor",
     "moe/weights.hpp": "an expert table's own accessor, which it has in host memory alone",
     "model/accounting.hpp": "counts operations and bytes, touches no tensor",
+    "model/fingerprint.hpp": "reads the stored weights where they are, in host memory, before they are prepared",
     "model/prepare.hpp": "takes the weights from host memory: the crossing itself",
 }
 # Host views that stay outside kernels.

@@ -2,7 +2,11 @@
 #pragma once
 /// Preconditions of public functions, checked once at the front; inner kernels assume them.
 /// A failed check says both values, not only the expression.
+///
+/// An object that one caller at a time may use can tell when there are two: it has a one_caller, and each of its
+/// functions begins with a scope of it.  That costs two atomic writes a call.
 #include <array>
+#include <atomic>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -60,5 +64,34 @@ index_t checked_size(const std::array<index_t, R>& extents, index_t element_byte
   throw contract_violation(std::string(what) + ": " + shape + "] elements of " +
                            std::to_string(element_bytes) + " bytes are no possible size");
 }
+
+/// Who is using an object now: one call, or none.  A copy of the object is another object, which nobody uses yet.
+class one_caller {
+ public:
+  one_caller() = default;
+  one_caller(const one_caller&) noexcept {}
+  one_caller& operator=(const one_caller&) noexcept { return *this; }
+
+  /// From here to its end the object is in use.  @throws contract_violation if it already is; the other call goes on.
+  class scope {
+   public:
+    scope(one_caller& who, std::string_view what) : who_(who) {
+      // Relaxed: it must order nothing, or it would hide a missing lock from ThreadSanitizer.
+      if (who_.busy_.exchange(true, std::memory_order_relaxed)) [[unlikely]]
+        throw contract_violation(std::string(what) +
+                                 ": called while another call has not ended, by a second thread or by an "
+                                 "observer; each thread needs an object of its own");
+    }
+    ~scope() { who_.busy_.store(false, std::memory_order_relaxed); }
+    scope(const scope&) = delete;
+    scope& operator=(const scope&) = delete;
+
+   private:
+    one_caller& who_;
+  };
+
+ private:
+  std::atomic<bool> busy_{false};
+};
 
 }  // namespace dsv4

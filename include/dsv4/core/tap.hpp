@@ -243,10 +243,10 @@ struct tapper {
   void show(site s, index_t of_segment, view<T, R> v) const {
     if constexpr (Tap::on) {
       const segment& g = segments[static_cast<std::size_t>(of_segment)];
-      tap_event e{s,        scope, g.sequence, g.start, g.tokens(), dtype_of<std::remove_const_t<T>>,
-                  v.data(), R,     {}};
-      for (int a = 0; a < R; ++a) e.shape[static_cast<std::size_t>(a)] = v.extent(a);
-      tap(static_cast<const tap_event&>(e));
+      tap_event event{s,        scope, g.sequence, g.start, g.tokens(), dtype_of<std::remove_const_t<T>>,
+                      v.data(), R,     {}};
+      for (int a = 0; a < R; ++a) event.shape[static_cast<std::size_t>(a)] = v.extent(a);
+      tap(static_cast<const tap_event&>(event));
     }
   }
 };

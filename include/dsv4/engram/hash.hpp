@@ -80,7 +80,7 @@ class numpy_generator {
   }
 
  private:
-  using wide = unsigned __int128;
+  __extension__ typedef unsigned __int128 wide;  // no part of ISO C++; every compiler of 64 bits has it
   void step() {
     constexpr wide multiplier = wide(2549297995355413924u) << 64 | 4865540595714422341u;
     state_ = state_ * multiplier + increment_;

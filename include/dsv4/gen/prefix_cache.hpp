@@ -21,6 +21,7 @@
 /// MTP needs the streams of W positions: `tail` is at least W, and zero runs W more; its rows are not kept.
 /// @post (1) restore() gives the state that reading the tokens again would give: all stored bits
 ///       (2) tokens after the cut are the caller's to run; at least one is left
+///       (3) what one model's weights have read is refused by a model of others (model/fingerprint.hpp)
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -96,10 +97,14 @@ class stored_prefix {
     const index_t before = length(), now = s.length();
     expects(sequence_access<P, E>::fits(s, c_), "stored_prefix::keep: a sequence of another model");
     sequence_access<P, E>::expect_intact(s);
+    const std::uint64_t weights = sequence_access<P, E>::weights(s);
+    expects(weights_ == 0 || weights == 0 || weights == weights_,
+            "stored_prefix::keep: a sequence of other weights than those that read what was kept so far");
     expects_equal(before + static_cast<index_t>(ids.size()), now,
                   "stored_prefix::keep: tokens kept, against the sequence's length");
     expects(static_cast<index_t>(ids.size()) <= longest_call(),
             "stored_prefix::keep: a call longer than longest_call()");
+    weights_ = weights;
     ids_.insert(ids_.end(), ids.begin(), ids.end());
     const position_range rows = rows_to_keep(before, now);
     for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
@@ -145,6 +150,7 @@ class stored_prefix {
   stored_prefix first(index_t n, window_rule rule, index_t period = 0) const {
     expects_in(n, 0, length() + 1, "stored_prefix::first: tokens");
     stored_prefix r(c_, rule, period);
+    r.weights_ = weights_;
     r.ids_.assign(ids_.begin(), ids_.begin() + n);
     index_t rows = 0;
     for (const position_range& run : runs_)
@@ -201,7 +207,7 @@ class stored_prefix {
 
   /// A sequence that has read the reused tokens of `prompt`; length 0 if there are none.
   /// mtp: also the MTP block's pairs, up to that of the token before the last.
-  /// @throws contract_violation limits as new_sequence; a model of other sizes
+  /// @throws contract_violation limits as new_sequence; a model of other sizes or of other weights
   /// @throws unsupported mtp, but the checkpoint has no MTP block, or one that compresses
   template <execution E>
   reused_prefix<P, E> restore(transformer<P, E>& model, std::span<const std::int32_t> prompt,
@@ -213,6 +219,8 @@ class stored_prefix {
     reused_prefix<P, E> r{model.new_sequence(max_tokens, max_rewind), plan(prompt, mtp), {}};
     const auto [cut, from] = r.plan;
     expects(access::fits(r.sequence, c_), "stored_prefix::restore: a model of another configuration");
+    expects(weights_ == 0 || weights_ == model.fingerprint(),
+            "stored_prefix::restore: a model of other weights than those that read the prefix");
     if (cut == 0) return r;
     expects(cut <= max_tokens, "stored_prefix::restore: max_tokens is less than the reused prefix");
 
@@ -299,6 +307,7 @@ class stored_prefix {
   config c_;
   window_rule rule_;
   index_t period_;
+  std::uint64_t weights_ = 0;  // fingerprint of those that read it; 0: none have, or it is from a file
   std::vector<std::int32_t> ids_;
   std::vector<position_range> runs_;  // of which window rows are kept, rising, apart from each other
   std::vector<layer_rows> layers_;

@@ -59,6 +59,12 @@ struct sequence_access {
     s.expect_mtp_intact();
   }
 
+  /// Fingerprint of the weights that have read its tokens; 0: none have, or it was loaded and they are not known.
+  static std::uint64_t weights(const sequence_type& s) { return s.weights_; }
+  static bool can_go_on_with(const sequence_type& s, std::uint64_t fingerprint) {
+    return s.can_go_on_with(fingerprint);
+  }
+
   static sequence_extent extent(const sequence_type& s) {
     return {s.length_, std::max(index_t{0}, s.rewind_limit()), s.mtp_length_,
             std::max(index_t{0}, s.mtp_rewind_limit())};

@@ -99,10 +99,12 @@ io::safetensors_writer encode_state(const state_identity& identity, const config
 
 /// Writes the whole state; the file is there, on the disk, when it returns.
 /// @throws error              the disk is full, the folder is not writable, …: the old file is as it was
-/// @throws contract_violation as encode_state
+/// @throws contract_violation as encode_state; a sequence that other weights than the model's have begun
 template <numerics_policy P, execution E>
 void save_state(const std::filesystem::path& path, const state_identity& identity,
                 const transformer<P, E>& model, const sequence<P, E>& s, const state_extras<P, E>& extras) {
+  expects(sequence_access<P, E>::can_go_on_with(s, model.fingerprint()),
+          "save_state: a sequence that other weights of the same sizes have begun");
   detail::write_state_container(path,
                                 encode_state(identity, model.configuration(), s, extras, model.executor()));
 }

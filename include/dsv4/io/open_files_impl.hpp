@@ -31,8 +31,9 @@ DSV4_INLINE const char* open_files::mapped_at(const void* address) {
 }
 
 DSV4_INLINE void open_files::remove_begun() {
-  for (const entry* e = first().load(std::memory_order_acquire); e; e = e->next)
-    if (e->what.load(std::memory_order_acquire) == role::begun) ::unlink(e->path.c_str());
+  each(role::begun, [](const char* path) { ::unlink(path); });
+  each(role::scratch, [](const char* path) { remove_folder(AT_FDCWD, path); });
+  each(role::filled, [](const char* path) { ::rmdir(path); });
 }
 
 DSV4_INLINE bool open_files::is_mapped(const struct ::stat& file) {

@@ -6,6 +6,8 @@
 /// oracle   golden/official cache.L.kv
 /// deviates sequences can be taken back (speculative decoding), see attn/kv_cache.hpp
 #include <algorithm>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,7 +50,10 @@ class sequence {
   bool intact() const { return main_intact() && mtp_intact(); }
 
   /// Forget everything; the next token has position 0.
-  void reset() { length_ = mtp_length_ = high_water_ = mtp_high_water_ = floor_ = mtp_floor_ = 0; }
+  void reset() {
+    length_ = mtp_length_ = high_water_ = mtp_high_water_ = floor_ = mtp_floor_ = 0;
+    weights_ = 0;
+  }
 
   /// Take tokens back: the sequence is as it was after its first `position` tokens.  MTP pairs that saw a
   /// token taken back go too: pair i holds token i+1, so at most position - 1 pairs stay.
@@ -91,6 +96,10 @@ class sequence {
       same = states_[l].fits(c, c.ratio(static_cast<index_t>(l)), max_tokens_, max_rewind_);
     return same;
   }
+  /// Whether what it remembers came from these weights (fingerprint.hpp), as far as that is known.
+  bool can_go_on_with(std::uint64_t fingerprint) const {
+    return weights_ == 0 || weights_ == fingerprint || (length_ == 0 && mtp_length_ == 0);
+  }
   attention_state<P, E>& state(index_t l) { return states_[static_cast<std::size_t>(l)]; }
   // A ring has one row more than its queries need, hence the - 1: what is overwritten by `high_water_` rows leaves a
   // sequence of this length or more whole.
@@ -111,9 +120,15 @@ class sequence {
         ", or go on with a copy made before (a max_rewind of the call's tokens avoids this)");
   }
 
-  /// A call begins to write the rows of n more tokens …
-  void will_write(index_t n) { high_water_ = std::max(high_water_, length_ + n); }
-  void will_write_mtp(index_t n) { mtp_high_water_ = std::max(mtp_high_water_, mtp_length_ + n); }
+  /// A call begins to write the rows of n more tokens, computed from the weights of this fingerprint …
+  void will_write(index_t n, std::uint64_t fingerprint) {
+    high_water_ = std::max(high_water_, length_ + n);
+    weights_ = fingerprint;
+  }
+  void will_write_mtp(index_t n, std::uint64_t fingerprint) {
+    mtp_high_water_ = std::max(mtp_high_water_, mtp_length_ + n);
+    weights_ = fingerprint;
+  }
   /// … and has written them.
   void advance(index_t n) { length_ += n; }
   void advance_mtp(index_t n) { mtp_length_ += n; }
@@ -123,6 +138,30 @@ class sequence {
   // The longest length reached: rows that a rewind needs may have been overwritten up to there.
   index_t high_water_ = 0, mtp_high_water_ = 0;
   index_t floor_ = 0, mtp_floor_ = 0;  // rows from before these were never there
+  std::uint64_t weights_ = 0;          // fingerprint of those that the rows came from; 0: none, or not known
 };
+
+namespace detail {
+
+/// Gives every sequence of a call its length back, unless the call is done.
+template <class Input, class Sequence>
+struct lengths_unless_done {
+  std::span<const Input> batch;
+  index_t Sequence::*length;
+  std::vector<index_t>& lengths;
+  bool done = false;
+
+  lengths_unless_done(std::span<const Input> b, index_t Sequence::*l, std::vector<index_t>& room)
+      : batch(b), length(l), lengths(room) {
+    lengths.clear();
+    for (const Input& i : batch) lengths.push_back(i.sequence->*length);
+  }
+  lengths_unless_done(const lengths_unless_done&) = delete;
+  ~lengths_unless_done() {
+    for (std::size_t i = 0; !done && i < batch.size(); ++i) batch[i].sequence->*length = lengths[i];
+  }
+};
+
+}  // namespace detail
 
 }  // namespace dsv4

@@ -14,6 +14,7 @@
 /// in another order of doubles than several, which moves a wide value by 1e-15 or so.
 #include "../core/config_macros.hpp"
 #include "../op/rows.hpp"
+#include "fingerprint.hpp"
 #include "mtp.hpp"
 #include "prepare.hpp"
 #include "sequence.hpp"
@@ -22,8 +23,9 @@ namespace dsv4 {
 
 /// Policy: num/policy.hpp.  Exec: core/exec.hpp.  The weights must outlive the transformer.
 /// Threads: one at a time may call a transformer, whatever the sequences, because all calls share its scratch memory
-/// (and one at a time a sequence).  Several transformers may share the weights of one checkpoint, which are only read:
-/// a program that answers in several threads makes one for each.
+/// (and one at a time a sequence).  A call that comes while another runs is refused (contract_violation) and disturbs
+/// nothing.  Several transformers may share the weights of one checkpoint, which are only read: a program that answers
+/// in several threads makes one for each.  A sequence may go on with any transformer of the same weights.
 template <numerics_policy P, execution E>
 class transformer {
  public:
@@ -53,7 +55,12 @@ class transformer {
   /// tokens_per_pass bounds the scratch memory: longer calls run in several passes, to the same bits.
   transformer(const config& c, const model_weights<>&& w, E e = {}, index_t tokens_per_pass = 512) = delete;
   transformer(const config& c, const model_weights<>& w, E e = {}, index_t tokens_per_pass = 512)
-      : config_(c), source_(&w), exec_(e), weights_(prepare(exec_, w, c)), tokens_per_pass_(tokens_per_pass) {
+      : config_(c),
+        source_(&w),
+        exec_(e),
+        weights_(prepare(exec_, w, c)),
+        fingerprint_(fingerprint_of(w, c)),
+        tokens_per_pass_(tokens_per_pass) {
     expects(tokens_per_pass > 0, "transformer: tokens_per_pass must be positive");
     expects_equal(static_cast<index_t>(w.layers.size()), c.num_hidden_layers,
                   "transformer: layers of the weights");
@@ -71,6 +78,8 @@ class transformer {
   const config& configuration() && = delete;
   /// The weights that the constructor was called with.
   const model_weights<>& weights() const { return *source_; }
+  /// What says whose numbers a sequence holds (fingerprint.hpp).
+  std::uint64_t fingerprint() const { return fingerprint_; }
   E& executor() { return exec_; }
   const E& executor() const { return exec_; }
   bool has_mtp() const { return !source_->mtp.empty(); }
@@ -88,13 +97,15 @@ class transformer {
   }
 
   /// Run the new tokens of every sequence of the batch (prefill, decode, or any chunk).
-  /// @throws contract_violation for ids outside the vocabulary, tokens beyond a sequence's max_tokens,
-  /// a sequence given twice, or outputs of the wrong shape.  Nothing has changed when it throws these.
+  /// @throws contract_violation for ids outside the vocabulary, tokens beyond a sequence's max_tokens, a sequence
+  /// given twice or begun with other weights, outputs of the wrong shape, or a call while another runs.  Nothing has
+  /// changed when it throws these.
   /// An exception from within (of an observer, or for want of memory) leaves every sequence with the tokens that it
   /// had: whole if at most max_rewind + 1 tokens of it were given; otherwise rows that it needs may be overwritten,
   /// and it refuses every further use until reset() (sequence::intact()).
   template <observer Tap = no_tap>
   void forward(std::span<const input> batch, const output& out, Tap&& tap = Tap{}) {
+    const one_caller::scope alone(caller_, "transformer::forward");
     const index_t rows =
         check(batch, "forward", [](const input& i) { return i.ids; }, &sequence_type::length_);
     check_rows(out, rows, static_cast<index_t>(batch.size()));
@@ -102,11 +113,12 @@ class transformer {
       expects(!out.last_logits.data() || !i.ids.empty(),
               "forward: last_logits of a sequence without new tokens");
     auto seen = erased(tap);
-    unless_done<input> undo(batch, &sequence_type::length_, lengths_);
+    detail::lengths_unless_done undo(batch, &sequence_type::length_, lengths_);
     kernel::scope<E>::run(exec_, [&] {
       for (index_t row = 0; row < rows; row += tokens_per_pass_) {
         collect(batch, row, [](const input& i) { return i.ids; }, &sequence_type::length_);
-        for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->will_write(g.tokens());
+        for (const segment& g : segments_)
+          batch[std::size_t(g.sequence)].sequence->will_write(g.tokens(), fingerprint_);
         run_layers(out, row, seen);
         for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->advance(g.tokens());
       }
@@ -129,6 +141,7 @@ class transformer {
   /// @throws unsupported if the checkpoint has no MTP module; contract_violation as forward().
   template <observer Tap = no_tap>
   void forward_mtp(std::span<const mtp_input_rows> batch, const output& out, Tap&& tap = Tap{}) {
+    const one_caller::scope alone(caller_, "transformer::forward_mtp");
     expect_mtp("forward_mtp");
     const auto next = [](const mtp_input_rows& i) { return i.next; };
     const index_t rows = check(batch, "forward_mtp", next, &sequence_type::mtp_length_);
@@ -142,12 +155,12 @@ class transformer {
               "forward_mtp: streams must be [t, hc_mult, hidden_size]");
     }
     auto seen = erased(tap);
-    unless_done<mtp_input_rows> undo(batch, &sequence_type::mtp_length_, lengths_);
+    detail::lengths_unless_done undo(batch, &sequence_type::mtp_length_, lengths_);
     kernel::scope<E>::run(exec_, [&] {
       for (index_t row = 0; row < rows; row += tokens_per_pass_) {
         collect(batch, row, next, &sequence_type::mtp_length_);
         for (const segment& g : segments_)
-          batch[std::size_t(g.sequence)].sequence->will_write_mtp(g.tokens());
+          batch[std::size_t(g.sequence)].sequence->will_write_mtp(g.tokens(), fingerprint_);
         run_mtp(batch, out, row, seen);
         for (const segment& g : segments_) batch[std::size_t(g.sequence)].sequence->advance_mtp(g.tokens());
       }
@@ -163,25 +176,6 @@ class transformer {
   }
 
  private:
-  /// Gives every sequence of a call its length back, unless the call is done.
-  template <class Input>
-  struct unless_done {
-    std::span<const Input> batch;
-    index_t sequence_type::*length;
-    std::vector<index_t>& lengths;
-    bool done = false;
-
-    unless_done(std::span<const Input> b, index_t sequence_type::*l, std::vector<index_t>& room)
-        : batch(b), length(l), lengths(room) {
-      lengths.clear();
-      for (const Input& i : batch) lengths.push_back(i.sequence->*length);
-    }
-    unless_done(const unless_done&) = delete;
-    ~unless_done() {
-      for (std::size_t i = 0; !done && i < batch.size(); ++i) batch[i].sequence->*length = lengths[i];
-    }
-  };
-
   // ---- the flat batch of a call: tokens of all its sequences, one after another, in passes
 
   /// Preconditions of a call; returns its number of rows.
@@ -194,6 +188,10 @@ class transformer {
       expects(s != nullptr, "forward: a null sequence");
       expects(s->fits(config_),
               "forward: a sequence of another model (make it with this model's new_sequence)");
+      expects(s->can_go_on_with(fingerprint_),
+              "forward: a sequence that other weights of the same sizes have begun: what it remembers means "
+              "nothing to "
+              "these (reset() it, or go on with the model that began it)");
       (length == &sequence_type::length_) ? s->expect_intact() : s->expect_mtp_intact();
       for (std::size_t j = 0; j < i; ++j)
         expects(batch[j].sequence != s, "forward: the same sequence twice in one batch");
@@ -382,6 +380,8 @@ class transformer {
   const model_weights<>* source_;
   E exec_;
   prepared_weights<E> weights_;
+  std::uint64_t fingerprint_;
+  one_caller caller_;
   index_t tokens_per_pass_;
   tensor<float, 1, memory> plain_, compressed_;  // [rd/2] inverse frequencies of the two layer kinds
   scratch_of<E> scratch_;                        // of a pass

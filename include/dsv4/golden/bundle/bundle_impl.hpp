@@ -70,7 +70,7 @@ DSV4_INLINE bundle bundle::open(const std::filesystem::path& path, const open_op
   return b;
 }
 
-DSV4_INLINE const tensor_entry* bundle::find(index_t step, index_t sequence, std::string_view name) const {
+DSV4_INLINE const tensor_entry* bundle::find(index_t step, index_t sequence, std::string_view name) const& {
   const auto& all = all_of(name);  // by rising step
   auto at = std::lower_bound(all.begin(), all.end(), step,
                              [&](std::size_t i, index_t s) { return tensors_[i].step < s; });
@@ -79,7 +79,7 @@ DSV4_INLINE const tensor_entry* bundle::find(index_t step, index_t sequence, std
   return nullptr;
 }
 
-DSV4_INLINE std::vector<const tensor_entry*> bundle::find_all(std::string_view name) const {
+DSV4_INLINE std::vector<const tensor_entry*> bundle::find_all(std::string_view name) const& {
   std::vector<const tensor_entry*> out;
   for (const std::size_t i : all_of(name)) out.push_back(&tensors_[i]);
   return out;
@@ -109,13 +109,13 @@ DSV4_INLINE void bundle::confirm_ids() const {
     throw damaged(inputs().path().string() + ": the ids' SHA-256 is not that of the manifest");
 }
 
-DSV4_INLINE const io::safetensors& bundle::inputs() const {
+DSV4_INLINE const io::safetensors& bundle::inputs() const& {
   const std::lock_guard lock(*lock_);
   if (!inputs_) inputs_ = std::make_shared<shard>(path_, *find_file("inputs.safetensors"), options_.shards);
   return inputs_->tensors();
 }
 
-DSV4_INLINE const file_info* bundle::find_file(std::string_view name) const {
+DSV4_INLINE const file_info* bundle::find_file(std::string_view name) const& {
   for (const file_info& f : about_.files)
     if (f.name == name) return &f;
   return nullptr;
