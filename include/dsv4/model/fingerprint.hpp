@@ -60,11 +60,12 @@ class fingerprint {
 
 }  // namespace detail
 
-/// Never 0, which stands for "not known".
+/// Never 0, which stands for "not known".  MTP is left out: the same model with and without its block is one, and a
+/// prefix that one has read is good for the other.
 inline std::uint64_t fingerprint_of(const model_weights<>& w, const config& c) {
   detail::fingerprint all;
   each_weight(w, c, [&](const weight_info& i, const auto& weight) {
-    if (i.expert <= 0) all.add(weight);
+    if (i.expert <= 0 && !i.name.starts_with("mtp.")) all.add(weight);
   });
   return std::max(all.value(), std::uint64_t{1});
 }
