@@ -4,7 +4,8 @@
 Headers of the specification see the standard library and include/ only.  Units are compiled as for dsv4::compiled, where
 a header brings declarations without the bodies of its *_impl.hpp and so the fewest includes: what is complete there is
 complete header-only too, which has the same text and more.  A *_impl.hpp is no header that anybody includes but the one
-it belongs to: the umbrella, compiled both ways, and the objects of dsv4::compiled have all of them.  Nothing is generated (-fsyntax-only); templates that bodies use are instantiated."""
+it belongs to: the objects of dsv4::compiled and the header-only umbrella (check_warnings.py) have all of them.  Nothing is
+generated (-fsyntax-only); templates that bodies use are instantiated."""
 import argparse
 import concurrent.futures
 import os
