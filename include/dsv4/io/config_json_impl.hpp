@@ -3,7 +3,6 @@
 /// The bodies of config_json.hpp.
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// The bodies of config_out.hpp.
-#include <cmath>
 #include <utility>
 
 #include <nlohmann/json.hpp>
