@@ -30,6 +30,10 @@ struct convert_options {
 
 }  // namespace
 
+std::string closing_nothing(dsv4::index_t arrays) {
+  return std::to_string(arrays) + " arrays of compressors in calls in which no entry closes were left out";
+}
+
 std::vector<fs::path> map_directories() {
   std::vector<fs::path> out;
   if (const char* set = std::getenv("DSV4_MAPS")) out.emplace_back(set);
@@ -54,24 +58,32 @@ dsv4::config find_configuration(const convert_options& o) {
                     "; name the model's directory");
 }
 
-void list(const char* title, const std::vector<std::string>& names) {
-  // Numbers become *, so that layers are one line.
+/// One line for what differs in numbers only, such as layers: with a * for each, or, where the numbers are
+/// needed (shapes), the first of them as it is.
+void list(const char* title, const std::vector<std::string>& names, bool first_as_it_is = false) {
   std::vector<std::pair<std::string, int>> lines;
+  std::vector<std::string> firsts;
   for (const std::string& n : names) {
-    std::string line;
+    std::string line, whole;
     for (const char c : n) {
       const bool digit = c >= '0' && c <= '9';
-      if (!digit) line += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
+      const char shown = static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
+      whole += shown;
+      if (!digit) line += shown;
       if (digit && (line.empty() || line.back() != '*')) line += '*';
     }
     const auto at = std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.first == line; });
     if (at == lines.end())
-      lines.emplace_back(line, 1);
+      lines.emplace_back(line, 1), firsts.push_back(whole);
     else
       ++at->second;
   }
-  std::printf("%s: %zu%s\n", title, names.size(), names.empty() ? "" : " (* stands for numbers)");
-  for (const auto& [line, count] : lines) std::printf("  %-70s %6d\n", line.c_str(), count);
+  std::printf("%s: %zu%s\n", title, names.size(),
+              names.empty()    ? ""
+              : first_as_it_is ? " (the first of each kind)"
+                               : " (* stands for numbers)");
+  for (std::size_t i = 0; i < lines.size(); ++i)
+    std::printf("  %-70s %6d\n", (first_as_it_is ? firsts[i] : lines[i].first).c_str(), lines[i].second);
 }
 
 void convert(const convert_options& o) {
@@ -84,19 +96,29 @@ void convert(const convert_options& o) {
                     ids.empty() ? 1 : static_cast<index_t>(ids.size()));
   if (o.map_check) {
     if (o.json) {
-      std::cout << nlohmann::json{{"mapped", m.values},      {"ignored", m.ignored},
-                                  {"calls", m.calls.size()}, {"unmapped", m.unmapped},
-                                  {"superseded", m.twice},   {"sites_missing", m.sites_missing}}
+      std::cout << nlohmann::json{{"mapped", m.values},
+                                  {"ignored", m.ignored},
+                                  {"calls", m.calls.size()},
+                                  {"unmapped", m.unmapped},
+                                  {"superseded", m.twice},
+                                  {"sites_missing", m.sites_missing},
+                                  {"misfits", m.misfits},
+                                  {"left_out", m.left_out},
+                                  {"closing_nothing", m.closing_nothing}}
                        .dump()
                 << '\n';
     } else {
       std::printf("%lld arrays are sites, in %zu calls; %lld ignored by the map\n",
                   static_cast<long long>(m.values), m.calls.size(), static_cast<long long>(m.ignored));
+      list("MISFITS: arrays that cannot be what their rules say", m.misfits, true);
+      list("left out: the same, of optional rules", m.left_out, true);
       list("arrays of the dump without a rule", m.unmapped);
       list("arrays that a better rule's array replaces", m.twice);
       list("sites of the model that nothing maps to (first call)", m.sites_missing);
     }
     if (m.values == 0) throw exit_with(exit_structure, "nothing was mapped: the right map?");
+    if (!m.misfits.empty())
+      throw exit_with(exit_structure, std::to_string(m.misfits.size()) + " arrays do not fit: listed above");
     return;
   }
   if (o.out.empty()) throw usage_error("OUT.v4gold is missing (or --map-check)");
@@ -126,6 +148,7 @@ void convert(const convert_options& o) {
       m.unmapped.size(), static_cast<long long>(m.ignored), m.sites_missing.size(),
       m.unmapped.empty() && m.sites_missing.empty() ? "" : " (--map-check lists them)");
   for (const std::string& what : left_out) std::printf("left out: %s\n", what.c_str());
+  if (m.closing_nothing) std::printf("%s\n", closing_nothing(m.closing_nothing).c_str());
 }
 
 }  // namespace
@@ -135,9 +158,9 @@ void add_golden_convert(CLI::App& verb, std::function<void()>& run) {
   auto o = std::make_shared<convert_options>();
   sub.add_option("IN", o->in, "safetensors, .npy, .npz, raw .bin/.i32, or a directory of them")->required();
   sub.add_option("OUT", o->out, "the bundle to write: a new directory")->type_name("OUT.v4gold");
-  sub.add_option(
-         "--map", o->map,
-         "what the other engine calls our sites: transformers, official, dsv4, llamacpp, ds4, or a file")
+  sub.add_option("--map", o->map,
+                 "what the other engine calls our sites: transformers, official, dsv4, llamacpp, ik_llama, "
+                 "ds4, or a file")
       ->required()
       ->type_name("NAME|FILE");
   sub.add_option("--config", o->config,

@@ -69,15 +69,15 @@ golden::open_options options_of(const verify_arguments& o) {
 /// The one place where another engine's dump becomes a bundle.
 /// The bundle that it becomes lies in `scratch`, and is read as long as it is open.
 golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference,
-                         std::optional<dsv4::io::scratch_folder>& scratch,
-                         std::vector<std::string>& left_out) {
+                         std::optional<dsv4::io::scratch_folder>& scratch, std::vector<std::string>& left_out,
+                         std::set<std::string>& absent) {
   std::error_code none;
   if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none)))
     return golden::bundle::open(o.test, options_of(o));
   if (o.map.empty())
     throw usage_error(
         "TEST is not a bundle; --map says what engine it is a dump of (transformers, official, dsv4, "
-        "llamacpp, ds4, or a file)");
+        "llamacpp, ik_llama, ds4, or a file)");
   const dsv4::config& c = reference.model();
   golden::dump source = golden::dump::open(o.test);
   auto ids = golden::ids_of(source, c);
@@ -94,6 +94,9 @@ golden::bundle open_test(const verify_arguments& o, const golden::bundle& refere
       {"program", "dsv4 verify"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
   if (!o.numerics.empty()) about.numerics = {{"policy", o.numerics}};
   left_out = golden::convert(m, ids, dir, std::move(about), {});
+  for (std::string& what : left_out) what = "not converted: " + std::move(what);
+  if (m.closing_nothing) left_out.push_back(closing_nothing(m.closing_nothing));
+  absent = m.map->absent_names(c);
   return golden::bundle::open(dir, options_of(o));
 }
 
@@ -126,7 +129,7 @@ void verify(const verify_arguments& o) {
   const golden::bundle reference = golden::bundle::open(o.golden, options_of(o));
   std::vector<std::string> left_out;
   std::optional<dsv4::io::scratch_folder> scratch;
-  const golden::bundle test = open_test(o, reference, scratch, left_out);
+  const golden::bundle test = open_test(o, reference, scratch, left_out, options.absent);
   std::optional<dsv4::io::checkpoint> model;
   if (!o.model.empty() || o.mode == "forced" || reference.about().weights.kind == "recipe") {
     model.emplace(weights_of(reference, o.model));
@@ -134,7 +137,7 @@ void verify(const verify_arguments& o) {
   }
   golden::verify_result r = golden::verify(reference, test, options);
   r.test = o.test.string();
-  for (std::string& what : left_out) r.notes.push_back("not converted: " + std::move(what));
+  for (std::string& what : left_out) r.notes.push_back(std::move(what));
   if (!o.json.empty()) write_report(o.json, golden::report_json(r).dump(1) + "\n");
   if (!o.junit.empty()) write_report(o.junit, golden::report_junit(r));
   if (!o.html.empty()) write_report(o.html, golden::html_report(r));
@@ -162,9 +165,9 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
                   "strict: bits; faithful: another order of summation; quant: other weights' formats")
       ->check(CLI::IsMember({"strict", "faithful", "quant"}))
       ->capture_default_str();
-  verb.add_option(
-      "--map", o->map,
-      "TEST is a dump with the names of: transformers, official, dsv4, llamacpp, ds4, or a map file");
+  verb.add_option("--map", o->map,
+                  "TEST is a dump with the names of: transformers, official, dsv4, llamacpp, ik_llama, ds4, "
+                  "or a map file");
   verb.add_option("--ids", o->ids, "with --map: token ids, if the dump has none (default: the golden's)");
   verb.add_option("--numerics", o->numerics, "with --map: what the engine computed in")
       ->check(CLI::IsMember({"official", "float32"}));

@@ -196,6 +196,46 @@ class Convert(unittest.TestCase):
         names = ["hc_attn.comb", "hc_ffn.comb", "attn_norm", "attn.q_rope", "attn.kv", "attn.o", "attn.o_lora", "ffn.gate.indices", "ffn.gate.weights", "out"]
         self.back(self.tmp / "dump", "llamacpp", ["layers.1." + n for n in names] + ["head.logits"], float32_values, "float32", *self.ids)
 
+    def test_ik_llama_four_sizes(self):
+        v = {n: a.float32() for n, a in float32_values.items()}
+        site = lambda name: v["layers.2." + name]
+        four = lambda a: a.reshape(*[1] * (4 - len(a.shape)), *a.shape)
+        rows = lambda a: a.reshape(*a.shape[:1], 1, *a.shape[1:])
+        # Entries as an engine chooses them: from the first, those that are not closed yet among them.
+        topk = site("attn.topk_idxs")
+        k, window = 4, 8
+        picked = array.array("i")
+        for t in range(tokens):
+            chosen = [x - tokens for x in topk.numbers[t * topk.shape[1] + window:(t + 1) * topk.shape[1]] if x >= 0]
+            picked += array.array("i", chosen + [8] * (k - len(chosen)))
+        scores = site("attn.indexer.scores")
+        wide = array.array("f")
+        for t in range(tokens):
+            wide += scores.numbers[t * scores.shape[1]:(t + 1) * scores.shape[1]] + array.array("f", [7] * (64 - scores.shape[1]))
+        arrays = {
+            "hc_pre_mixes-2": four(site("hc_attn.mixes")), "hc_pre_mixes-2#1": four(site("hc_ffn.mixes")), "~VIEW~attn_out-2 (view)#1": four(site("hc_attn.comb")),
+            "q_norm-2": four(site("attn.q_norm").reshape(tokens * 8, 128)), "q_rope-2": four(site("attn.q_rope")), "kv_rope-2": four(rows(site("attn.kv"))),
+            "csa_state_compress-2#2": four(rows(site("attn.compressor.entry"))), "attn_csa-2": four(site("attn.o").reshape(tokens, 8 * 128)),
+            "attn_wo_a-2": four(site("attn.o_lora").permute(1, 0, 2)), "l_out-2": four(site("out")), "result_output": four(v["head.logits"]),
+            "lid_score-2": four(Array("F32", [tokens, 64], wide)), "lid_top_k-2": four(Array("I32", [tokens, k], picked)),
+            "node_7": four(site("attn_norm")), "q_rope-2 (view)": four(site("attn.q_rope"))}
+        write_npy(self.tmp / "dump", {n.replace("/", "_"): a for n, a in arrays.items()})
+        names = ["hc_attn.mixes", "hc_ffn.mixes", "hc_attn.comb", "attn.q_norm", "attn.q_rope", "attn.kv", "attn.compressor.entry", "attn.o", "attn.o_lora", "out",
+                 "attn.indexer.scores", "attn.topk_idxs"]
+        self.back(self.tmp / "dump", "ik_llama", ["layers.2." + n for n in names] + ["head.logits"], float32_values, "float32", *self.ids)
+
+    def test_map_check_lists_every_misfit(self):
+        x = Array("F32", [tokens, 256], array.array("f", bytes(4 * 256 * tokens)))
+        write_safetensors(self.tmp / "x.safetensors", {"layers.0.attn_norm": x.reshape(256, tokens), "layers.1.ffn_norm": x, "layers.2.attn.q_rope": x})
+        check = ("golden", "convert", self.tmp / "x.safetensors", "--map", "dsv4", "--config", model, "--map-check", *self.ids)
+        told = json.loads(run(*check, "--json", code=2).stdout)
+        self.assertEqual(len(told["misfits"]), 2)
+        text = run(*check, code=2).stdout
+        for part in ("MISFITS", "layers.0.attn_norm", "layers.2.attn.q_rope", "expected the axes [token, head, channel]"):
+            self.assertIn(part, text)
+        run("golden", "convert", self.tmp / "x.safetensors", self.tmp / "deep/out", "--map", "dsv4", "--config", model, *self.ids, code=2)
+        self.assertFalse((self.tmp / "deep/out").exists())
+
     def test_ds4_raw(self):
         v = official_values
         site = lambda name: v["layers.2." + name]

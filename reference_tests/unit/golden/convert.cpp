@@ -131,7 +131,8 @@ TEST_CASE("convert: transforms") {
   CHECK(read("layers.1.ffn_norm")[5] == -2.5);           // F16 is widened
   const auto slots =
       read("layers.1.attn.topk_idxs");  // the window's positions, then entries behind the tokens
-  const double at7[] = {2, 3, 4, 5, 6, 7, T, -1}, at1[] = {0, 1, -1, -1, -1, -1, T, -1};
+  const double at7[] = {2, 3, 4, 5, 6, 7, T, -1},
+               at1[] = {0, 1, -1, -1, -1, -1, -1, -1};  // position 1 does not see entry 0 yet
   for (std::size_t i = 0; i < 8; ++i) {
     CHECK(slots[7 * 8 + i] == at7[i]);
     CHECK(slots[1 * 8 + i] == at1[i]);
@@ -216,6 +217,53 @@ TEST_CASE("convert: npy, npz names and raw files in a directory") {
              ContainsSubstring("nonsense.bin: a raw dump is named"));
   CHECK_THAT(message<golden::missing_input>([&] { golden::dump::open(w.dir / "nothing"); }),
              ContainsSubstring("no such file"));
+}
+
+TEST_CASE("convert: ggml's four sizes, joint axes, padded scores, compressors that close nothing") {
+  workbench w;
+  w.put("norm", {1, 1, T, D}, counting(T * D));
+  w.put("q", {1, 1, T * H, hd}, counting(T * H * hd));
+  w.put("kv", {1, T, 1, hd}, counting(T * hd));
+  w.put("scores", {1, 1, T, 64}, counting(T * 64));
+  w.put("entry#0", {1, 1, 2, hd}, counting(2 * hd));
+  w.put("chunk00010/norm", {1, 1, 1, D}, counting(D));
+  w.put("chunk00010/entry", {1, 1, 1, hd}, counting(hd));
+  const std::string rules = R"({"match":"norm","to":"layers.1.attn_norm"},
+    {"match":"q","to":"layers.1.attn.q_norm","axes":["token*head","channel"]},
+    {"match":"kv","to":"layers.1.attn.kv","axes":["token","one","channel"]},
+    {"match":"scores","to":"layers.1.attn.indexer.scores"},
+    {"match":"entry","to":"layers.1.attn.compressor.norm","optional":true})";
+  auto m = w.matched(rules);
+  CHECK(m.misfits.empty());
+  CHECK(m.closing_nothing == 1);
+  CHECK(m.values == 6);
+  golden::manifest about;
+  about.name = "test", about.created_by = {{"program", "unit test"}};
+  CHECK(golden::convert(m, {counting<std::int32_t>(T + 1)}, w.dir / "b.v4gold", about).empty());
+  const auto b = golden::bundle::open(w.dir / "b.v4gold");
+  CHECK(b.find(0, 0, "layers.1.attn.q_norm")->shape == std::vector<dsv4::index_t>{T, H, hd});
+  CHECK(b.read(*b.find(0, 0, "layers.1.attn.q_norm"))[5 * H * hd + hd + 3] == 5 * H * hd + hd + 3);
+  CHECK(b.find(0, 0, "layers.1.attn.indexer.scores")->shape == std::vector<dsv4::index_t>{T, T / 4});
+  CHECK(b.read(*b.find(0, 0, "layers.1.attn.indexer.scores"))[2 * 3 + 1] == 3 * 64 + 1);
+}
+
+TEST_CASE("convert: --map-check has every misfit, convert the first and their number") {
+  workbench w;
+  w.put("a", {T, D + 1}, counting(T * (D + 1)));
+  w.put("b", {T, D}, counting(T * D));
+  w.put("c", {T - 1, D}, counting((T - 1) * D));
+  w.put("d", {T, D}, counting(T * D));
+  w.put("e", {T, D}, counting(T * D));
+  const std::string rules =
+      R"({"match":"a","to":"layers.0.attn_norm"},{"match":"b","to":"layers.0.ffn_norm"},
+    {"match":"c","to":"layers.0.attn.out"},{"match":"d","to":"layers.9.attn.out"},
+    {"match":"e","to":"layers.1.ffn_norm"})";
+  CHECK_THAT(w.refused(rules), ContainsSubstring("which this model does not have") &&
+                                   ContainsSubstring("and 2 more misfits: --map-check"));
+  CHECK_FALSE(std::filesystem::exists(w.dir / "b.v4gold"));
+  const auto m = w.matched(rules);
+  CHECK(m.misfits.size() == 3);
+  CHECK(m.calls[0].tokens == T);  // most arrays say so
 }
 
 TEST_CASE("convert: what does not fit is refused with its shape") {

@@ -81,6 +81,21 @@ TEST_CASE("maps: official, llama.cpp, ds4, our own") {
   CHECK(target(llama, "hc_comb-7", 1) == "layers.7.hc_ffn.comb");
   CHECK(target(llama, "attn_csa_lid-2") == "layers.2.attn.o");
   CHECK(target(llama, "result_output") == "head.logits");
+  CHECK(target(llama, "csa_state_compress-3", 2) == "layers.3.attn.compressor.pooled");
+  CHECK(target(llama, "lid_weights-3") == "layers.3.attn.indexer.weights");
+  const auto ik = golden::name_map::find("ik_llama", {maps});
+  CHECK(target(ik, "~VIEW~attn_out-2 (view)", 1) == "layers.2.hc_attn.comb");
+  for (const char* derived : {"q_rope-2 (permuted)", "node_17", "leaf_3", "~MUL~x", "hc_pre_mixes-2"})
+    CHECK(ik.ignores(derived));  // a use that no rule names, the last one
+  CHECK_FALSE(ik.ignores("something_new-3"));
+  const config c =
+      io::read_config(std::filesystem::path(DSV4_SOURCE_DIR) / "reference_tests/data/official/flash-mini");
+  const auto absent = ik.absent_names(c);
+  for (dsv4::index_t l = 0; l < c.num_hidden_layers; ++l)
+    CHECK(absent.contains("layers." + std::to_string(l) + ".attn.topk_idxs") ==
+          (c.kind(l) != attention_kind::csa));
+  CHECK(absent.contains("head.hc_head.pre"));
+  CHECK_FALSE(absent.contains("head.logits"));
   const auto ds4 = golden::name_map::find("ds4", {maps});
   CHECK(target(ds4, "dumps/run_1_hc_attn_pre_comb-42") == "layers.42.hc_attn.comb");
   CHECK(target(ds4, "run_hc_attn_pre-42") == "layers.42.hc_attn.y");

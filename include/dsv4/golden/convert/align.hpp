@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// Brings an array of another engine's dump into the axes of one of our sites, by its map rule: permute,
-/// slice, drop, regroup (name_map.hpp).  Shapes and strides only; no value is read.
+/// split, slice, drop, regroup (name_map.hpp).  Shapes and strides only; no value is read.
 /// @throws format_error the array, its shape, and the axes with their sizes that the site has
 #include "dump.hpp"
 #include "name_map.hpp"
@@ -50,6 +50,26 @@ inline bool has_fixed_sizes(site s, const config& c) {
   return std::find(sizes.begin(), sizes.end(), 0) == sizes.end();
 }
 
+/// Takes joint axes apart: "token*head" of size N is [token, head] of sizes N / h and h.  A factor that the
+/// site does not have, or whose size does not divide N, leaves the axis as it is, so that its name fits nothing.
+inline void split_joint_axes(std::vector<std::string>& axes, std::vector<index_t>& shape,
+                             std::vector<index_t>& stride, const std::vector<std::string>& own,
+                             const std::vector<index_t>& sizes) {
+  for (std::size_t a = 0; a < axes.size(); ++a) {
+    const std::size_t star = axes[a].rfind('*');
+    if (star == std::string::npos) continue;
+    const std::string last = axes[a].substr(star + 1);
+    const auto at = std::find(own.begin(), own.end(), last);
+    if (at == own.end() || at == own.begin()) continue;
+    const index_t size = sizes[usize(at - own.begin() - 1)];
+    if (size == 0 || shape[a] % size != 0) continue;
+    const auto next = [&](auto& v, auto x) { v.insert(v.begin() + static_cast<std::ptrdiff_t>(a) + 1, x); };
+    next(axes, last), next(shape, size), next(stride, stride[a]);
+    axes[a].resize(star), shape[a] /= size, stride[a] *= size;
+    --a;  // what is left may be joint as well
+  }
+}
+
 /// An array seen along a site's axes: rows (tokens or entries), then the site's others.
 struct aligned {
   std::vector<index_t> shape, stride;  ///< elements; one entry per axis of the site, or fewer when regrouped
@@ -92,8 +112,15 @@ inline aligned align(const matched_value& v, const config& c, index_t sequences,
     }
   }
 
+  // ggml has no rank, four sizes always: sizes of 1 in front go, down to the rank that the rule speaks of.
+  const std::size_t spoken_of = !r.permute.empty() ? r.permute.size()
+                                : !r.axes.empty()  ? r.axes.size()
+                                                   : own.size();
+  if (!t.raw)
+    while (shape.size() > spoken_of && shape.front() == 1) shape.erase(shape.begin());
+
   // Strides, and the other engine's own order.
-  const std::size_t rank = shape.size();
+  std::size_t rank = shape.size();
   std::vector<index_t> stride(rank);
   index_t step = 1;
   for (std::size_t i = 0; i < rank; ++i) {
@@ -118,6 +145,8 @@ inline aligned align(const matched_value& v, const config& c, index_t sequences,
     for (const auto& a : axes) text += (text.empty() ? "" : ", ") + a;
     refuse("the axes [" + text + "]");
   }
+  split_joint_axes(axes, shape, stride, own, sizes);
+  rank = axes.size();
   aligned out;
   const auto take = [&](std::size_t a) { out.shape.push_back(shape[a]), out.stride.push_back(stride[a]); };
   const auto bound = [&](const slice_bound& b, index_t end) {
@@ -166,6 +195,25 @@ inline aligned align(const matched_value& v, const config& c, index_t sequences,
     out.batch = sequences, out.shape[0] /= sequences, out.batch_stride = out.shape[0] * out.stride[0];
   }
   return out;
+}
+
+/// An array as the rows that its site has in one call: tokens, or the entries that close.
+inline aligned rows_of(const matched_value& v, const config& c, index_t sequences, index_t from,
+                       index_t tokens) {
+  const index_t to = from + tokens, ratio = ratio_of(v.scope, c);
+  const bool by_entry = is_entry_site(v.where);
+  const index_t rows = by_entry ? to / ratio - from / ratio : tokens;
+  aligned a = align(v, c, sequences, tokens);
+  if (a.shape[0] > rows && v.rule->take_last)
+    a.offset += (a.shape[0] - rows) * a.stride[0], a.shape[0] = rows;
+  if (a.shape[0] != rows)
+    io::fail_format(v.from->file, "array " + io::in_quotes(v.from->full) + " has " +
+                                      std::to_string(a.shape[0]) + " rows, expected " + std::to_string(rows) +
+                                      (by_entry ? " (entries that close" : " (tokens") +
+                                      " in the call at position " + std::to_string(from) + ")");
+  // Scores as wide as the whole cache: what lies behind the last closed entry was never computed from one.
+  if (v.where == site::indexer_scores && a.shape.size() == 2) a.shape[1] = std::min(a.shape[1], to / ratio);
+  return a;
 }
 
 }  // namespace detail

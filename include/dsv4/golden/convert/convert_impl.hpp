@@ -6,19 +6,90 @@
 
 namespace dsv4::golden {
 
+namespace detail {
+
+/// Runs `f`; what does not fit goes to the list instead of stopping the others.
+template <class F>
+bool fits(std::vector<std::string>& misfits, F&& f) {
+  try {
+    f();
+    return true;
+  } catch (const format_error& e) {
+    misfits.push_back(e.what());
+  } catch (const unsupported& e) {
+    misfits.push_back(e.what());
+  }
+  return false;
+}
+
+/// Enters an array into its call, unless the call has a better one for that site: an earlier rule's, or an
+/// earlier use of the same name.
+inline void enter(match_result& out, matched_call& call, matched_value v) {
+  const config& c = out.model;
+  const bool head = v.scope.where == tap_scope::part::head || v.scope.where == tap_scope::part::mtp_head;
+  const bool mtp = v.scope.where == tap_scope::part::mtp || v.scope.where == tap_scope::part::mtp_head;
+  const index_t layers = mtp ? c.num_nextn_predict_layers : c.num_hidden_layers;
+  if ((!head && v.scope.number >= layers) || !exists(v.where, ratio_of(v.scope, c)))
+    io::fail_format(v.from->file, "array " + io::in_quotes(v.from->full) + " is " + v.name +
+                                      " by the map, which this model does not have (another config.json?)");
+  const auto same = std::find_if(call.values.begin(), call.values.end(),
+                                 [&](const matched_value& o) { return o.name == v.name; });
+  if (same == call.values.end()) {
+    call.values.push_back(std::move(v));
+    return;
+  }
+  if (std::pair(v.rule, v.from->occurrence) < std::pair(same->rule, same->from->occurrence))
+    std::swap(v, *same);
+  out.twice.push_back(v.from->full);
+}
+
+/// Tokens of a call: what most of the arrays with a row for each say; 0 if none does, with what they say instead.
+inline index_t tokens_of(const matched_call& call, match_result& out) {
+  if (call.call.single) return 1;
+  std::map<index_t, index_t> votes;
+  std::vector<std::string> instead;
+  for (const matched_value& v : call.values)
+    if (!v.rule->optional && !is_entry_site(v.where) && (!v.from->raw || has_fixed_sizes(v.where, out.model)))
+      fits(instead, [&] { ++votes[align(v, out.model, out.sequences, 0).shape[0]]; });
+  votes.erase(0);
+  const auto most = std::max_element(votes.begin(), votes.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most != votes.end()) return most->first;
+  if (instead.empty())
+    instead.push_back(out.source->path().string() + ": no array tells how many tokens the call at position " +
+                      std::to_string(call.call.start) + " has");
+  out.misfits.insert(out.misfits.end(), instead.begin(), instead.end());
+  return 0;
+}
+
+/// Looks at every array of a call as `convert` will: rows, axes, types.
+inline void look_over(match_result& out, matched_call& call) {
+  std::erase_if(call.values, [&](const matched_value& v) {
+    const index_t from = call.call.start, ratio = ratio_of(v.scope, out.model);
+    const bool nothing =
+        v.rule->optional && is_entry_site(v.where) && (from + call.tokens) / ratio == from / ratio;
+    out.closing_nothing += nothing;
+    return nothing;
+  });
+  for (const matched_value& v : call.values)
+    fits(v.rule->optional ? out.left_out : out.misfits, [&] {
+      rows_of(v, out.model, out.sequences, call.call.start, call.tokens);
+      row_transform(*v.rule, v.scope, v.where, out.model).carrier(v.from->type, v.from->who());
+    });
+}
+
+}  // namespace detail
+
 DSV4_INLINE match_result match(dump source, name_map rules, const config& c, index_t sequences) {
-  match_result out{std::make_shared<const dump>(std::move(source)),
-                   std::make_shared<const name_map>(std::move(rules)),
-                   c,
-                   sequences,
-                   {},
-                   {},
-                   {},
-                   {}};
+  match_result out;
+  out.source = std::make_shared<const dump>(std::move(source));
+  out.map = std::make_shared<const name_map>(std::move(rules));
+  out.model = c, out.sequences = sequences;
   std::map<std::pair<index_t, bool>, matched_call> calls;
   for (const dump_tensor& t : out.source->tensors()) {
     if (t.full == "input_ids") continue;
-    const auto hits = out.map->look_up(t.name, t.occurrence);
+    std::vector<name_map::hit> hits;
+    if (!detail::fits(out.misfits, [&] { hits = out.map->look_up(t.name, t.occurrence); })) continue;
     if (hits.empty()) {
       if (out.map->ignores(t.name)) {
         ++out.ignored;
@@ -30,27 +101,15 @@ DSV4_INLINE match_result match(dump source, name_map rules, const config& c, ind
     matched_call& call = calls[t.call.order()];
     call.call = t.call;
     for (const auto& h : hits) {
-      const tap_scope& s = h.target.scope;
-      const bool mtp = s.where == tap_scope::part::mtp || s.where == tap_scope::part::mtp_head;
-      const index_t layers = mtp ? c.num_nextn_predict_layers : c.num_hidden_layers;
-      matched_value v{&t, h.rule, s, h.target.id, s.prefix() + std::string(info(h.target.id).name)};
-      if (t.call.mtp && s.where == tap_scope::part::head)
+      matched_value v{&t, h.rule, h.target.scope, h.target.id,
+                      h.target.scope.prefix() + std::string(info(h.target.id).name)};
+      if (t.call.mtp && v.scope.where == tap_scope::part::head)
         v.scope = {tap_scope::part::mtp_head, 0}, v.name = "mtp.0." + v.name;
-      if ((s.where != tap_scope::part::head && s.number >= layers) || !exists(v.where, ratio_of(v.scope, c)))
-        io::fail_format(t.file, "array " + io::in_quotes(t.full) + " is " + v.name +
-                                    " by the map, which this model does not have (another config.json?)");
-      // An earlier rule knows better.
-      const auto same = std::find_if(call.values.begin(), call.values.end(),
-                                     [&](const matched_value& o) { return o.name == v.name; });
-      if (same == call.values.end()) {
-        call.values.push_back(std::move(v));
-      } else {
-        if (v.rule < same->rule) std::swap(v, *same);
-        out.twice.push_back(v.from->full);
-      }
+      detail::fits(out.misfits, [&] { detail::enter(out, call, std::move(v)); });
     }
   }
   for (auto& [order, call] : calls) {
+    if (call.values.empty()) continue;
     std::stable_sort(
         call.values.begin(), call.values.end(), [](const matched_value& a, const matched_value& b) {
           const auto key = [](const matched_value& v) {
@@ -62,15 +121,8 @@ DSV4_INLINE match_result match(dump source, name_map rules, const config& c, ind
           };
           return key(a) < key(b);
         });
-    // Tokens: of the first array with a row for each.
-    if (call.call.single) call.tokens = 1;
-    for (const matched_value& v : call.values)
-      if (call.tokens == 0 && !v.rule->optional && !is_entry_site(v.where) &&
-          (!v.from->raw || detail::has_fixed_sizes(v.where, c)))
-        call.tokens = detail::align(v, c, sequences, 0).shape[0];
-    if (call.tokens == 0)
-      io::fail_format(out.source->path(), "no array tells how many tokens the call at position " +
-                                              std::to_string(order.first) + " has");
+    call.tokens = detail::tokens_of(call, out);
+    if (call.tokens > 0) detail::look_over(out, call);
     out.values += static_cast<index_t>(call.values.size());
     out.calls.push_back(std::move(call));
   }
@@ -85,7 +137,8 @@ DSV4_INLINE match_result match(dump source, name_map rules, const config& c, ind
       if (is_head_site(id) != (s.where == tap_scope::part::head) || !exists(id, ratio_of(s, c))) continue;
       const std::string name = s.prefix() + std::string(info(id).name);
       const auto& all = out.calls[0].values;
-      if (std::none_of(all.begin(), all.end(), [&](const matched_value& v) { return v.name == name; }))
+      if (!out.map->lacks(s, id, c) &&
+          std::none_of(all.begin(), all.end(), [&](const matched_value& v) { return v.name == name; }))
         out.sites_missing.push_back(name);
     }
   return out;
@@ -138,19 +191,10 @@ class converter {
 
  private:
   void value(const matched_call& call, const matched_value& v, index_t sequence) {
-    const index_t from = call.call.start, to = from + call.tokens, ratio = ratio_of(v.scope, c_);
-    const bool by_entry = is_entry_site(v.where);
-    const index_t rows = by_entry ? to / ratio - from / ratio : call.tokens;
-    aligned a = align(v, c_, m_.sequences, call.tokens);
+    const index_t from = call.call.start, ratio = ratio_of(v.scope, c_);
+    aligned a = rows_of(v, c_, m_.sequences, from, call.tokens);
+    const index_t rows = a.shape[0];
     if (a.batch > 1) a.offset += sequence * a.batch_stride;
-    if (a.shape[0] > rows && v.rule->take_last)
-      a.offset += (a.shape[0] - rows) * a.stride[0], a.shape[0] = rows;
-    if (a.shape[0] != rows)
-      io::fail_format(v.from->file, "array " + io::in_quotes(v.from->full) + " has " +
-                                        std::to_string(a.shape[0]) + " rows, expected " +
-                                        std::to_string(rows) +
-                                        (by_entry ? " (entries that close" : " (tokens") +
-                                        " in the call at position " + std::to_string(from) + ")");
     if (rows == 0) return;  // no entry closed
 
     row_transform how(*v.rule, v.scope, v.where, c_);
@@ -257,6 +301,11 @@ DSV4_INLINE std::vector<std::string> convert(const match_result& m,
   for (const auto& s : ids)
     expects_equal(static_cast<index_t>(s.size()), static_cast<index_t>(ids[0].size()),
                   "convert: sequences of equal length; tokens");
+  if (!m.misfits.empty())
+    throw format_error(m.misfits[0] + (m.misfits.size() == 1
+                                           ? ""
+                                           : " (and " + std::to_string(m.misfits.size() - 1) +
+                                                 " more misfits: --map-check lists them)"));
   if (m.calls.empty())
     throw format_error(m.source->path().string() + ": no array of the dump has a rule in " +
                        m.map->file().string() + " (the right map? try --map-check)");

@@ -4,14 +4,23 @@
 ///
 ///   {"schema": "v4map/1", "engine": "transformers", "numerics": "float32",
 ///    "rules": [{"match": "model\\.layers\\.(\\d+)\\.attn_hc\\.1", "to": "layers.$1.hc_attn.comb"}, …],
-///    "ignore": ["model\\.embed_tokens"]}
+///    "ignore": ["model\\.embed_tokens"], "names": "ggml",
+///    "absent": [{"site": "attn.topk_idxs", "layers": ["window", "hca"]}]}
+///
+/// `ignore`: whole names that are none of ours.  `names`: "ggml" ignores as well, unless a rule names them, what
+/// every graph of ggml has beside its named nodes: "NAME (view)", "(reshaped)" and the like, node_7, leaf_7,
+/// names that begin with "~" (ours for unnamed nodes), and uses #n of a name whose other uses have rules.
+/// `absent`: sites that this engine has in no array, in all layers or in those of a kind (window, csa, hca, hash):
+/// `dsv4 verify` does not miss them.
 ///
 /// `match` is a regular expression (ECMAScript) for the WHOLE name, `to` the name of one of our sites with
 /// $1 … for what the parentheses caught.  The first rule that matches decides, unless it says "also".
 /// What a rule may say beside these two, in the order in which it is done:
 ///   occurrence  the n-th value of that name in its call (name#n; from 0); without it, every
 ///   axes        of the other engine, in its order: names of docs/notation.md's axes, and batch, one (a
-///               size of 1 to drop).  Without it: those of the site, with or without a batch in front
+///               size of 1 to drop).  Without it: those of the site, with or without a batch in front.
+///               More sizes than axes: those of 1 in front are dropped (ggml always has four).  "token*head"
+///               is a joint axis, taken apart by the site's sizes
 ///   permute     the other engine's axes in another order, before `axes` are read
 ///   slice       {"axis": NAME, "from": N, "to": N}, of a fused tensor; N: number, "end", or field of the config
 ///   regroup     axes after the first are counted only: [t, g, h/g·d] is [t, h, d]
@@ -20,13 +29,15 @@
 ///   layout      "half": rotary channels stored evens first, then odds; "interleaved": as ours
 ///   invert      "rope" turns back, "hadamard" transforms back
 ///   scale       a factor: number, or {FIELD: POWER, …}
-///   apply       "sqrt_softplus" (gate logits to scores); "picks" (entries only, to attn.topk_idxs)
+///   apply       "sqrt_softplus" (gate logits to scores); "picks" (entries only, to attn.topk_idxs; one that the
+///               token does not see yet is an empty slot: engines fill their top-k with masked entries)
 ///   dtype       F32, F64, BF16 or I32 as the stored type; without it, that of the dump (F16 becomes F32)
 /// @throws format_error file, rule, what was found and expected
 #include <cmath>
 #include <limits>
 #include <map>
 #include <regex>
+#include <set>
 
 #include "../../io/config_json.hpp"
 #include "../../io/json_text.hpp"
@@ -84,6 +95,10 @@ class name_map {
   std::vector<hit> look_up(const std::string& name, index_t occurrence = 0) const;
   /// Whether the map says that this name is none of ours.
   bool ignores(const std::string& name) const;
+  /// Whether the engine has this site of this scope in no array.
+  bool lacks(const tap_scope& scope, site id, const config& c) const;
+  /// The names of all such sites of a model.
+  std::set<std::string> absent_names(const config& c) const;
 
  private:
   // The standard library's matcher recurses over the text: names are bounded, so that the stack is.
@@ -106,10 +121,19 @@ class name_map {
 
   map_rule rule(const nlohmann::json& j) const;
 
+  /// A site that the engine has in no array, of the layers of these kinds; all layers if there are none.
+  struct absence {
+    site id;
+    std::vector<std::string> kinds;
+  };
+  absence absent(const nlohmann::json& j) const;
+
   std::filesystem::path file_;
   std::string engine_, numerics_;
   std::vector<map_rule> rules_;
   std::vector<std::regex> ignore_;
+  std::vector<absence> absent_;
+  bool ggml_names_ = false;
 };
 
 }  // namespace dsv4::golden

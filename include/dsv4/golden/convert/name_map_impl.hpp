@@ -87,10 +87,60 @@ DSV4_INLINE std::vector<name_map::hit> name_map::look_up(const std::string& name
   return out;
 }
 
+namespace detail {
+
+/// What a graph of ggml has beside its named nodes, by its name alone.
+inline bool is_derived_in_ggml(std::string_view name) {
+  if (name.starts_with('~')) return true;
+  for (const std::string_view front : {"node_", "leaf_"})
+    if (name.starts_with(front) && name.find_first_not_of("0123456789", front.size()) == name.npos)
+      return true;
+  const std::size_t open = name.rfind(" (");
+  if (open == name.npos || !name.ends_with(')')) return false;
+  const std::string_view what = name.substr(open + 2, name.size() - open - 3);
+  for (const std::string_view each : {"view", "reshaped", "permuted", "transposed", "cont", "sort", "copy"})
+    if (what == each) return true;
+  return what.starts_with("copy of ");
+}
+
+}  // namespace detail
+
 DSV4_INLINE bool name_map::ignores(const std::string& name) const {
   if (name.size() > longest_name) return false;
-  return std::any_of(ignore_.begin(), ignore_.end(),
-                     [&](const std::regex& r) { return std::regex_match(name, r); });
+  const auto matches = [&](const std::regex& r) { return std::regex_match(name, r); };
+  if (std::any_of(ignore_.begin(), ignore_.end(), matches)) return true;
+  return ggml_names_ &&
+         (detail::is_derived_in_ggml(name) ||
+          std::any_of(rules_.begin(), rules_.end(), [&](const map_rule& r) { return matches(r.pattern); }));
+}
+
+DSV4_INLINE bool name_map::lacks(const tap_scope& scope, site id, const config& c) const {
+  const bool layer = scope.where == tap_scope::part::layer;
+  const auto is = [&](const std::string& kind) {
+    if (kind == "hash") return layer && c.is_hash_layer(scope.number);
+    const attention_kind k = kind_of_ratio(ratio_of(scope, c));
+    return !is_head_site(id) && k == (kind == "window" ? attention_kind::window
+                                      : kind == "csa"  ? attention_kind::csa
+                                                       : attention_kind::hca);
+  };
+  return std::any_of(absent_.begin(), absent_.end(), [&](const absence& a) {
+    return a.id == id && (a.kinds.empty() || std::any_of(a.kinds.begin(), a.kinds.end(), is));
+  });
+}
+
+DSV4_INLINE std::set<std::string> name_map::absent_names(const config& c) const {
+  std::set<std::string> out;
+  const auto scope = [&](const tap_scope& s, bool head) {
+    for (const absence& a : absent_)
+      if (is_head_site(a.id) == head && lacks(s, a.id, c))
+        out.insert(s.prefix() + std::string(info(a.id).name));
+  };
+  using part = tap_scope::part;
+  for (index_t l = 0; l < c.num_hidden_layers; ++l) scope({part::layer, l}, false);
+  for (index_t l = 0; l < c.num_nextn_predict_layers; ++l)
+    scope({part::mtp, l}, false), scope({part::mtp_head, l}, true);
+  scope({part::head, 0}, true);
+  return out;
 }
 
 DSV4_INLINE std::regex name_map::pattern(const std::string& text) const {
@@ -119,13 +169,41 @@ DSV4_INLINE void name_map::read(const nlohmann::json& j) {
                     "field 'numerics': found " + io::in_quotes(numerics_) + ", expected official or float32");
   for (const auto& [key, value] : j.items())
     if (key != "schema" && key != "engine" && key != "numerics" && key != "rules" && key != "ignore" &&
-        key != "note")
+        key != "note" && key != "names" && key != "absent")
       io::fail_format(file_, "unknown field " + io::in_quotes(key));
   if (!j.at("rules").is_array() || j.at("rules").size() > most_rules)
     io::fail_format(file_, "field 'rules': expected a list");
   for (const auto& r : j.at("rules")) rules_.push_back(rule(r));
   for (const auto& r : j.value("ignore", nlohmann::json::array()))
     ignore_.push_back(pattern(r.get<std::string>()));
+  if (j.contains("names")) {
+    if (j.at("names") != "ggml") io::fail_format(file_, "field 'names': expected \"ggml\"");
+    ggml_names_ = true;
+  }
+  for (const auto& a : j.value("absent", nlohmann::json::array())) {
+    if (absent_.size() >= most_rules) io::fail_format(file_, "field 'absent': too long a list");
+    absent_.push_back(absent(a));
+  }
+}
+
+DSV4_INLINE name_map::absence name_map::absent(const nlohmann::json& j) const {
+  // A site's name with its scope left out; those of the head begin with "head.".
+  std::string name = j.at("site").get<std::string>();
+  const auto id = site_of(name.starts_with("head.") ? name.substr(5) : name);
+  if (!id || is_head_site(*id) != name.starts_with("head."))
+    io::fail_format(file_, "field 'absent': " + io::in_quotes(name) + " is no site");
+  absence out{*id, {}};
+  for (const auto& [key, v] : j.items()) {
+    if (key == "site" || key == "note") continue;
+    if (key != "layers") io::fail_format(file_, "field 'absent': unknown field " + io::in_quotes(key));
+    for (const auto& kind : v) {
+      if (kind != "window" && kind != "csa" && kind != "hca" && kind != "hash")
+        io::fail_format(file_, "field 'absent', layers: found " + io::in_quotes(kind.dump()) +
+                                   ", expected window, csa, hca or hash");
+      out.kinds.push_back(kind.get<std::string>());
+    }
+  }
+  return out;
 }
 
 DSV4_INLINE slice_bound name_map::bound(const std::string& match, const nlohmann::json& v) const {

@@ -139,6 +139,7 @@ class row_transform {
   }
 
   /// Chosen entries of a query -> slots: window, then entries, as attn.topk_idxs numbers them (attention.hpp).
+  /// Entry e is seen from the last token of its block on: by position p if (e + 1) ratio <= p + 1.
   void slots(index_t position, index_t k, bool from_zero, index_t tokens) {
     const index_t window = c_.sliding_window, oldest = std::max<index_t>(0, position - window + 1);
     const double offset = static_cast<double>(from_zero ? tokens : window);
@@ -147,7 +148,11 @@ class row_transform {
       const index_t p = oldest + s;
       out.push_back(p > position ? -1.0 : static_cast<double>(from_zero ? p : p % window));
     }
-    for (index_t i = 0; i < k; ++i) out.push_back(row_[usize(i)] < 0 ? -1 : row_[usize(i)] + offset);
+    const double closed = ratio_ > 0 ? static_cast<double>((position + 1) / ratio_) : 0;
+    for (index_t i = 0; i < k; ++i) {
+      const double e = row_[usize(i)];  // NaN is no entry: `store` refuses it
+      out.push_back(e < 0 || e >= closed ? -1 : e + offset);
+    }
     row_ = std::move(out);
   }
 

@@ -220,12 +220,15 @@ class free_comparison {
     bool legal = false, other_set = false;
     const bool flipped = c_->choices(row, x, y, [&](const choice_difference& d) {
       if (strict()) return false;
-      // A choice may differ where its scores moved by more than half the gap; their order alone is free.
-      const double moved = ledger_.score_error(g_, row);
+      // A choice may differ where its scores moved by more than half the gap; their order alone is free.  A gap
+      // of 0 is a tie of the golden's own scores, whether or not the test has recorded any.
+      const double moved = std::max(0.0, ledger_.score_error(g_, row));
       other_set = !d.same_set;
-      return legal = d.same_set || (moved >= 0 && margin[0] >= 0 && margin[0] <= 2 * moved);
+      return legal = d.same_set || (margin[0] >= 0 && margin[0] <= 2 * moved);
     });
-    if (legal && other_set) ledger_.flip(g_, row);
+    // What follows a legal choice is another computation; under quant the choice is judged as a whole, by recall.
+    const bool accepted = legal || ledger_.result().policy == tolerance_policy::quant;
+    if (accepted && other_set) ledger_.flip(g_, row);
     if (margin[0] >= 0) ledger_.routing_point_of(g_, row, margin[0], flipped, legal);
   }
 

@@ -34,7 +34,7 @@ DSV4_INLINE index_t verify_ledger::position_of(const tensor_entry& t, index_t ro
 }
 
 DSV4_INLINE void verify_ledger::missing(const tensor_entry& t) {
-  if (std::regex_search(t.name, *allow_skip_)) {
+  if (options_.absent.contains(t.name) || std::regex_search(t.name, *allow_skip_)) {
     ++r_.skipped;
     return;
   }

@@ -3,6 +3,7 @@
 /// What a verification is asked: mode, tolerances, and which tensors, layers and positions.
 #include <limits>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "../../model/weights.hpp"
@@ -22,6 +23,7 @@ struct verify_options {
   double k_noise = 8;
   std::string only;               ///< regular expression over names, searched anywhere; empty: all
   std::string allow_skip = "^$";  ///< names that the test need not have
+  std::set<std::string> absent;   ///< the same, whole: what its engine is known not to have (name_map.hpp)
   index_range layers, positions;
   bool werror = false;
   bool hints = true;

@@ -29,7 +29,7 @@ enum class mistake : std::uint8_t {
   // mixture of experts
   gate_bf16, gate_quantised, gate_sigmoid, bias_missing, hash_layer_learned, hash_of_previous_token, bias_in_weights,
   weights_not_normalised, route_scale_missing, weights_uniform, weight_after_w2, clamp_missing, gate_clamped_below,
-  shared_missing,
+  clamp_after_silu, shared_missing,
   count
 };
 // clang-format on
@@ -103,6 +103,7 @@ inline constexpr std::array<mistake_info, static_cast<std::size_t>(mistake::coun
      "the routing weight multiplies after w2 instead of before (and before its quantisation)"},
     {"clamp_missing", "the SwiGLU clamp is missing"},
     {"gate_clamped_below", "the gate branch is clamped below too; it is clamped above only"},
+    {"clamp_after_silu", "the gate branch is clamped after silu instead of before: min(silu(g), limit)"},
     {"shared_missing", "the shared expert is missing"},
 }};
 

@@ -224,7 +224,7 @@ class mistaken {
 
   static bool of_expert(mistake m) {
     return m == mistake::weight_after_w2 || m == mistake::clamp_missing || m == mistake::gate_clamped_below ||
-           (P::quantised && m == mistake::act_quant_missing);
+           m == mistake::clamp_after_silu || (P::quantised && m == mistake::act_quant_missing);
   }
   tensor<A, 2> expert_output(mistake m, const tensor<A, 2>& x, const expert_weights<>& w,
                              const std::vector<double>& weight) {
@@ -237,7 +237,16 @@ class mistaken {
         m == mistake::clamp_missing ? std::numeric_limits<double>::infinity() : x_.c.swiglu_limit;
     const bool after = m == mistake::weight_after_w2;
     const view<const double, 1> before(weight.data(), after ? 0 : static_cast<index_t>(weight.size()));
-    swiglu(x_.e, a.all(), u.all(), before, limit, a.all());
+    if (m == mistake::clamp_after_silu) {
+      for (index_t i = 0; i < t; ++i)
+        for (index_t j = 0; j < a.extent(1); ++j) {
+          const double g = widen<double>(a(i, j)), v = widen<double>(u(i, j));
+          a(i, j) = store<A>(std::min(silu(g), limit) * std::clamp(v, -limit, limit) *
+                             (before.extent(0) ? before[i] : 1.0));
+        }
+    } else {
+      swiglu(x_.e, a.all(), u.all(), before, limit, a.all());
+    }
     auto y = x_.product(std::move(a), w.w2, m);
     if (after)
       for (index_t i = 0; i < t; ++i)
