@@ -132,6 +132,7 @@
 #if defined(DSV4_HAS_CPU)
 #include "cpu/cpu.hpp"                  // every kernel of exec::cpu
 #include "io/checkpoint.hpp"            // hub directories, mapped
+#include "io/engram_tables.hpp"         // tables of hundreds of gigabytes, by rows
 #include "text/chat_encoding.hpp"       // messages -> prompt
 #include "text/stream_parser.hpp"       // completion -> events while it is written
 #include "text/chat_parsing.hpp"        // completion -> message
