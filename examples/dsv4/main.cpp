@@ -22,6 +22,7 @@
 #include "commands.hpp"
 #include "encode.hpp"
 #include "evaluate.hpp"
+#include "gguf.hpp"
 #include "golden.hpp"
 #include "golden_convert.hpp"
 #include "golden_weights.hpp"
@@ -264,6 +265,7 @@ dsv4 golden and dsv4 verify have more of them: dsv4 verify --help.)");
   cli::add_evaluate(app, run);
   cli::add_look(app, run);
   cli::add_trace(app, run);
+  cli::add_gguf(app, run);
   cli::add_golden(app, run);
   cli::add_golden_convert(*app.get_subcommand("golden"), run);
   cli::add_golden_weights(*app.get_subcommand("golden"), run);

@@ -44,6 +44,70 @@ seed("config_json", "deep", "[" * 100)
 for path in sorted((root / "reference_tests/data/configs").glob("*.json")):
     seed("config_json", path.stem, compact(json.loads(path.read_text())))
 
+# ---- GGUF: an entry of every kind, tensors of every layout; a whole model of one layer; announcements that are not true
+def gguf(entries, tensors, version=3, count=None):
+    text = lambda t: struct.pack("<Q", len(t)) + t.encode()
+    kinds = {"u32": (4, "I"), "i32": (5, "i"), "f32": (6, "f"), "bool": (7, "?"), "u64": (10, "Q"), "f64": (12, "d"), "u8": (0, "B"), "i64": (11, "q"), "i16": (3, "h")}
+
+    def value(kind, v):
+        if kind == "text":
+            return struct.pack("<I", 8) + text(v)
+        if kind == "texts":
+            return struct.pack("<IIQ", 9, 8, len(v)) + b"".join(map(text, v))
+        number, code = kinds[kind.rstrip("s")]
+        if kind.endswith("s"):
+            return struct.pack("<IIQ", 9, number, len(v)) + struct.pack(f"<{len(v)}{code}", *v)
+        return struct.pack("<I" + code, number, v)
+
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors) if count is None else count, len(entries))
+    for key, kind, v in entries:
+        head += text(key) + value(kind, v)
+    data = b""
+    for name, number, sizes, raw in tensors:
+        head += text(name) + struct.pack("<I", len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes) + struct.pack("<IQ", number, len(data))
+        data += raw + bytes(-len(raw) % 32)
+    return head + bytes(-len(head) % 32) + data
+
+
+every = [("general.architecture", "text", "x"), ("a", "u32", 7), ("b", "i32", -7), ("c", "f32", 1e-6), ("d", "bool", True), ("e", "u64", 1 << 40), ("f", "f64", 0.5),
+         ("g", "u8s", b"abc"), ("h", "f32s", [1, 2]), ("tokens", "texts", ["", "ab"]), ("i", "i64", -1), ("j", "i16", -2)]
+layouts = [("f32", 0, [3, 2], bytes(24)), ("q8_0", 8, [32], bytes(34)), ("mxfp4", 39, [64, 1], bytes(34)), ("unknown", 12, [256], bytes(144)), ("empty", 0, [0], b"")]
+seed("gguf", "kinds", gguf(every, layouts))
+seed("gguf", "many", gguf(every[:2], [], count=1 << 60))
+seed("gguf", "short", gguf(every, layouts)[:-40])
+seed("gguf", "twice", gguf(every[:1] * 2, []))
+k, D, I, E, V, n = "deepseek4.", 32, 32, 2, 4, 4
+model = [("general.architecture", "text", "deepseek4"), (k + "attention.compress_ratios", "u32s", [0]), (k + "swiglu_clamp_exp", "f32s", [10])]
+model += [(k + key, "u32", v) for key, v in {
+    "vocab_size": V, "context_length": 64, "embedding_length": D, "block_count": 1, "hash_layer_count": 0, "attention.head_count": 1, "attention.key_length": 16,
+    "rope.dimension_count": 8, "attention.q_lora_rank": 32, "attention.output_group_count": 1, "attention.output_lora_rank": 8, "expert_count": E, "expert_used_count": 1,
+    "expert_shared_count": 1, "expert_feed_forward_length": I, "hyper_connection.count": n, "hyper_connection.sinkhorn_iterations": 2, "attention.indexer.head_count": 1,
+    "attention.indexer.key_length": 16, "attention.indexer.top_k": 2, "attention.sliding_window": 4}.items()]
+model += [(k + key, "f32", v) for key, v in {
+    "expert_weights_scale": 1.5, "attention.layer_norm_rms_epsilon": 1e-6, "hyper_connection.epsilon": 1e-6, "rope.freq_base": 1e4,
+    "attention.compress_rope_freq_base": 1.6e5}.items()]
+m = (2 + n) * n
+weights = [("token_embd.weight", 30, [D, V]), ("output_norm.weight", 0, [D]), ("output.weight", 30, [D, V]), ("output_hc_fn.weight", 0, [n * D, n]), ("output_hc_base.weight", 0, [n]),
+           ("output_hc_scale.weight", 0, [1])]
+weights += [("blk.0." + name, number, sizes) for name, number, sizes in [
+    ("attn_norm.weight", 0, [D]), ("ffn_norm.weight", 0, [D]), ("hc_attn_fn.weight", 0, [n * D, m]), ("hc_attn_base.weight", 0, [m]), ("hc_attn_scale.weight", 0, [3]),
+    ("hc_ffn_fn.weight", 0, [n * D, m]), ("hc_ffn_base.weight", 0, [m]), ("hc_ffn_scale.weight", 0, [3]), ("attn_sinks.weight", 0, [1]), ("attn_q_a.weight", 8, [D, 32]),
+    ("attn_q_a_norm.weight", 0, [32]), ("attn_q_b.weight", 1, [32, 16]), ("attn_kv.weight", 39, [D, 16]), ("attn_kv_a_norm.weight", 0, [16]), ("attn_output_a.weight", 30, [16, 8]),
+    ("attn_output_b.weight", 0, [8, D]), ("ffn_gate_inp.weight", 30, [D, E]), ("exp_probs_b.bias", 0, [E]), ("ffn_gate_exps.weight", 39, [D, I, E]), ("ffn_up_exps.weight", 39, [D, I, E]),
+    ("ffn_down_exps.weight", 39, [I, D, E]), ("ffn_gate_shexp.weight", 8, [D, I]), ("ffn_up_shexp.weight", 8, [D, I]), ("ffn_down_shexp.weight", 8, [I, D])]]
+blocks = {0: (1, 4), 1: (1, 2), 30: (1, 2), 8: (32, 34), 39: (32, 17)}
+
+
+def of_size(number, sizes):
+    count, each = blocks[number]
+    elements = 1
+    for size in sizes:
+        elements *= size
+    return bytes(elements // count * each)
+
+
+seed("gguf", "model", gguf(model, [(name, number, sizes, of_size(number, sizes)) for name, number, sizes in weights]))
+
 # ---- manifest.json: two calls; values, a choice with its margin, entries, noise
 number = 0
 
@@ -229,3 +293,4 @@ words("tokenizer_json", [deepseek, template, every_flag, tokenizer([split("a", b
       ("\\p{Lu}", "\\s", "(?=", "(?!", "(?<=", "(?i:", "{2,}", "[^", "++", "*?", "processors", "merges", "ignore_merges", "<s>"))
 words("state_file", [], ("length", "floor", "mtp_length", "mtp_floor", "seed", "draws", "dsv4-state/1", "layers.1.indexer.kv", "layers.2.compressor.entries",
                          "BF16", "F64", "I32", "U8", "shape", "data_offsets", "32", "18446744073709551615", "-1"))
+words("gguf", [e[0] for e in model], ("GGUF", "blk.0.ffn_gate_exps.weight", "general.alignment", "dsv4.fp8_scale.blk.0.attn_q_b.weight", "split.count", "yarn"))

@@ -40,7 +40,8 @@ struct checkpoint_options {
 /// What it hands out stays where it is when the checkpoint is moved, and dies with it.
 class checkpoint {
  public:
-  /// `path`: a checkpoint directory, or one .safetensors file beside its config.json.
+  /// `path`: a checkpoint directory, one .safetensors file beside its config.json, or a .gguf (gguf_deepseek4.hpp:
+  /// converted in memory, at most `max_decompressed` bytes).
   /// @throws format_error, unsupported
   static checkpoint open(const std::filesystem::path& path, const checkpoint_options& options = {});
 

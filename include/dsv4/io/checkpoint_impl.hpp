@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include "checkpoint.hpp"
 #include "config_json.hpp"
+#include "gguf_deepseek4.hpp"
 #include "json_text.hpp"
 #include "mapped_file.hpp"
 #include "quantisation.hpp"
@@ -112,11 +113,17 @@ DSV4_INLINE checkpoint checkpoint::open(const std::filesystem::path& path,
   const fs::path folder = fs::is_directory(path, none) ? path : beside;
   checkpoint opened;
   contents& c = *opened.contents_;
-  const mapped_file text(find_config(folder));
-  c.config = parse_config_text(text.path(), text.text());
-  check_quantisation(text.path(), parse_json(text.path(), text.text()));
-  check_modelopt_file(folder);
-  c.files = tensor_table::open(path, options.max_decompressed);
+  if (path.extension() == ".gguf" && !fs::is_directory(path, none)) {
+    const gguf file = gguf::open(path);
+    c.config = config_of(file);
+    c.files = tensor_table::of(path, gguf_in_memory(file, c.config, options.max_decompressed));
+  } else {
+    const mapped_file text(find_config(folder));
+    c.config = parse_config_text(text.path(), text.text());
+    check_quantisation(text.path(), parse_json(text.path(), text.text()));
+    check_modelopt_file(folder);
+    c.files = tensor_table::open(path, options.max_decompressed);
+  }
   c.weights = detail::weight_binder(c.config, c.files, c.copies).run();
   const bool small = opened.bytes() <= automatic_scan_limit;
   if (options.scan == scan_rule::always || (options.scan == scan_rule::automatic && small)) c.scan();

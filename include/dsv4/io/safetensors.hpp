@@ -82,6 +82,9 @@ class safetensors {
   static safetensors parse(const std::filesystem::path& name, std::span<const std::byte> bytes,
                            const safetensors_options& options = {});
 
+  /// The same over bytes that it keeps itself.  @throws format_error
+  static safetensors own(const std::filesystem::path& name, owned_bytes bytes);
+
   const std::filesystem::path& path() const& { return path_; }
   const std::filesystem::path& path() && = delete;
   /// All tensors, in alphabetical order.

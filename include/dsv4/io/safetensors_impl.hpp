@@ -173,6 +173,14 @@ DSV4_INLINE safetensors safetensors::parse(const std::filesystem::path& name,
   return f;
 }
 
+DSV4_INLINE safetensors safetensors::own(const std::filesystem::path& name, owned_bytes bytes) {
+  safetensors f;
+  f.path_ = name;
+  f.memory_ = std::move(bytes);
+  f.read(f.memory_.data(), f.memory_.size, {});
+  return f;
+}
+
 DSV4_INLINE const tensor_info* safetensors::find(std::string_view name) const& {
   const auto at = std::lower_bound(tensors_.begin(), tensors_.end(), name,
                                    [](const tensor_info& t, std::string_view n) { return t.name < n; });

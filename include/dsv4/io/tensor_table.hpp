@@ -41,6 +41,10 @@ class tensor_table {
   static tensor_table open(const std::filesystem::path& path,
                            std::size_t max_decompressed = default_max_decompressed);
 
+  /// One file that is open already, read from `path`.
+  static tensor_table of(const std::filesystem::path& path, safetensors file,
+                         std::vector<std::string> notes = {});
+
   /// In alphabetical order of the hub's names.
   const std::vector<stored_tensor>& tensors() const& { return table_; }
   const std::vector<stored_tensor>& tensors() && = delete;

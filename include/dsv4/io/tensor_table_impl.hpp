@@ -88,6 +88,16 @@ DSV4_INLINE tensor_table tensor_table::open(const std::filesystem::path& path, s
   return t;
 }
 
+DSV4_INLINE tensor_table tensor_table::of(const std::filesystem::path& path, safetensors file,
+                                          std::vector<std::string> notes) {
+  tensor_table t;
+  t.path_ = path;
+  t.notes_ = std::move(notes);
+  t.files_.push_back(std::move(file));
+  t.make_table();
+  return t;
+}
+
 DSV4_INLINE const stored_tensor* tensor_table::find(std::string_view name) const {
   const auto at = first_not_below(name);
   return at != table_.end() && at->name == name ? &*at : nullptr;
