@@ -11,6 +11,7 @@
 #include <dsv4/golden/convert/convert.hpp>
 #include <dsv4/golden/judge/verify.hpp>
 #include <dsv4/golden/report/report_html.hpp>
+#include <dsv4/golden/report/report_issue.hpp>
 #include <dsv4/golden/report/report_json.hpp>
 #include <dsv4/golden/report/report_text.hpp>
 #include <dsv4/io/atomic_file.hpp>
@@ -66,11 +67,16 @@ golden::open_options options_of(const verify_arguments& o) {
   return options;
 }
 
+/// What became of a dump beside the bundle.
+struct conversion {
+  std::optional<dsv4::io::scratch_folder> scratch;  ///< where the bundle lies, as long as it is open
+  std::vector<std::string> left_out;                ///< in words
+  std::set<std::string> absent;                     ///< what its engine is known not to have
+  std::string engine;                               ///< what it is a dump of
+};
+
 /// The one place where another engine's dump becomes a bundle.
-/// The bundle that it becomes lies in `scratch`, and is read as long as it is open.
-golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference,
-                         std::optional<dsv4::io::scratch_folder>& scratch, std::vector<std::string>& left_out,
-                         std::set<std::string>& absent) {
+golden::bundle open_test(const verify_arguments& o, const golden::bundle& reference, conversion& to) {
   std::error_code none;
   if (o.map.empty() && (golden::is_bundle(o.test) || !fs::exists(o.test, none)))
     return golden::bundle::open(o.test, options_of(o));
@@ -86,24 +92,26 @@ golden::bundle open_test(const verify_arguments& o, const golden::bundle& refere
     for (index_t s = 0; s < reference.sequences(); ++s) ids.push_back(reference.ids(s));
   const auto m = golden::match(std::move(source), golden::name_map::find(o.map, map_directories()), c,
                                static_cast<index_t>(ids.size()));
-  scratch.emplace("dsv4-verify");
-  const fs::path dir = scratch->path() / "test.v4gold";
+  to.scratch.emplace("dsv4-verify");
+  const fs::path dir = to.scratch->path() / "test.v4gold";
   golden::manifest about;
   about.name = o.test.stem().string();
   about.created_by = {
       {"program", "dsv4 verify"}, {"version", DSV4_VERSION}, {"map", m.map->file().filename().string()}};
   if (!o.numerics.empty()) about.numerics = {{"policy", o.numerics}};
-  left_out = golden::convert(m, ids, dir, std::move(about), {});
-  for (std::string& what : left_out) what = "not converted: " + std::move(what);
-  if (m.closing_nothing) left_out.push_back(closing_nothing(m.closing_nothing));
-  absent = m.map->absent_names(c);
+  to.left_out = golden::convert(m, ids, dir, std::move(about), {});
+  for (std::string& what : to.left_out) what = "not converted: " + std::move(what);
+  if (m.closing_nothing) to.left_out.push_back(closing_nothing(m.closing_nothing));
+  to.absent = m.map->absent_names(c), to.engine = m.map->engine();
   return golden::bundle::open(dir, options_of(o));
 }
 
 void verify(const verify_arguments& o) {
   const std::vector<fs::path> inputs{o.golden, o.test, o.model, o.map, o.ids};
-  for (const auto& [option, to] :
-       {std::pair<const char*, fs::path>{"--json", o.json}, {"--junit", o.junit}, {"--html", o.html}})
+  for (const auto& [option, to] : {std::pair<const char*, fs::path>{"--json", o.json},
+                                   {"--junit", o.junit},
+                                   {"--html", o.html},
+                                   {"--issue", o.issue}})
     try {
       if (!to.empty() && to != "-") check_output_file(option, to, inputs);
     } catch (const usage_error& e) {
@@ -127,9 +135,9 @@ void verify(const verify_arguments& o) {
   options.werror = o.werror, options.hints = !o.no_hints;
 
   const golden::bundle reference = golden::bundle::open(o.golden, options_of(o));
-  std::vector<std::string> left_out;
-  std::optional<dsv4::io::scratch_folder> scratch;
-  const golden::bundle test = open_test(o, reference, scratch, left_out, options.absent);
+  conversion dump;
+  const golden::bundle test = open_test(o, reference, dump);
+  options.absent = dump.absent;
   std::optional<dsv4::io::checkpoint> model;
   if (!o.model.empty() || o.mode == "forced" || reference.about().weights.kind == "recipe") {
     model.emplace(weights_of(reference, o.model));
@@ -137,11 +145,21 @@ void verify(const verify_arguments& o) {
   }
   golden::verify_result r = golden::verify(reference, test, options);
   r.test = o.test.string();
-  for (std::string& what : left_out) r.notes.push_back(std::move(what));
+  for (std::string& what : dump.left_out) r.notes.push_back(std::move(what));
   if (!o.json.empty()) write_report(o.json, golden::report_json(r).dump(1) + "\n");
   if (!o.junit.empty()) write_report(o.junit, golden::report_junit(r));
   if (!o.html.empty()) write_report(o.html, golden::html_report(r));
-  if (o.json != "-") std::fputs(golden::report_text(r, o.all).c_str(), stdout);
+  if (!o.issue.empty()) {
+    const auto smallest = golden::shrink(r, reference, [&](index_t layers, index_t tokens) {
+      golden::verify_options part = options;
+      part.layers.to = std::min(part.layers.to, layers),
+      part.positions.to = std::min(part.positions.to, tokens);
+      part.hints = false;
+      return golden::verify(reference, test, part);
+    });
+    write_report(o.issue, golden::report_issue(r, reference, dump.engine, DSV4_VERSION, smallest));
+  }
+  if (o.json != "-" && o.issue != "-") std::fputs(golden::report_text(r, o.all).c_str(), stdout);
   if (r.exit_code) throw exit_with(r.exit_code, "");
 }
 
@@ -186,6 +204,10 @@ void add_verify(CLI::App& app, std::function<void()>& run) {
   verb.add_flag("--no-hash", o->no_hash, "do not check the SHA-256 of the tensors that are read");
   verb.add_option("--json", o->json, "everything as JSON; - is standard output")->type_name("FILE|-");
   verb.add_option("--junit", o->junit, "a test case per class of tensors")->type_name("FILE");
+  verb.add_option(
+          "--issue", o->issue,
+          "Markdown for a bug tracker: the fault, its cause, and the smallest input; - is standard output")
+      ->type_name("FILE|-");
   verb.add_option("--html", o->html, "one self-contained page")->type_name("FILE");
   verb.add_flag(
       "--mutate", o->mutate,
@@ -196,6 +218,7 @@ Examples
   dsv4 verify flash-mini.v4gold mine.v4gold --model flash-mini
   dsv4 verify flash-mini.v4gold mine.v4gold --policy strict
   dsv4 verify hf.v4gold hf.safetensors --map transformers --model tiny --html report.html
+  dsv4 verify hf.v4gold hf.safetensors --map transformers --model tiny --issue issue.md
   dsv4 verify --mutate flash-mini.v4gold --model flash-mini
   dsv4 verify --mutate reference_tests/data/bundles/{tiny,block-*}.v4gold
 

@@ -13,7 +13,7 @@ class App;
 namespace cli {
 
 struct verify_arguments {
-  std::filesystem::path golden, test, model, junit, html;
+  std::filesystem::path golden, test, model, junit, html, issue;
   std::string mode = "auto", policy = "faithful", map, ids, numerics, only, layers, positions,
               allow_skip = "^$", json;
   double k_noise = 8;

@@ -6,6 +6,7 @@ back value for value.  Standard library only.
   check_convert.py --dsv4 build/dsv4 [-v] [-k PATTERN]"""
 import argparse
 import array
+import fnmatch
 import importlib.util
 import io
 import json
@@ -15,7 +16,9 @@ import struct
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
+import unittest.mock
 import zipfile
 
 sys.dont_write_bytecode = True
@@ -256,6 +259,146 @@ class Convert(unittest.TestCase):
         write_safetensors(self.tmp / "dump.safetensors", arrays)
         names = ["layers.0." + n for n in ("attn_norm", "attn.qr", "attn.q_rope", "ffn.gate.indices", "ffn.out")]
         self.back(self.tmp / "dump.safetensors", "vllm-sglang-template", names + ["head.logits"], v, "official", *self.ids)
+
+    def test_gguf_there_and_back(self):
+        run("gguf", "export", "--model", model, "--out", self.tmp / "x.gguf")
+        run("gguf", "import", self.tmp / "x.gguf", "--out", self.tmp / "back")
+        values = []
+        for m in (model, self.tmp / "x.gguf", self.tmp / "back"):
+            run("forward", "--model", m, "--ids", "0,17,42,99,5", "--exec", "cpu", "--taps", r"layers\.[0-3]\.out", "--out", self.tmp / "run.safetensors")
+            values.append((self.tmp / "run.safetensors").read_bytes())
+            (self.tmp / "run.safetensors").unlink()
+        self.assertEqual(values[0], values[1])
+        self.assertEqual(values[0], values[2])
+        raw = (self.tmp / "x.gguf").read_bytes()
+        (self.tmp / "cut.gguf").write_bytes(raw[:len(raw) // 2])
+        self.assertIn("beyond the file's end", run("inspect", self.tmp / "cut.gguf", code=3).stderr)
+        run("gguf", "import", self.tmp / "cut.gguf", "--out", self.tmp / "no", code=3)
+        self.assertFalse((self.tmp / "no").exists())
+
+    def test_torch_dump_in_stubs_of_vllm_and_sglang(self):
+        """examples/torch_dump.py: the hooks of both engines as they are called, on modules without torch."""
+        code = importlib.util.spec_from_file_location("torch_dump", root / "examples/torch_dump.py")
+        torch_dump = importlib.util.module_from_spec(code)
+        code.loader.exec_module(torch_dump)
+        v = official_values
+
+        class Tensor:
+            """What the dump asks of a torch.Tensor."""
+            def __init__(self, a): self.a, self.shape = a, a.shape
+            def is_floating_point(self): return self.a.carrier != "I32"
+            def float(self): return Tensor(self.a.float32())
+            detach = int = cpu = contiguous = numpy = lambda self: self
+            def tobytes(self): return self.a.bytes()
+            def flatten(self): return self.a.numbers
+
+        class Module:
+            def __init__(self, result=None, **children): self.result, self.children, self.before, self.after = result, children, [], []
+            def named_modules(self, prefix=""):
+                yield prefix, self
+                for name, child in self.children.items():
+                    yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            def register_forward_hook(self, hook): self.after.append(hook)
+            def register_forward_pre_hook(self, hook, with_kwargs=False): self.before.append(hook)
+            def __call__(self, *args, **kwargs):
+                for hook in tuple(self.before):
+                    hook(self, args, kwargs)
+                for child in self.children.values():
+                    child(*args[:1])
+                out = Tensor(self.result) if self.result else args[0]
+                for hook in tuple(self.after):
+                    assert hook(self, args, out) is None
+                return out
+
+        def model():
+            layer = Module(v["layers.0.ffn.out"], input_layernorm=Module(v["layers.0.attn_norm"]), mlp=Module(v["layers.0.ffn.out"]))
+            return Module(model=Module(layers=Module(**{"0": layer})), lm_head=Module(v["head.logits"]))
+        positions = lambda first, n: Tensor(Array("I32", [n], array.array("i", range(first, first + n))))
+        tokens_in = Tensor(Array("I32", [tokens], array.array("i", ids)))
+        names = ["layers.0.attn_norm", "layers.0.ffn.out", "head.logits"]
+        own_map = json.loads((root / "docs/maps/vllm-sglang-template.json").read_text())
+        own_map["ignore"].append(r"model\.layers\.\d+")
+        own_map["rules"] = [r for r in own_map["rules"] if r["to"] != "layers.$1.out"]  # the stub's layer has no streams
+        (self.tmp / "map.json").write_text(json.dumps(own_map))
+
+        # vLLM: the plugin wraps the loader's load_model, in every process, perhaps twice.
+        loader = types.ModuleType("vllm.model_executor.model_loader.base_loader")
+        loader.BaseModelLoader = type("BaseModelLoader", (), {"load_model": lambda self, *a, **k: model()})
+        package = types.ModuleType("vllm.model_executor.model_loader")
+        package.base_loader = loader
+        stubs = {"vllm": types.ModuleType("vllm"), "vllm.model_executor": types.ModuleType("vllm.model_executor"), package.__name__: package, loader.__name__: loader}
+        with unittest.mock.patch.dict(sys.modules, stubs), unittest.mock.patch.dict("os.environ", {"DSV4_DUMP": str(self.tmp / "vllm")}):
+            torch_dump.vllm_register(), torch_dump.vllm_register()
+            served = loader.BaseModelLoader().load_model(vllm_config=None, model_config=None)
+        served(tokens_in, positions(0, 7))                                    # a run to warm up
+        served(tokens_in, positions=positions(0, tokens))
+        self.back(self.tmp / "vllm", self.tmp / "map.json", names, v, "official", *self.ids)
+        served(tokens_in, positions(tokens, 1))
+        self.assertTrue((self.tmp / f"vllm/decode{tokens:05}/lm_head.npy").exists())
+
+        # SGLang: register_forward_hooks finds the root by the pattern "" and gives it what the factory returns.
+        served = model()
+        spec = {"target_modules": [""], "hook_type": "forward_pre", "with_kwargs": True, "config": {"folder": str(self.tmp / "sglang")}}
+        for name, module in served.named_modules():
+            if any(fnmatch.fnmatch(name, p) for p in spec["target_modules"]):
+                module.register_forward_pre_hook(torch_dump.sglang_hook(spec["config"]), with_kwargs=True)
+        for f in (self.tmp / "out.v4gold").iterdir():
+            f.unlink()
+        served(tokens_in, positions(0, tokens), object())
+        self.back(self.tmp / "sglang", self.tmp / "map.json", names, v, "official", *self.ids)
+
+    def test_ggml_dump_against_a_stub(self):
+        """examples/ggml_dump.hpp: names, sizes, strides and types, with ggml's interface as far as it is used."""
+        (self.tmp / "ggml.h").write_text("""#pragma once
+#include <cstddef>
+#include <cstdint>
+enum ggml_type { GGML_TYPE_F32 = 0, GGML_TYPE_F16 = 1, GGML_TYPE_Q8_0 = 8, GGML_TYPE_I32 = 26, GGML_TYPE_BF16 = 30 };
+enum ggml_op { GGML_OP_MUL, GGML_OP_VIEW };
+struct ggml_tensor { ggml_type type; int64_t ne[4]; size_t nb[4]; ggml_op op; char name[64]; void* data; };
+inline const char* ggml_op_name(ggml_op op) { return op == GGML_OP_VIEW ? "VIEW" : "MUL"; }
+inline size_t ggml_type_size(ggml_type t) { return t == GGML_TYPE_F16 || t == GGML_TYPE_BF16 ? 2 : 4; }
+inline size_t ggml_nbytes(const ggml_tensor* t) {
+  size_t n = ggml_type_size(t->type);
+  for (int i = 0; i < 4; ++i) n += (t->ne[i] - 1) * t->nb[i];
+  return n;
+}
+""")
+        (self.tmp / "ggml-backend.h").write_text("""#pragma once
+#include <cstring>
+#include "ggml.h"
+inline void ggml_backend_tensor_get(ggml_tensor* t, void* to, size_t offset, size_t size) { std::memcpy(to, (char*)t->data + offset, size); }
+""")
+        (self.tmp / "main.cpp").write_text("""#include "ggml_dump.hpp"
+int main() {
+  float x[6] = {0, 1, 2, 3, 4, 5};
+  int ids[2] = {7, 8};
+  unsigned short half[2] = {0x3F80, 0x4000};
+  ggml_tensor a{GGML_TYPE_F32, {3, 2, 1, 1}, {4, 12, 24, 24}, GGML_OP_MUL, "q-0", x}, b = a, c = a;
+  c.op = GGML_OP_VIEW, std::strcpy(c.name, " (view)"), c.ne[0] = 2, c.ne[1] = 3, c.nb[0] = 12, c.nb[1] = 4;   // transposed
+  ggml_tensor d{GGML_TYPE_I32, {2, 1, 1, 1}, {4, 8, 8, 8}, GGML_OP_MUL, "ids-0", ids}, e{GGML_TYPE_BF16, {2, 1, 1, 1}, {2, 4, 4, 4}, GGML_OP_MUL, "node_5", half};
+  ggml_dump dump("dump");
+  dump.call("prefill");
+  for (ggml_tensor* t : {&a, &b, &c, &d, &e})
+    if (ggml_dump::callback(t, true, &dump)) ggml_dump::callback(t, false, &dump);
+}
+""")
+        subprocess.run(["c++", "-std=c++17", f"-I{self.tmp}", f"-I{root / 'examples'}", "main.cpp", "-o", "dumper"], cwd=self.tmp, check=True)
+        subprocess.run(["./dumper"], cwd=self.tmp, check=True)
+
+        def read(name):
+            raw = (self.tmp / "dump/prefill" / (name + ".npy")).read_bytes()
+            size = struct.unpack("<H", raw[8:10])[0]
+            text = raw[10:10 + size].decode()
+            return text, raw[10 + size:]
+        text, raw = read("q-0")
+        self.assertIn("'shape': (1, 1, 2, 3, )", text)
+        self.assertEqual(struct.unpack("<6f", raw), (0, 1, 2, 3, 4, 5))
+        self.assertEqual(read("q-0#1")[1], raw)
+        text, raw = read("~VIEW~q-0 (view)")
+        self.assertIn("(1, 1, 3, 2, )", text)
+        self.assertEqual(struct.unpack("<6f", raw), (0, 3, 1, 4, 2, 5))
+        self.assertEqual(struct.unpack("<2i", read("ids-0")[1]), (7, 8))
+        self.assertEqual(struct.unpack("<2f", read("~MUL~ids-0")[1]), (1, 2))
 
     def test_own_names_in_every_container(self):
         names = ["layers.3.attn.q_rope", "layers.3.ffn.gate.biased", "layers.3.ffn.gate.indices", "head.logits"]

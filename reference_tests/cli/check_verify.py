@@ -61,6 +61,24 @@ class Case(unittest.TestCase):
         return text
 
 
+class Issue(Case):
+    def test_what_one_pastes_into_a_tracker(self):
+        b = self.copy()
+        e = b.entry("layers.2.attn.o_lora")
+        raw = bytearray(b.raw(e))
+        row = len(raw) // e["shape"][0]
+        raw[7 * row + 7] ^= 0xC0
+        b.write(e, raw)
+        run("verify", golden, b.path, "--model", model, "--issue", self.tmp / "issue.md", code=1)
+        text = (self.tmp / "issue.md").read_text()
+        for part in ("### layers.2.attn.o_lora is wrong first", "| compared by | dsv4 ", "policy faithful |", "Worst at [token 7, ", "What it is computed from is right: `layers.2.attn.o_derot`",
+                     "only at position 7", "The first 8 tokens and 3 of 6 layers (verified on these alone: the same tensor is wrong first)",
+                     "\n" + ids[:ids.index(",", ids.index("259"))] + "\n"):
+            self.assertIn(part, text)
+        run("verify", golden, golden, "--model", model, "--issue", self.tmp / "none.md")
+        self.assertTrue((self.tmp / "none.md").read_text().startswith("### PASS"))
+
+
 class ExitCodes(Case):
     def test_0_pass(self):
         other = make(self.tmp / "cpu.v4gold", "--exec", "cpu", "--threads", 3)
