@@ -157,6 +157,7 @@
 #include "trainer/anticipatory.hpp"     // routing by earlier parameters, and when
 #include "trainer/settings.hpp"         // every knob of a run, as JSON
 #include "trainer/training_state.hpp"   // what a run is between two steps
+#include "trainer/step_report.hpp"      // what a run tells of a step
 #include "trainer/updates.hpp"          // Muon and AdamW over all parameters
 #include "trainer/checkpoint.hpp"       // a run on disk, whole or not at all
 #include "trainer/trainer.hpp"          // the loop

@@ -21,34 +21,16 @@
 #include "../train/quantise.hpp"
 #include "checkpoint.hpp"
 #include "settings.hpp"
+#include "step_report.hpp"
 #include "updates.hpp"
 
 namespace dsv4::trainer {
 
 using train::bind, train::index_stage, train::model_parameters, train::objective, train::route_choice;
 
-struct step_report {
-  index_t step = 0;                                          ///< steps done, this one included
-  double loss = 0, mtp_loss = 0, balance = 0, index_kl = 0;  ///< means over tokens, in nats
-  double learning_rate = 0;
-  double gradient_norm = 0;  ///< of all parameters that learn, before clipping
-  double busiest_over_mean =
-      0;  ///< tokens of the busiest expert over the mean, in the learned gate where it is worst
-  index_t tokens = 0;
-  double seconds = 0;
-  bool anticipatory = false, spike = false, skipped = false;  ///< skipped: the gradient was not finite
-  std::optional<index_t> back_to;  ///< after a rollback: how many steps are done now
-};
-
-struct evaluation {
-  index_t step = 0, tokens = 0, bytes = 0;
-  double loss = 0, mtp_loss = 0;  ///< means over tokens, in nats
-  double bits_per_byte =
-      0;  ///< of the text; the token that begins a document stands for no byte and has no loss
-  double busiest_over_mean = 0;  ///< as in step_report
-};
-
 /// A training run.  T and E: number type and executor of the model; O: executor of Newton-Schulz.
+/// A call that throws leaves the run as it was between two steps, to be called again; or, if weights were being
+/// changed, not intact(): everything but load() refuses, and half a step gets into no file and no further step.
 template <class T, execution E, execution O = E>
 class training {
  public:
@@ -73,15 +55,21 @@ class training {
   }
 
   index_t steps_done() const { return state_.step; }
+  /// Whether weights, momenta and routing are those between two steps.
+  bool intact() const { return intact_; }
   const parameter_layout& layout() const { return layout_.layout; }
   /// The master weights, never the quantised ones.
-  view<const T, 1> weights() const { return state_.w; }
+  view<const T, 1> weights() const {
+    expect_intact();
+    return state_.w;
+  }
   const routing_tables& routing() const { return state_.routing; }
   index_t rows_per_epoch() { return data_.rows_per_epoch(); }
   index_t training_tokens() const { return data_.tokens().size(); }
   index_t held_out_tokens() const { return held_out_.size(); }
 
   step_report step() {
+    expect_intact();
     step_report r;
     kernel::scope<E>::run(executor_, [&] { r = run_step(); });
     return r;
@@ -89,12 +77,14 @@ class training {
 
   /// Loss of the held-out part, from `rows` rows spread evenly over it; 0: from all of them.
   evaluation evaluate(index_t rows = 0) {
+    expect_intact();
     evaluation v;
     kernel::scope<E>::run(executor_, [&] { v = run_evaluation(rows); });
     return v;
   }
 
   void save(const std::filesystem::path& path) {
+    expect_intact();
     io::safetensors_writer arrays;
     add_state(arrays, "", layout_, state_);
     nlohmann::json run = place_of(state_);
@@ -117,7 +107,7 @@ class training {
     write_checkpoint(path, arrays, std::move(run));
   }
 
-  /// @throws format_error of other settings, another text or another model: what differs
+  /// @throws format_error what differs: settings or text (the run is as before), the model, or damage (not intact)
   void load(const std::filesystem::path& path) {
     const auto [file, run] = open_checkpoint(path);
     try {
@@ -127,6 +117,7 @@ class training {
                                   " (a run is resumed with the settings that it began with)");
       if (run.at("text") != std::to_string(text_))
         io::fail_format(path, "was written by a run on another text, or with another tokenizer");
+      intact_ = false;  // until all of it is read
       read_state(file, "", layout_, state_);
       set_place(state_, run, path);
       snapshot_.reset();
@@ -138,12 +129,20 @@ class training {
       read_ahead(file, run.at("ahead"));
       anticipate_until_ = run.at("anticipate_until").template get<index_t>();
       rollbacks_ = run.at("rollbacks").template get<index_t>();
+      intact_ = true;
     } catch (const nlohmann::json::exception& e) {
       io::fail_format(path, std::string("its \"run\" is damaged: ") + e.what());
     }
   }
 
  private:
+  void expect_intact() const {
+    expects(
+        intact_,
+        "training: an earlier call was ended while it changed weights, and half a step is not kept; load() a "
+        "checkpoint, or begin again");
+  }
+
   using parts = std::vector<route_choice>;  // experts chosen for each part of a step's batch
 
   static std::uint64_t hash_of(const token_list& t) {
@@ -219,8 +218,8 @@ class training {
     r.busiest_over_mean = worst_load(load);
     r.learning_rate = schedule_.at(now + 1);
 
-    if (is_spike(r, now)) {
-      r.spike = true;
+    r.spike = is_spike(r, now);
+    if (r.spike) {
       if (roll_back()) {
         r.step = now + 1;
         r.back_to = state_.step;
@@ -229,13 +228,13 @@ class training {
       if (!std::isfinite(r.loss))
         throw error("the loss of step " + std::to_string(now + 1) +
                     " is not a number: lower learning_rate.peak, or set anticipatory.when");
-    } else if (now >= anticipate_until_) {
-      state_.detector.remember(r.loss, s_.anticipatory);
     }
 
     const std::vector<char> learn = learning(now);
     r.gradient_norm = updates_.norm(executor_, gradients_, learn) / static_cast<double>(work.size());
     r.skipped = !std::isfinite(r.gradient_norm);
+    intact_ = false;  // from here on the run changes: an exception would leave half a step
+    if (!r.spike && now >= anticipate_until_) state_.detector.remember(r.loss, s_.anticipatory);
     if (!r.skipped) {
       const double factor =
           (s_.clip > 0 ? clip_factor(r.gradient_norm, s_.clip) : 1.0) / static_cast<double>(work.size());
@@ -247,6 +246,7 @@ class training {
     state_.data = next;
     if (r.anticipatory) ahead_.pop_front();
     if (!anticipates(state_.step)) ahead_.clear();
+    intact_ = true;
     r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return r;
   }
@@ -354,12 +354,14 @@ class training {
   }
   void take_snapshot() {
     if (s_.anticipatory.when != anticipate::on_spike) return;
-    if (!snapshot_ || state_.step >= snapshot_->step + s_.anticipatory.snapshot_every) snapshot_ = state_;
+    if (snapshot_ && state_.step < snapshot_->step + s_.anticipatory.snapshot_every) return;
+    snapshot_.reset();  // never half an old and half a new one: without memory the next try finds none
+    snapshot_.emplace(state_);
   }
   /// Back to the snapshot, and into anticipatory routing.  False: there is none, or it has been done too often.
   bool roll_back() {
     if (!snapshot_ || rollbacks_ >= s_.anticipatory.most_rollbacks) return false;
-    state_ = *snapshot_;
+    state_ = training_state<T>(*snapshot_);  // all or nothing
     ++rollbacks_;
     ahead_.clear();
     anticipate_until_ = state_.step + s_.anticipatory.duration;
@@ -412,6 +414,7 @@ class training {
   std::optional<training_state<T>> snapshot_;
   std::deque<parts> ahead_;  // choices made ahead, for this step and the next ones
   index_t anticipate_until_ = 0, rollbacks_ = 0;
+  bool intact_ = true;
 };
 
 }  // namespace dsv4::trainer

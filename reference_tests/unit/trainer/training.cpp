@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-// The loop: it learns, resumes to the same bits from any step in every mode, and threads change nothing.
+// The loop: it learns, resumes to the same bits from any step in every mode, and threads change nothing; after a failed
+// allocation it can go on, or refuses until it is loaded.
 #include <cstring>
 #include <limits>
 #include <list>
 #include <memory>
+#include <thread>
 
 #include <tbb/global_control.h>
 
@@ -14,6 +16,7 @@
 #include "../io/io_test.hpp"
 #include "../text/tokenizer_test.hpp"
 #include "catch.hpp"
+#include "failing_allocations.hpp"
 #include "random_model.hpp"
 
 namespace dsv4::trainer {
@@ -328,6 +331,114 @@ TEST_CASE("the bias moves against the load by its speed, and stops", "[trainer]"
     CHECK((after != before) == (r.steps_done() <= 6));
     before = after;
   }
+}
+
+namespace {
+
+using dsv4_test::allocations_of, dsv4_test::beyond_json_destructors, dsv4_test::failing,
+    dsv4_test::with_failing_allocation;
+
+/// About `most` of the numbers [0, count).
+std::vector<long> some_of(long count, long most) {
+  std::vector<long> all;
+  for (long n = 0; n < count; n += std::max(1L, count / most)) all.push_back(n);
+  return all;
+}
+
+/// The run between two steps again, or in the state that only load() ends.
+void check_refuses(run& r, const std::filesystem::path& elsewhere) {
+  using Catch::Matchers::ContainsSubstring;
+  CHECK_THROWS_WITH(r.step(), ContainsSubstring("load()"));
+  CHECK_THROWS_WITH(r.evaluate(1), ContainsSubstring("load()"));
+  CHECK_THROWS_WITH(r.save(elsewhere), ContainsSubstring("load()"));
+  CHECK_THROWS_WITH(r.weights(), ContainsSubstring("load()"));
+  CHECK_FALSE(std::filesystem::exists(elsewhere));
+}
+
+}  // namespace
+
+TEST_CASE(
+    "the n-th allocation of a step fails: the step can be made again, or the run refuses until it is loaded",
+    "[trainer]") {
+  const temporary_directory folder;
+  const auto file = folder / "checkpoint.safetensors.zst", elsewhere = folder / "elsewhere.zst";
+  index_t again = 0;
+  for (const auto& [name, more] : modes) {
+    if (name == "adamw" || name == "only indexer" || name == "parts") continue;
+    const settings s = with(more);
+    run r = start(s, 1);
+    for (int i = 0; i < 3; ++i) r.step();
+    r.save(file);
+    r.step();
+    const std::vector<float> expected = result(r);
+    // A thread of its own, so that scratch which a thread keeps is allocated again.
+    const auto step = [&](const auto& how) {
+      std::thread own([&] { how([&] { r.step(); }); });
+      own.join();
+    };
+    r.load(file);
+    long count = 0;
+    step([&](const auto& f) { count = allocations_of(f); });
+    REQUIRE(count > 100);
+    for (const long n : some_of(count, 10)) {
+      CAPTURE(name, n, count);
+      r.load(file);
+      failing what{};
+      step([&](const auto& f) { what = with_failing_allocation(n, f); });
+      if (what.threw && !r.intact()) {
+        check_refuses(r, elsewhere);
+        r.load(file);
+      }
+      if (what.threw) {
+        ++again;
+        r.step();
+      }
+      CHECK(result(r) == expected);
+    }
+  }
+  CHECK(again > 20);
+}
+
+TEST_CASE("allocations of saving, loading and evaluating fail: nothing has changed, or the run refuses",
+          "[trainer]") {
+  const temporary_directory folder;
+  const auto file = folder / "checkpoint.safetensors.zst", later = folder / "later.zst",
+             elsewhere = folder / "elsewhere.zst";
+  const settings s = with(modes.back().second);
+  run r = start(s, 1);
+  r.step();
+  r.save(file);
+  r.step();
+  r.save(later);
+  const std::string kept = read_file(file), wanted = read_file(later);
+  const double loss = r.evaluate(2).loss;
+
+  for (const long n : some_of(allocations_of([&] { r.save(file); }, beyond_json_destructors), 40)) {
+    write_file(file, kept);
+    const failing what = with_failing_allocation(n, [&] { r.save(file); }, beyond_json_destructors);
+    CHECK(read_file(file) == (what.threw ? kept : wanted));
+  }
+  const std::filesystem::directory_iterator all(folder);
+  CHECK(std::distance(begin(all), end(all)) == 2);  // no unfinished file
+  for (const long n : some_of(allocations_of([&] { r.evaluate(2); }), 12)) {
+    with_failing_allocation(n, [&] { r.evaluate(2); });
+    CHECK(r.evaluate(2).loss == loss);
+  }
+  r.step();
+  const std::vector<float> expected = result(r);
+  write_file(file, kept);
+  index_t refused = 0;
+  for (const long n : some_of(allocations_of([&] { r.load(later); }, beyond_json_destructors), 40)) {
+    r.load(later);
+    const failing what = with_failing_allocation(n, [&] { r.load(file); }, beyond_json_destructors);
+    CHECK((what.threw || r.intact()));
+    refused += !r.intact();
+    if (!r.intact()) check_refuses(r, elsewhere);
+    if (!r.intact() || !what.threw) r.load(later);
+    r.step();
+    CHECK(result(r) == expected);
+  }
+  CHECK(refused > 0);
 }
 
 }  // namespace dsv4::trainer
