@@ -46,31 +46,31 @@ class checkpoint {
   static checkpoint open(const std::filesystem::path& path, const checkpoint_options& options = {});
 
   const dsv4::config& configuration() const& { return contents_->config; }
-  const dsv4::config& configuration() && = delete;
+  const dsv4::config& configuration() const&& = delete;
   /// Views into this object's files.  `mtp` is empty when the files hold no mtp.* tensors, whatever the
   /// configuration says (transformers drops them), or those of another network.
   const model_weights<>& weights() const& { return contents_->weights; }
-  const model_weights<>& weights() && = delete;
+  const model_weights<>& weights() const&& = delete;
 
   /// Every tensor of every file, in alphabetical order of the hub's names.
   const std::vector<stored_tensor>& tensors() const& { return contents_->files.tensors(); }
-  const std::vector<stored_tensor>& tensors() && = delete;
+  const std::vector<stored_tensor>& tensors() const&& = delete;
   const std::vector<safetensors>& files() const& { return contents_->files.files(); }
-  const std::vector<safetensors>& files() && = delete;
+  const std::vector<safetensors>& files() const&& = delete;
   const std::filesystem::path& path() const& { return contents_->files.path(); }
-  const std::filesystem::path& path() && = delete;
+  const std::filesystem::path& path() const&& = delete;
   /// By the hub's name; null when there is none.
   const tensor_info* find(std::string_view name) const&;
-  const tensor_info* find(std::string_view name) && = delete;
+  const tensor_info* find(std::string_view name) const&& = delete;
   /// Tensors that are no part of the model; nothing reads them.
   std::vector<const stored_tensor*> unused() const&;
-  std::vector<const stored_tensor*> unused() && = delete;
+  std::vector<const stored_tensor*> unused() const&& = delete;
   /// A drafter of another kind that the files hold and nothing reads, in words; "" without one.
   const std::string& drafter() const& { return contents_->weights.foreign_drafter; }
-  const std::string& drafter() && = delete;
+  const std::string& drafter() const&& = delete;
   /// What there is to say to the user, who may have meant something else: one sentence each.
   const std::vector<std::string>& notes() const& { return contents_->files.notes(); }
-  const std::vector<std::string>& notes() && = delete;
+  const std::vector<std::string>& notes() const&& = delete;
   /// Of all tensors, as stored.
   std::size_t bytes() const;
   /// Bytes of the matrices that had to be copied because the file does not align their elements.

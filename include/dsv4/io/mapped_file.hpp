@@ -63,12 +63,12 @@ class mapped_file {
   }
 
   const std::byte* data() const& { return data_; }  ///< null when the file is empty
-  const std::byte* data() && = delete;
+  const std::byte* data() const&& = delete;
   std::size_t size() const { return size_; }
   const std::filesystem::path& path() const& { return path_; }
-  const std::filesystem::path& path() && = delete;
+  const std::filesystem::path& path() const&& = delete;
   std::string_view text() const& { return {reinterpret_cast<const char*>(data_), size_}; }
-  std::string_view text() && = delete;
+  std::string_view text() const&& = delete;
 
  private:
   struct descriptor {

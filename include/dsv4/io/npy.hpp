@@ -115,9 +115,9 @@ class npy {
   static std::vector<npy_array> parse(const std::filesystem::path& name, std::span<const std::byte> bytes,
                                       bool zip);
   const std::filesystem::path& path() const& { return map_.path(); }
-  const std::filesystem::path& path() && = delete;
+  const std::filesystem::path& path() const&& = delete;
   const std::vector<npy_array>& arrays() const& { return arrays_; }
-  const std::vector<npy_array>& arrays() && = delete;
+  const std::vector<npy_array>& arrays() const&& = delete;
 
  private:
   mapped_file map_;

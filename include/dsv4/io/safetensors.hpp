@@ -86,18 +86,18 @@ class safetensors {
   static safetensors own(const std::filesystem::path& name, owned_bytes bytes);
 
   const std::filesystem::path& path() const& { return path_; }
-  const std::filesystem::path& path() && = delete;
+  const std::filesystem::path& path() const&& = delete;
   /// All tensors, in alphabetical order.
   const std::vector<tensor_info>& tensors() const& { return tensors_; }
-  const std::vector<tensor_info>& tensors() && = delete;
+  const std::vector<tensor_info>& tensors() const&& = delete;
   const std::map<std::string, std::string>& metadata() const& { return metadata_; }
-  const std::map<std::string, std::string>& metadata() && = delete;
+  const std::map<std::string, std::string>& metadata() const&& = delete;
 
   /// Null when there is none of that name.
-  const tensor_info* find(std::string_view name) && = delete;
+  const tensor_info* find(std::string_view name) const&& = delete;
   const tensor_info* find(std::string_view name) const&;
   /// @throws format_error naming the file and the tensor
-  const tensor_info& at(std::string_view name) && = delete;
+  const tensor_info& at(std::string_view name) const&& = delete;
   const tensor_info& at(std::string_view name) const&;
 
  private:

@@ -47,14 +47,14 @@ class tensor_table {
 
   /// In alphabetical order of the hub's names.
   const std::vector<stored_tensor>& tensors() const& { return table_; }
-  const std::vector<stored_tensor>& tensors() && = delete;
+  const std::vector<stored_tensor>& tensors() const&& = delete;
   const std::vector<safetensors>& files() const& { return files_; }
-  const std::vector<safetensors>& files() && = delete;
+  const std::vector<safetensors>& files() const&& = delete;
   /// What is worth saying of the choice of files: one sentence each.
   const std::vector<std::string>& notes() const& { return notes_; }
-  const std::vector<std::string>& notes() && = delete;
+  const std::vector<std::string>& notes() const&& = delete;
   const std::filesystem::path& path() const& { return path_; }
-  const std::filesystem::path& path() && = delete;
+  const std::filesystem::path& path() const&& = delete;
   const std::filesystem::path& path_of(const stored_tensor& t) const { return files_[t.file].path(); }
 
   /// By the hub's name; null when there is none.

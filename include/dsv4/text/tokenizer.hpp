@@ -70,13 +70,13 @@ class tokenizer {
   std::string decode(std::span<const token_id> ids, bool skip_special = false) const;
 
   /// The bytes that an id stands for, often a part of a character; empty if it has no token.
-  std::string_view bytes_of(token_id id) && = delete;
+  std::string_view bytes_of(token_id id) const&& = delete;
   std::string_view bytes_of(token_id id) const& {
     return knows(id) ? std::string_view(bytes_[usize(id)]) : std::string_view();
   }
   /// The token as the file writes it: Ġthe for " the".
   std::optional<std::string_view> id_to_token(token_id id) const& { return tokens_.token(id); }
-  std::optional<std::string_view> id_to_token(token_id id) && = delete;
+  std::optional<std::string_view> id_to_token(token_id id) const&& = delete;
   std::optional<token_id> token_to_id(std::string_view token) const { return tokens_.id(token); }
   bool is_special(token_id id) const { return knows(id) && special_[usize(id)]; }
   /// Ids are below this.
@@ -89,7 +89,7 @@ class tokenizer {
 
   /// What the files ask for and this tokenizer does not do, because it cannot matter here: one sentence each.
   const std::vector<std::string>& notes() const& { return notes_; }
-  const std::vector<std::string>& notes() && = delete;
+  const std::vector<std::string>& notes() const&& = delete;
 
  private:
   struct workspace {

@@ -13,6 +13,22 @@ namespace dsv4_test {
 using golden::bundle;
 using golden::tensor_entry;
 
+// What a bundle lends lives as long as it does: a named one lends all of it, a temporary one nothing.
+#define DSV4_LENT(NAME, CALL)                                                                    \
+  template <class B>                                                                             \
+  concept lends_##NAME = requires(B&& b) { std::forward<B>(b).CALL; };                           \
+  static_assert(lends_##NAME<bundle&> && lends_##NAME<const bundle&> && !lends_##NAME<bundle> && \
+                !lends_##NAME<const bundle>);
+DSV4_LENT(path, path())
+DSV4_LENT(about, about())
+DSV4_LENT(model, model())
+DSV4_LENT(tensors, tensors())
+DSV4_LENT(find, find(0, 0, ""))
+DSV4_LENT(find_all, find_all(""))
+DSV4_LENT(inputs, inputs())
+DSV4_LENT(find_file, find_file(""))
+#undef DSV4_LENT
+
 namespace {
 
 std::vector<fs::path> shipped() {

@@ -87,21 +87,21 @@ class bundle {
   static bundle open(const std::filesystem::path& path, const open_options& options = {});
 
   const std::filesystem::path& path() const& { return path_; }
-  const std::filesystem::path& path() && = delete;
+  const std::filesystem::path& path() const&& = delete;
   const manifest& about() const& { return about_; }
-  const manifest& about() && = delete;
+  const manifest& about() const&& = delete;
   const config& model() const& { return about_.model; }
-  const config& model() && = delete;
+  const config& model() const&& = delete;
   /// All tensors by rising seq.
   const std::vector<tensor_entry>& tensors() const& { return tensors_; }
-  const std::vector<tensor_entry>& tensors() && = delete;
+  const std::vector<tensor_entry>& tensors() const&& = delete;
 
   /// Null if it was not recorded.
   const tensor_entry* find(index_t step, index_t sequence, std::string_view name) const&;
-  const tensor_entry* find(index_t step, index_t sequence, std::string_view name) && = delete;
+  const tensor_entry* find(index_t step, index_t sequence, std::string_view name) const&& = delete;
   /// Recordings of a name, by rising seq: one per call and sequence.
   std::vector<const tensor_entry*> find_all(std::string_view name) const&;
-  std::vector<const tensor_entry*> find_all(std::string_view name) && = delete;
+  std::vector<const tensor_entry*> find_all(std::string_view name) const&& = delete;
 
   /// The values.  The shard's header must agree with the manifest, and the bytes with their hash.
   tensor_data read(const tensor_entry& t) const;
@@ -129,9 +129,9 @@ class bundle {
   void confirm_ids() const;
   /// inputs.safetensors: input_ids.S, position_ids.S, and forced.S.NAME (docs/bundle-format.md).
   const io::safetensors& inputs() const&;
-  const io::safetensors& inputs() && = delete;
+  const io::safetensors& inputs() const&& = delete;
   const file_info* find_file(std::string_view name) const&;
-  const file_info* find_file(std::string_view name) && = delete;
+  const file_info* find_file(std::string_view name) const&& = delete;
   /// A file of the bundle by name; kept open, the latest few.  Name as in about().files.
   std::shared_ptr<const shard> open_shard(const std::string& name) const;
 
