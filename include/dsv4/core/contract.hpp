@@ -76,19 +76,24 @@ class one_caller {
   class scope {
    public:
     scope(one_caller& who, std::string_view what) : who_(who) {
-      // Relaxed: it must order nothing, or it would hide a missing lock from ThreadSanitizer.
-      if (who_.busy_.exchange(true, std::memory_order_relaxed)) [[unlikely]]
+      if (!who_.enter()) [[unlikely]]
         throw contract_violation(std::string(what) +
                                  ": called while another call has not ended, by a second thread or by an "
                                  "observer; each thread needs an object of its own");
     }
-    ~scope() { who_.busy_.store(false, std::memory_order_relaxed); }
+    ~scope() { who_.leave(); }
     scope(const scope&) = delete;
     scope& operator=(const scope&) = delete;
 
    private:
     one_caller& who_;
   };
+
+  // For those who begin to use several objects.  Relaxed: it must order nothing, or it would hide a missing lock from
+  // ThreadSanitizer.
+  /// @returns whether nobody used it; then the caller does, until leave()
+  bool enter() noexcept { return !busy_.exchange(true, std::memory_order_relaxed); }
+  void leave() noexcept { busy_.store(false, std::memory_order_relaxed); }
 
  private:
   std::atomic<bool> busy_{false};

@@ -76,7 +76,7 @@ class batcher {
     sampler choose;
     std::optional<log_probabilities> scores;
     index_t prompt, memory;
-    bool over = false;
+    bool over = false, keeps = true;  // keeps: what was read may go to the shelf
 
     index_t made() const { return static_cast<index_t>(request.ids.size()) - prompt; }
     /// Tokens that no call has read yet.
@@ -102,8 +102,7 @@ class batcher {
       try {
         begin(std::move(w), longest);
       } catch (...) {
-        ++counts_.failed;
-        listener->failed(std::current_exception());
+        tell(*listener, std::current_exception());
       }
     }
   }
@@ -140,9 +139,16 @@ class batcher {
   }
   void fail(active& a, const std::exception_ptr& why) {
     a.over = true;
-    a.kept = stored_prefix<P>(model_->configuration(), window_rule::zero);
+    a.keeps = false;
+    tell(*a.listener, why);
+  }
+  /// A listener that throws here, too, is told nothing more; the others of the call still are.
+  void tell(batch_listener& l, const std::exception_ptr& why) {
     ++counts_.failed;
-    a.listener->failed(why);
+    try {
+      l.failed(why);
+    } catch (...) {
+    }
   }
   /// Those that are over leave, and what they have read is kept.
   void sweep() {
@@ -151,10 +157,14 @@ class batcher {
       return a.over;
     });
   }
-  void keep(active& a) {
+  void keep(active& a) noexcept {
     in_memory_ -= a.memory;
-    if (limits_.prefix_bytes > 0 && a.kept.length() >= prefix_block(model_->configuration()))
+    if (!a.keeps || limits_.prefix_bytes == 0 || a.kept.length() < prefix_block(model_->configuration()))
+      return;
+    try {
       shelf_.put(std::move(a.kept));
+    } catch (...) {  // no memory: it is read again when it is asked for again
+    }
   }
 
   // ---- one call
@@ -277,6 +287,8 @@ batcher<P, E>::batcher(transformer<P, E>& model, const batch_limits& limits)
           "batcher: tokens_per_step must be at least `running`, one for each answer under way");
   expects(limits.tokens_per_step <= one_pass,
           "batcher: tokens_per_step must fit a pass of the model (512): last rows stay together");
+  shares_.reserve(static_cast<std::size_t>(limits.running));
+  batch_.reserve(static_cast<std::size_t>(limits.running));
   const config& c = model.configuration();
   const index_t block = prefix_block(c), rows = 4 * c.sliding_window;
   period_ = (rows + block - 1) / block * block;  // keeps W - 1 rows of every period, about a quarter
@@ -320,14 +332,15 @@ bool batcher<P, E>::step() {
   admit();
   if (active_.empty()) return !queue_.empty();
   plan();
+  view<const wide_t<E>, 2> rows;
   try {
     run();
+    rows = on_host(model_->executor(), std::as_const(logits_).all(), host_logits_);
   } catch (...) {
     for (const share& s : shares_) fail(*s.who, std::current_exception());
     sweep();
     return !idle();
   }
-  const auto rows = on_host(model_->executor(), std::as_const(logits_).all(), host_logits_);
   for (std::size_t i = 0; i < shares_.size(); ++i) {
     active& a = *shares_[i].who;
     try {

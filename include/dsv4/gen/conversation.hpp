@@ -7,7 +7,8 @@
 /// sequence, and a mark, its copy from before the last token of the last prompt.  The one that agrees with
 /// more of the new ids goes on; if neither does, everything is read again.
 /// @post (1) answer() gives the tokens that generate() would give a fresh sequence
-///       (2) if a callback throws, the conversation holds what was read until then, and can go on
+///       (2) whatever throws, a callback or for want of memory, the conversation holds what was read until then, and
+///           can go on
 #include <algorithm>
 #include <memory>
 #include <optional>
@@ -66,6 +67,7 @@ class conversation {
     // All but the last token, which says how the answer begins; then the mark.
     std::vector<std::int32_t> made;
     speculative_generation r;
+    live_.ids.reserve(static_cast<std::size_t>(max_tokens_));
     const follow_up keep_ids(*this, ids, made);
     if (const index_t rest = n - 1 - reused_; rest > 0) {
       generate_options read_only = shown;
@@ -105,11 +107,13 @@ class conversation {
   std::string load(const std::filesystem::path& path, const state_identity& identity, sampler& choose) {
     auto loaded = load_state(path, identity, *model_, {max_tokens_, depth_});
     state_extras<P, E>& extras = loaded.extras;
-    choose.restore(extras.sampler);
-    live_ = {std::move(loaded.sequence), std::move(extras.ids)};
-    live_.ids.resize(static_cast<std::size_t>(live_.sequence.length()));
+    memory next{std::move(loaded.sequence), std::move(extras.ids)};
+    next.ids.resize(static_cast<std::size_t>(next.sequence.length()));
+    next.streams = std::move(extras.streams);
+    auto drafter = drafter_of(next);
+    choose.restore(extras.sampler);  // all or nothing, and the last that can throw
+    go_on_with(std::move(next), std::move(drafter));
     mark_.reset();
-    follow(extras.streams);
     return std::move(extras.application);
   }
 
@@ -130,7 +134,8 @@ class conversation {
     }
   };
 
-  /// At the end of answer(), however it ends: the ids that the live sequence has read.
+  /// At the end of answer(), however it ends: the ids that the live sequence has read, at most max_tokens, for which
+  /// there is room.
   class follow_up {
    public:
     follow_up(conversation& c, std::span<const std::int32_t> ids, const std::vector<std::int32_t>& made)
@@ -139,9 +144,10 @@ class conversation {
     follow_up& operator=(const follow_up&) = delete;
     ~follow_up() {
       std::vector<std::int32_t>& all = c_.live_.ids;
-      all.assign(ids_.begin(), ids_.end());
-      all.insert(all.end(), made_.begin(), made_.end());
-      all.resize(std::min(all.size(), static_cast<std::size_t>(c_.live_.sequence.length())));
+      const auto read = static_cast<std::size_t>(c_.live_.sequence.length());
+      const std::span<const std::int32_t> asked = ids_.first(std::min(ids_.size(), read));
+      all.assign(asked.begin(), asked.end());
+      for (std::size_t i = 0; i < made_.size() && all.size() < read; ++i) all.push_back(made_[i]);
     }
 
    private:
@@ -154,9 +160,9 @@ class conversation {
   void go_back_to(std::span<const std::int32_t> ids) {
     index_t n = live_.agrees_with(ids);
     if (mark_ && mark_->agrees_with(ids) > n) {
-      live_.sequence = mark_->sequence;
-      live_.ids = mark_->ids;
-      follow(mark_->streams);
+      memory next = *mark_;
+      auto drafter = drafter_of(next);
+      go_on_with(std::move(next), std::move(drafter));
       n = live_.agrees_with(ids);
     }
     live_.sequence.rewind(n);
@@ -172,14 +178,20 @@ class conversation {
     copy(model_->executor(), last, out.all()[0]);
     return out;
   }
-  /// streams: [t, n, d] of the last t tokens of the live sequence.  Without them the drafter knows nothing of it.
-  void follow(const tensor<act_t<P>, 3>& streams) {
-    if (!drafter_) return;
-    const index_t t = streams.size() > 0 ? streams.extent(0) : 0;
-    if (t > 0 && live_.sequence.mtp_length() == live_.sequence.length() - 1)
-      drafter_->restore(live_.sequence, view<const act_t<P>, 3>(streams.all())[t - 1]);
-    else
-      drafter_.emplace(*model_, depth_, depth_);
+  /// A drafter that follows m.  Its streams are [t, n, d] of the last t tokens; without them it knows nothing of m.
+  std::optional<mtp_drafter<P, E>> drafter_of(const memory& m) {
+    std::optional<mtp_drafter<P, E>> d;
+    if (depth_ == 0) return d;
+    d.emplace(*model_, depth_, depth_);
+    const index_t t = m.streams.size() > 0 ? m.streams.extent(0) : 0;
+    if (t > 0 && m.sequence.mtp_length() == m.sequence.length() - 1)
+      d->restore(m.sequence, view<const act_t<P>, 3>(m.streams.all())[t - 1]);
+    return d;
+  }
+  void go_on_with(memory&& m, std::optional<mtp_drafter<P, E>>&& drafter) noexcept {
+    live_ = std::move(m);
+    live_.streams = {};
+    drafter_ = std::move(drafter);
   }
 
   template <class Choose, class OnToken>

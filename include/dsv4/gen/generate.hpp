@@ -49,7 +49,8 @@ void check_generate(const Sequence& s, std::span<const std::int32_t> prompt, con
   const auto n = static_cast<index_t>(prompt.size());
   expects(n > 0, "generate: the prompt is empty");
   expects(o.max_new >= 0, "generate: max_new is negative");
-  const index_t longest = s.length() + n + std::max(o.max_new - 1, index_t{0});
+  const index_t longest =
+      checked_add(s.length() + n, std::max(o.max_new - 1, index_t{0}), "generate: tokens");
   expects_in(longest, 0, s.max_tokens() + 1,
              "generate: tokens of prompt and answer against the sequence's max_tokens");
 }

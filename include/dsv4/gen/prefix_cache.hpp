@@ -23,6 +23,7 @@
 ///       (2) tokens after the cut are the caller's to run; at least one is left
 ///       (3) what one model's weights have read is refused by a model of others (model/fingerprint.hpp)
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -91,7 +92,7 @@ class stored_prefix {
     return rule_ == window_rule::full ? c_.sliding_window : period_ - length() % period_;
   }
   /// After each call: s, which lies in the memory of `e`, has read `ids` and, before them, what was kept so far.
-  /// @throws contract_violation if the call was longer than longest_call()
+  /// @throws contract_violation if the call was longer than longest_call(); nothing has changed when it throws
   template <execution E>
   void keep(const sequence<P, E>& s, std::span<const std::int32_t> ids, E e = {}) {
     const index_t before = length(), now = s.length();
@@ -104,7 +105,7 @@ class stored_prefix {
                   "stored_prefix::keep: tokens kept, against the sequence's length");
     expects(static_cast<index_t>(ids.size()) <= longest_call(),
             "stored_prefix::keep: a call longer than longest_call()");
-    weights_ = weights;
+    unless_done undo(*this);
     ids_.insert(ids_.end(), ids.begin(), ids.end());
     const position_range rows = rows_to_keep(before, now);
     for (index_t l = 0; l < c_.num_hidden_layers; ++l) {
@@ -116,11 +117,14 @@ class stored_prefix {
       if (kind_of_ratio(ratio) == attention_kind::csa)
         append(e, to.keys, from.indexer.entries, {before / ratio, now / ratio});
     }
-    if (rows.count() <= 0) return;
-    if (!runs_.empty() && runs_.back().to == rows.from)
-      runs_.back().to = rows.to;
-    else
-      runs_.push_back(rows);
+    if (rows.count() > 0) {
+      if (!runs_.empty() && runs_.back().to == rows.from)
+        runs_.back().to = rows.to;
+      else
+        runs_.push_back(rows);
+    }
+    weights_ = weights;
+    undo.done();
   }
 
   /// A prefix to be filled from a file (prefix_file.hpp).
@@ -270,6 +274,34 @@ class stored_prefix {
     std::vector<activation> entries, keys;  // [length / ratio, hd], [.., id]: attention's, the indexer's
   };
 
+  /// Takes back, for want of memory, the part of a call that was kept already: keep() only appends.
+  class unless_done {
+   public:
+    explicit unless_done(stored_prefix& p) : p_(p), ids_(p.ids_.size()) {
+      sizes_.reserve(p.layers_.size());
+      for (const layer_rows& l : p.layers_)
+        sizes_.push_back({l.window.size(), l.entries.size(), l.keys.size()});
+    }
+    unless_done(const unless_done&) = delete;
+    unless_done& operator=(const unless_done&) = delete;
+    ~unless_done() {
+      if (done_) return;
+      p_.ids_.resize(ids_);
+      for (std::size_t l = 0; l < sizes_.size(); ++l) {
+        p_.layers_[l].window.resize(sizes_[l][0]);
+        p_.layers_[l].entries.resize(sizes_[l][1]);
+        p_.layers_[l].keys.resize(sizes_[l][2]);
+      }
+    }
+    void done() { done_ = true; }
+
+   private:
+    stored_prefix& p_;
+    std::size_t ids_;
+    std::vector<std::array<std::size_t, 3>> sizes_;  // [layers] of window, entries, keys
+    bool done_ = false;
+  };
+
   /// Window rows to keep of a call that took the sequence from `before` to `now`.
   position_range rows_to_keep(index_t before, index_t now) const {
     const index_t kept = runs_.empty() ? 0 : runs_.back().to;
@@ -314,6 +346,7 @@ class stored_prefix {
 };
 
 /// Reads `ids` (a prompt, or more of one) and keeps what the rule keeps.  last_logits [1, v], or empty.
+/// When it throws, `prefix` holds whole calls; `s` may have read one more, and keep() then says so.
 template <numerics_policy P, execution E>
 void read_and_keep(transformer<P, E>& model, sequence<P, E>& s, std::span<const std::int32_t> ids,
                    stored_prefix<P>& prefix, view<wide_t<E>, 2, mem_of<E>> last_logits = {}) {

@@ -27,21 +27,25 @@ class prefix_shelf {
     kept_.splice(kept_.begin(), kept_, best);
     return kept_.front();
   }
+  /// Without memory for it nothing has changed.
   void put(stored_prefix<P> fresh) {
+    std::list<prefix> node;
+    node.push_front(std::make_shared<const stored_prefix<P>>(std::move(fresh)));
+    const stored_prefix<P>& kept = *node.front();
     const auto begins = [](std::span<const std::int32_t> a, std::span<const std::int32_t> b) {
       return a.size() <= b.size() && std::equal(a.begin(), a.end(), b.begin());
     };
     for (auto p = kept_.begin(); p != kept_.end();) {
-      if (begins(fresh.ids(), (*p)->ids())) return kept_.splice(kept_.begin(), kept_, p);
-      if (begins((*p)->ids(), fresh.ids())) {
+      if (begins(kept.ids(), (*p)->ids())) return kept_.splice(kept_.begin(), kept_, p);
+      if (begins((*p)->ids(), kept.ids())) {
         bytes_ -= (*p)->bytes();
         p = kept_.erase(p);
       } else {
         ++p;
       }
     }
-    bytes_ += fresh.bytes();
-    kept_.push_front(std::make_shared<const stored_prefix<P>>(std::move(fresh)));
+    bytes_ += kept.bytes();
+    kept_.splice(kept_.begin(), node);
     while (bytes_ > most_bytes_) {
       bytes_ -= kept_.back()->bytes();
       kept_.pop_back();

@@ -93,11 +93,10 @@ class sampler {
 
   std::uint64_t draws() const { return draws_; }
   sampler_state state() const { return {draws_, {history_.ids().begin(), history_.ids().end()}}; }
-  /// @throws contract_violation for ids outside the vocabulary
+  /// @throws contract_violation for ids outside the vocabulary; nothing has changed when it throws
   void restore(const sampler_state& state) {
+    if (remembers()) history_.assign(state.ids);
     draws_ = state.draws;
-    history_.truncate(0);
-    for (const std::int32_t id : state.ids) remember(id);
   }
 
   /// The largest logit's id, the lowest among equals.

@@ -33,6 +33,14 @@ class token_history {
     ids_.pop_back();
     if (full()) ++count_[leaving()];
   }
+  /// These ids and no others; all or nothing.  @throws as push()
+  void assign(std::span<const std::int32_t> ids) {
+    for (const std::int32_t id : ids)
+      expects_in(id, 0, static_cast<index_t>(count_.size()), "sampler: token id");
+    ids_.reserve(ids.size());
+    truncate(0);
+    for (const std::int32_t id : ids) push(id);
+  }
   /// Take back all but the first `length` ids.
   void truncate(index_t length) {
     while (size() > length) pop();

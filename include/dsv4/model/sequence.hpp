@@ -35,6 +35,12 @@ class sequence {
     for (const index_t ratio : c.compress_ratios) states_.push_back({c, ratio, max_tokens_, max_rewind_});
   }
 
+  sequence(const sequence&) = default;
+  sequence(sequence&&) = default;
+  /// All or nothing: without memory for the copy this sequence stays what it was, never half of each.
+  sequence& operator=(const sequence& o) { return *this = sequence(o); }
+  sequence& operator=(sequence&&) = default;
+
   index_t length() const { return length_; }
   index_t mtp_length() const { return mtp_length_; }
   index_t max_tokens() const { return max_tokens_; }
@@ -138,27 +144,47 @@ class sequence {
   // The longest length reached: rows that a rewind needs may have been overwritten up to there.
   index_t high_water_ = 0, mtp_high_water_ = 0;
   index_t floor_ = 0, mtp_floor_ = 0;  // rows from before these were never there
+  one_caller caller_;                  // the call that reads or writes it now
   std::uint64_t weights_ = 0;          // fingerprint of those that the rows came from; 0: none, or not known
 };
 
 namespace detail {
 
-/// Gives every sequence of a call its length back, unless the call is done.
+/// While it lives its call alone uses the sequences of the batch, also where another model's call gets one of them.  At
+/// its end every sequence has its length back, unless the call is done.
 template <class Input, class Sequence>
 struct lengths_unless_done {
   std::span<const Input> batch;
   index_t Sequence::*length;
+  one_caller Sequence::*caller;
   std::vector<index_t>& lengths;
+  std::size_t entered = 0;
   bool done = false;
 
-  lengths_unless_done(std::span<const Input> b, index_t Sequence::*l, std::vector<index_t>& room)
-      : batch(b), length(l), lengths(room) {
+  /// @throws contract_violation another call uses one of them
+  lengths_unless_done(std::span<const Input> b, index_t Sequence::*l, one_caller Sequence::*c,
+                      std::vector<index_t>& room)
+      : batch(b), length(l), caller(c), lengths(room) {
     lengths.clear();
     for (const Input& i : batch) lengths.push_back(i.sequence->*length);
+    for (; entered < batch.size(); ++entered) {
+      if ((batch[entered].sequence->*caller).enter()) continue;
+      leave();
+      throw contract_violation(
+          "forward: a sequence that another call is using, by a second thread or by an observer; each thread "
+          "needs a "
+          "sequence of its own (a copy, say)");
+    }
   }
   lengths_unless_done(const lengths_unless_done&) = delete;
   ~lengths_unless_done() {
     for (std::size_t i = 0; !done && i < batch.size(); ++i) batch[i].sequence->*length = lengths[i];
+    leave();
+  }
+
+ private:
+  void leave() {
+    for (std::size_t i = 0; i < entered; ++i) (batch[i].sequence->*caller).leave();
   }
 };
 

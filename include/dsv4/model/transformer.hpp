@@ -22,10 +22,11 @@
 namespace dsv4 {
 
 /// Policy: num/policy.hpp.  Exec: core/exec.hpp.  The weights must outlive the transformer.
-/// Threads: one at a time may call a transformer, whatever the sequences, because all calls share its scratch memory
-/// (and one at a time a sequence).  A call that comes while another runs is refused (contract_violation) and disturbs
-/// nothing.  Several transformers may share the weights of one checkpoint, which are only read: a program that answers
-/// in several threads makes one for each.  A sequence may go on with any transformer of the same weights.
+/// Threads: one at a time may call a transformer, whatever the sequences, because all calls share its scratch memory;
+/// and one at a time may use a sequence, with whatever transformer.  A call that comes while another runs is refused
+/// (contract_violation) and disturbs nothing.  Several transformers may share the weights of one checkpoint, which are
+/// only read: a program that answers in several threads makes one for each.  A sequence may go on with any transformer
+/// of the same weights.
 template <numerics_policy P, execution E>
 class transformer {
  public:
@@ -75,7 +76,7 @@ class transformer {
   }
 
   const config& configuration() const& { return config_; }
-  const config& configuration() && = delete;
+  const config& configuration() const&& = delete;
   /// The weights that the constructor was called with.
   const model_weights<>& weights() const { return *source_; }
   /// What says whose numbers a sequence holds (fingerprint.hpp).
@@ -113,7 +114,7 @@ class transformer {
       expects(!out.last_logits.data() || !i.ids.empty(),
               "forward: last_logits of a sequence without new tokens");
     auto seen = erased(tap);
-    detail::lengths_unless_done undo(batch, &sequence_type::length_, lengths_);
+    detail::lengths_unless_done undo(batch, &sequence_type::length_, &sequence_type::caller_, lengths_);
     kernel::scope<E>::run(exec_, [&] {
       for (index_t row = 0; row < rows; row += tokens_per_pass_) {
         collect(batch, row, [](const input& i) { return i.ids; }, &sequence_type::length_);
@@ -155,7 +156,7 @@ class transformer {
               "forward_mtp: streams must be [t, hc_mult, hidden_size]");
     }
     auto seen = erased(tap);
-    detail::lengths_unless_done undo(batch, &sequence_type::mtp_length_, lengths_);
+    detail::lengths_unless_done undo(batch, &sequence_type::mtp_length_, &sequence_type::caller_, lengths_);
     kernel::scope<E>::run(exec_, [&] {
       for (index_t row = 0; row < rows; row += tokens_per_pass_) {
         collect(batch, row, next, &sequence_type::mtp_length_);

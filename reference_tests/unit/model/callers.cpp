@@ -62,6 +62,20 @@ TEST_CASE("a call while another runs is refused, and the other goes on undisturb
     CHECK(refused > 100);
     CHECK(same(logits, expected));
   }
+  SECTION("another model, with the same sequence") {
+    run_type second(weights);
+    auto s = run.m.new_sequence(longest);
+    int refused = 0;
+    const auto logits = run.forward(s, ids, on_event{[&](const tap_event&) {
+                                      refused +=
+                                          refuses("another call is using", [&] { second.forward(s, ids); });
+                                      auto copy = s;  // is another sequence
+                                      second.m.forward(copy, {}, tensor<double, 2>(0, weights.c.vocab_size));
+                                    }});
+    CHECK(refused > 100);
+    CHECK(same(logits, expected));
+    CHECK(second.forward(s, ids).rows() == 12);
+  }
   SECTION("after a call that threw nothing is refused") {
     auto s = run.m.new_sequence(longest, longest);
     CHECK_THROWS_AS(run.forward(s, ids, on_event{[](const tap_event&) { throw std::runtime_error("stop"); }}),

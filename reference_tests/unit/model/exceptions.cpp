@@ -2,34 +2,12 @@
 // What an exception leaves behind: after any failed call a sequence either is what it was, with the same bits in all
 // that follows, or refuses until it is reset.  An observer throws at every event in turn, and the n-th allocation
 // fails for every n.  Also: sizes that no memory has are refused before any is taken.
-#include <atomic>
 #include <limits>
-#include <new>
 
 #include "catch.hpp"
 #include "executors.hpp"
+#include "failing_allocations.hpp"
 #include "model_run.hpp"
-
-namespace {
-/// Allocations until one fails; negative: none does.
-std::atomic<long> countdown{-1};
-bool fails() { return countdown.load() >= 0 && countdown.fetch_sub(1) == 0; }
-}  // namespace
-
-void* operator new(std::size_t n) {
-  if (fails()) throw std::bad_alloc();
-  if (void* p = std::malloc(n ? n : 1)) return p;
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-// Tensors and scratch take their memory by aligned_alloc; a sanitizer owns that one, and the test does without.
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-extern "C" {
-void* __libc_memalign(std::size_t, std::size_t);
-void* aligned_alloc(std::size_t a, std::size_t n) { return fails() ? nullptr : __libc_memalign(a, n); }
-}
-#endif
 
 namespace dsv4_test {
 namespace {
@@ -84,7 +62,7 @@ struct trial {
     } catch (const std::runtime_error& e) {
       if (std::string(e.what()) != "the observer's own") throw;
     }
-    countdown = -1;
+    allocations_left = -1;
     CHECK(s.length() == before);
     no_tap none;
     if (s.intact()) {
@@ -146,14 +124,15 @@ void allocations_fail(index_t max_rewind) {
     const bool threw = t.check(
         m, start, expected,
         [&](auto& model, auto& s) {
-          countdown = n;
+          counted_bytes = 0;
+          allocations_left = n;
           t.step(model, s, none);
-          countdown = -1;
+          allocations_left = -1;
         },
         refused);
     if (!threw) break;
   }
-  countdown = -1;
+  allocations_left = -1;
   CHECK(n > 3);
 }
 
@@ -211,6 +190,66 @@ TEST_CASE("an exception in MTP leaves the main model's part alone", "[model]") {
     CHECK(longer.intact());
     CHECK(run(longer, none) == expected);
   }
+}
+
+TEST_CASE("the n-th allocation of an MTP call fails, for every n", "[model]") {
+  const random_model weights(tiny_config());
+  trial<exec::ref> t{weights, 2};
+  using model = trial<exec::ref>::model;
+  model first(weights.c, weights.weights);
+  const auto start = t.begun(first);
+  const index_t pairs = trial<exec::ref>::before - 1;
+  tensor<double, 2> out(pairs, weights.c.vocab_size);
+  const auto run = [&](model& m, auto& s) {
+    const model::mtp_input_rows in{&s, t.part(1, pairs), t.streams.all().rows(0, pairs)};
+    m.forward_mtp(std::span<const model::mtp_input_rows>(&in, 1), out.all());
+  };
+  const auto values = [&] { return std::vector<double>(out.data(), out.data() + out.size()); };
+  auto straight = start;
+  run(first, straight);
+  const auto expected = values();
+  no_tap none;
+  t.step(first, straight, none);
+  const auto after = t.values();
+  long n = 0;
+  for (bool reached = true; reached; ++n) {
+    model m(weights.c, weights.weights);  // scratch that is kept allocates only once
+    auto s = start;
+    const failing f = with_failing_allocation(n, [&] { run(m, s); });
+    reached = f.reached;
+    if (!f.threw) continue;
+    CHECK(s.mtp_length() == 0);
+    CHECK(s.intact());
+    run(m, s);
+    CHECK(values() == expected);
+    t.step(m, s, none);
+    CHECK(t.values() == after);
+  }
+  CHECK(n > 3);
+}
+
+TEST_CASE("a sequence is assigned whole or not at all", "[model]") {
+  const random_model weights(tiny_config());
+  trial<exec::ref> t{weights, 2};
+  trial<exec::ref>::model m(weights.c, weights.weights);
+  const auto from = t.begun(m);
+  auto to = m.new_sequence(40, 2);
+  tensor<double, 2> out(9, weights.c.vocab_size);
+  m.forward(to, t.part(12, 9), out);
+  no_tap none;
+  auto other = to;
+  t.step(m, other, none);
+  const auto expected = t.values();
+  long n = 0;
+  for (bool reached = true; reached; ++n) {
+    auto s = to;
+    const failing f = with_failing_allocation(n, [&] { s = from; });
+    reached = f.reached;
+    if (!f.threw) continue;
+    t.step(m, s, none);
+    CHECK(t.values() == expected);
+  }
+  CHECK(n > 3);
 }
 
 TEST_CASE("sizes are checked before memory is taken", "[model]") {
