@@ -8,8 +8,10 @@ where Python finds them, else from DIR, where pip puts them if it can reach PyPI
 import argparse
 import concurrent.futures
 import http.client
+import http.server
 import importlib
 import json
+import math
 import pathlib
 import random
 import re
@@ -18,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -127,6 +130,91 @@ class Case(unittest.TestCase):
         cls.folder.cleanup()
         if code != 0:
             raise AssertionError(f"dsv4 serve: exit code {code}\n{err}")
+
+
+class Verified(Case):
+    """examples/verify_server.py tells a right server from those that are wrong on purpose: a proxy in front of ours."""
+
+    def verdict(self, change_request=None, change_answer=None, code=0):
+        server, lock, inside, noise = self.server, threading.Lock(), [0], self.noise
+
+        class Proxy(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    inside[0] += 1
+                    crowd = inside[0] > 1
+                if change_request:
+                    change_request(body, crowd)
+                status, _, content = server.request("POST", self.path, body)
+                if change_answer:
+                    answer = json.loads(content)
+                    for step in answer["choices"][0]["logprobs"]["content"]:
+                        for one in (step, *step["top_logprobs"]):
+                            if one["token"] != step["token"] or change_answer is not noise:
+                                one["logprob"] = change_answer(one["logprob"], one["token"])
+                    content = json.dumps(answer).encode()
+                time.sleep(0.05)  # so that requests meet
+                with lock:
+                    inside[0] -= 1
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+            prompts = self.tmp / "prompts.jsonl"
+            prompts.write_text('"Who made the earth?"\n')
+            done = subprocess.run([sys.executable, str(repo / "examples/verify_server.py"), f"http://127.0.0.1:{proxy.server_port}", "--model", str(self.model), "--name", "tiny",
+                                   "--dsv4", dsv4, "--prompts", str(prompts), "--tokens", "4", "--load", "3", "--json"], capture_output=True, text=True)
+            proxy.shutdown()
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        told = json.loads(done.stdout)
+        return [kind for kind, _ in told["findings"]], " ".join(what for _, what in told["findings"]), told
+
+    def test_right(self):
+        kinds, _, told = self.verdict()
+        self.assertEqual((kinds, told["steps"] > 0, told["kl_max"] < 1e-9), ([], True, True))
+
+    def test_thinking_marker(self):
+        kinds, what, _ = self.verdict(lambda body, _: body.update(reasoning_effort="high"), code=1)
+        self.assertEqual(kinds, ["template"])
+        self.assertIn("as with the thinking marker", what)
+
+    def test_other_template(self):
+        def change(body, _):
+            body["messages"][0]["content"] = "Human: " + body["messages"][0]["content"]
+        kinds, what, _ = self.verdict(change, code=1)
+        self.assertEqual(kinds, ["template"])
+        self.assertRegex(what, r"[0-9]+ tokens, expected [0-9]+")
+
+    def test_temperature(self):
+        kinds, what, _ = self.verdict(lambda body, _: body.update(temperature=1.5, seed=random.randrange(1 << 30)), code=1)
+        self.assertIn("sampling", kinds)
+        self.assertIn("temperature 0 is not honoured", what)
+
+    def test_scaled_log_probabilities(self):
+        kinds, what, _ = self.verdict(change_answer=lambda p, _: p / 1.25, code=1)
+        self.assertEqual(kinds, ["sampling"])
+        self.assertIn("temperature 1.25", what)
+
+    def test_batch_dependence(self):
+        kinds, what, _ = self.verdict(lambda body, crowd: body.update(temperature=1.5 if crowd else 0, seed=7), code=1)
+        self.assertEqual(kinds, ["batch"])
+
+    @staticmethod
+    def noise(p, token):
+        """The most probable stays it: a server chooses by its own numbers."""
+        return p - abs(math.sin(sum(token.encode())))
+
+    def test_quantised(self):
+        kinds, _, told = self.verdict(change_answer=self.noise, code=1)
+        self.assertEqual(kinds, ["precision"])
+        self.assertTrue(1e-3 < told["kl_mean"] < 5e-2)
 
 
 def joined(events):
