@@ -266,6 +266,23 @@ seed("state_file", "file", b"f" + trailed + hashlib.sha256(trailed).digest())
 seed("state_file", "file-changed", b"f" + trailed + hashlib.sha256(frame).digest())
 
 
+# ---- operations on a small model: 16 bytes of configuration, then operations (operations.cpp); low 3 bits which, high 5 how much
+def play(*operations):
+    return bytes(which | much << 3 for which, much in operations)
+
+
+FORWARD, REWIND, STATE, FORK, REFUSED, THROWN, RESET = 0, 2, 3, 4, 5, 6, 7
+usual = bytes(4) + bytes([36]) + bytes(11)  # max_rewind 3
+seed("operations", "forward", usual + play((FORWARD, 0), (FORWARD, 3), (FORWARD, 11), (FORWARD, 6)))
+seed("operations", "rewind", usual + play((FORWARD, 9), (REWIND, 2), (FORWARD, 2), (REWIND, 4), (REWIND, 31), (FORWARD, 5)))
+seed("operations", "states", usual + play((STATE, 0), (FORWARD, 9), (STATE, 0), (REWIND, 2), (STATE, 0), (FORWARD, 6), (FORK, 3), (FORWARD, 2)))
+seed("operations", "misuse", usual + play((FORWARD, 8), (REFUSED, 0), (REFUSED, 1), (REFUSED, 2), (THROWN, 3), (THROWN, 29), (RESET, 0), (THROWN, 5)))
+seed("operations", "long-throws", bytes(16) + play((FORWARD, 9), (THROWN, 4), (THROWN, 22), (FORWARD, 4), (THROWN, 31), (STATE, 1), (FORWARD, 8)))
+for name, b in {"one-layer": [3, 1, 1, 2, 0, 0, 0, 4], "odd-widths": [1, 0, 2, 0, 5, 7, 3, 2, 1, 0, 9, 2], "hca": [2, 1, 63, 0, 36, 0, 16, 0, 0, 0, 0, 5, 4, 2],
+                "many-heads": [0, 0, 4, 1, 12, 0, 0, 8, 2, 2, 30, 1, 9, 1, 16, 3]}.items():
+    seed("operations", name, bytes(b).ljust(16, b"\0") + play((FORWARD, 4), (FORK, 1), (FORWARD, 10), (REWIND, 1), (STATE, 0), (FORWARD, 7)))
+
+
 # ---- words: keys, and short texts
 def words(target, value, more=()):
     found = set(more)
