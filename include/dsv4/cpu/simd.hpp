@@ -186,6 +186,12 @@ inline f32x8 bf16_values(const std::byte* p) {
                                       -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
   return {_mm256_castsi256_ps(_mm256_shuffle_epi8(raw, at))};
 }
+inline f64x8 bf16_group(const std::byte* p) {
+  const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m128i odd = _mm_and_si128(raw, _mm_set1_epi32(static_cast<int>(0xFFFF0000)));
+  return {{_mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(raw, 16)))},
+          {_mm256_cvtps_pd(_mm_castsi128_ps(odd))}};
+}
 inline f32x8 f16_values(const std::byte* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
@@ -245,6 +251,7 @@ T read(const std::byte* p, int i) {
 inline f32x8 bf16_values(const std::byte* p) {
   return make<f32x8>([&](int i) { return to_float(read<bf16>(p, i)); });
 }
+inline f64x8 bf16_group(const std::byte* p) { return widen(bf16_values(p)); }
 inline f32x8 f16_values(const std::byte* p) {
   return make<f32x8>([&](int i) { return static_cast<float>(read<f16>(p, i).decode()); });
 }
@@ -298,7 +305,18 @@ inline f32x8 f32_values(const std::byte* p) { return simd::load(reinterpret_cast
 }  // namespace detail
 
 template <>
-struct codes<bf16> : detail::via_float<detail::bf16_values, 16> {};
+struct codes<bf16> {
+  static constexpr int bytes = 16;
+  template <class W>
+  static constexpr double unit = 1;
+  template <class W>
+  static group<W> load(const std::byte* p) {
+    if constexpr (std::is_same_v<W, float>)
+      return detail::bf16_values(p);
+    else
+      return detail::bf16_group(p);
+  }
+};
 template <>
 struct codes<f16> : detail::via_float<detail::f16_values, 16> {};
 template <>

@@ -52,20 +52,30 @@ inline e2m1_pair e2m1_biased(const std::byte* p) {
 /// Sums of neighbours: unsigned w times signed x.
 inline i16x16 dot_pairs(i8x32 w, i8x32 x) { return {_mm256_maddubs_epi16(w.v, x.v)}; }
 inline i16x16 add(i16x16 a, i16x16 b) { return {_mm256_add_epi16(a.v, b.v)}; }
-/// Sums of neighbours, each times c.
-inline i32x8 widen_pairs(i16x16 a, short c) { return {_mm256_madd_epi16(a.v, _mm256_set1_epi16(c))}; }
+/// c in every lane.
+inline i16x16 set(std::int16_t c) { return {_mm256_set1_epi16(c)}; }
+/// Sums of neighbours, each times its factor.
+inline i32x8 widen_pairs(i16x16 a, i16x16 c) { return {_mm256_madd_epi16(a.v, c.v)}; }
+/// Lane r: the sum of lanes 0..3 of the r-th, lane 4 + r: that of its lanes 4..7.
+inline i32x8 sums_of_halves(i32x8 a, i32x8 b, i32x8 c, i32x8 d) {
+  return {_mm256_hadd_epi32(_mm256_hadd_epi32(a.v, b.v), _mm256_hadd_epi32(c.v, d.v))};
+}
 inline i32x8 add(i32x8 a, i32x8 b) { return {_mm256_add_epi32(a.v, b.v)}; }
 inline i32x8 subtract(i32x8 a, i32x8 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 inline f32x8 to_float(i32x8 a) { return {_mm256_cvtepi32_ps(a.v)}; }
 /// Lanes 0..3 and lanes 4..7 as doubles.
 inline f64x4 low_double(i32x8 a) { return {_mm256_cvtepi32_pd(_mm256_castsi256_si128(a.v))}; }
 inline f64x4 high_double(i32x8 a) { return {_mm256_cvtepi32_pd(_mm256_extracti128_si256(a.v, 1))}; }
-/// s[0] four times, s[1] four times.
-inline f32x8 two_scales(const float* s) {
-  long long both;
-  std::memcpy(&both, s, sizeof both);
-  return {_mm256_permutevar_ps(_mm256_castsi256_ps(_mm256_set1_epi64x(both)),
-                               _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1))};
+/// out[4 i + r] = row[r][i] for 16 bytes of four rows.
+inline void interleave(const std::byte* const* row, std::byte* out) {
+  const auto load = [&](int r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row[r])); };
+  const auto put = [&](int i, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(out) + i, v); };
+  const __m128i a = _mm_unpacklo_epi8(load(0), load(1)), b = _mm_unpacklo_epi8(load(2), load(3));
+  const __m128i c = _mm_unpackhi_epi8(load(0), load(1)), d = _mm_unpackhi_epi8(load(2), load(3));
+  put(0, _mm_unpacklo_epi16(a, b));
+  put(1, _mm_unpackhi_epi16(a, b));
+  put(2, _mm_unpacklo_epi16(c, d));
+  put(3, _mm_unpackhi_epi16(c, d));
 }
 
 #else
@@ -87,9 +97,23 @@ inline i16x16 dot_pairs(i8x32 w, i8x32 x) {
 inline i16x16 add(i16x16 a, i16x16 b) {
   return detail::make<i16x16>([&](int i) { return static_cast<std::int16_t>(a.v[i] + b.v[i]); });
 }
-/// Sums of neighbours, each times c.
-inline i32x8 widen_pairs(i16x16 a, short c) {
-  return detail::make<i32x8>([&](int i) { return (a.v[2 * i] + a.v[2 * i + 1]) * c; });
+/// c in every lane.
+inline i16x16 set(std::int16_t c) {
+  return detail::make<i16x16>([&](int) { return c; });
+}
+/// Sums of neighbours, each times its factor.
+inline i32x8 widen_pairs(i16x16 a, i16x16 c) {
+  return detail::make<i32x8>(
+      [&](int i) { return a.v[2 * i] * c.v[2 * i] + a.v[2 * i + 1] * c.v[2 * i + 1]; });
+}
+/// Lane r: the sum of lanes 0..3 of the r-th, lane 4 + r: that of its lanes 4..7.
+inline i32x8 sums_of_halves(i32x8 a, i32x8 b, i32x8 c, i32x8 d) {
+  const i32x8* all[4] = {&a, &b, &c, &d};
+  return detail::make<i32x8>([&](int i) {
+    const auto& v = all[i % 4]->v;
+    const int h = i / 4 * 4;
+    return (v[h] + v[h + 1]) + (v[h + 2] + v[h + 3]);
+  });
 }
 inline i32x8 add(i32x8 a, i32x8 b) {
   return detail::make<i32x8>([&](int i) { return a.v[i] + b.v[i]; });
@@ -107,9 +131,9 @@ inline f64x4 low_double(i32x8 a) {
 inline f64x4 high_double(i32x8 a) {
   return detail::make<f64x4>([&](int i) { return a.v[4 + i]; });
 }
-/// s[0] four times, s[1] four times.
-inline f32x8 two_scales(const float* s) {
-  return detail::make<f32x8>([&](int i) { return s[i / 4]; });
+/// out[4 i + r] = row[r][i] for 16 bytes of four rows.
+inline void interleave(const std::byte* const* row, std::byte* out) {
+  for (int i = 0; i < 64; ++i) out[i] = row[i % 4][i / 4];
 }
 
 #endif

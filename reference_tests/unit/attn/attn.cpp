@@ -171,6 +171,55 @@ TEMPLATE_TEST_CASE("index_scores: relu before the weight, every step stored", "[
     }
 }
 
+TEST_CASE("index_scores of FP4 rows: the bits of ref, whether float is exact or not", "[attn]") {
+  integers r{3};
+  const index_t heads = 9, d = 128, n = 70, tokens = 2;
+  // FP4 values with one scale per 32, the scales up to 2^spread apart; spread 40: no float product is exact.
+  for (const int spread : {0, 3, 6, 12, 40}) {
+    const auto fp4 = [&](bf16* x, index_t size) {
+      double scale = 1;
+      for (index_t i = 0; i < size; ++i) {
+        if (i % 32 == 0)
+          scale = std::ldexp(1.0, static_cast<int>(r.below(static_cast<std::uint32_t>(spread + 1))) - 8);
+        x[i] = bf16::encode(e2m1::from_bits(static_cast<unsigned>(r.below(16))).decode() * scale);
+      }
+    };
+    tensor<bf16, 3> q(tokens, heads, d);
+    tensor<bf16, 2> keys(n, d), weights = random_tensor<bf16>(r, 1, tokens, heads), ref(tokens, n),
+                                exact(tokens, n);
+    fp4(q.data(), q.size());
+    fp4(keys.data(), keys.size());
+    for (bf16& v : keys.all()[5]) v = bf16::encode(0.0);
+    if (spread == 3) weights(0, 0) = bf16::from_bits(1);  // the smallest number: products below float's
+    exec::ref e_ref;
+    exec::cpu e;
+    const auto run = [&](auto& executor, tensor<bf16, 2>& scores) {
+      kernel::index_scores<std::remove_reference_t<decltype(executor)>>::run(
+          executor, view<const bf16, 3>(q.all()), view<const bf16, 2>(keys.all()),
+          view<const bf16, 2>(weights.all()), scores.all());
+    };
+    run(e_ref, ref);
+    run(e, exact);
+    index_t differ = 0;
+    for (index_t i = 0; i < ref.size(); ++i) differ += ref.data()[i] != exact.data()[i];
+    INFO("spread " << spread);
+    CHECK(differ == 0);
+  }
+  // A row of 448 x 2^k has few bits, one of 1 and 2^20 many.
+  bf16 row[3] = {bf16::encode(1), bf16::encode(-6), bf16::encode(0.75)};
+  const auto span = cpu::span_of(row, 3);
+  CHECK((span.bits == 5 && span.low == -2 && span.high == 3));  // 6 = 24 / 4 < 2^5 / 4
+  const cpu::value_span fits{8, -9, -1}, too_wide{9, -9, 0}, tiny{8, -140, -132};
+  CHECK(cpu::exact_in_float(fits, too_wide, span, 128));  // 8 + 9 + 7 = 24
+  CHECK_FALSE(cpu::exact_in_float(too_wide, too_wide, span, 128));
+  CHECK_FALSE(cpu::exact_in_float(fits, fits, tiny, 128));  // products below the smallest float
+  row[0] = bf16::from_bits(1);                              // subnormal
+  CHECK_FALSE(cpu::exact_in_float(cpu::span_of(row, 3), fits, span, 128));
+  CHECK_FALSE(cpu::exact_in_float(fits, fits, cpu::span_of(row, 3), 128));
+  row[0] = bf16::from_bits(0x7F80);  // infinite
+  CHECK_FALSE(cpu::exact_in_float(cpu::span_of(row, 3), fits, span, 128));
+}
+
 TEMPLATE_TEST_CASE("index_select: visible entries only, by falling score, ties to the lower, -1 last",
                    "[attn]", DSV4_TEST_EXECUTORS) {
   TestType e;

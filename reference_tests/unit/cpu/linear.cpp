@@ -244,6 +244,46 @@ TEST_CASE("extreme codes: subnormals, largest values, smallest and largest scale
   }
 }
 
+TEST_CASE("FP4 sums at their largest, with and without a third digit", "[cpu][linear]") {
+  std::mt19937 random(7);
+  auto s = make_weights(random, dtype::f4_e2m1, 6, 192);
+  for (int sign = 0; sign < 3; ++sign) {
+    for (auto& b : s.data)
+      b = static_cast<std::byte>(sign == 0 ? 0x77 : sign == 1 ? 0xFF : random() % 2 ? 0x7F : 0xF7);
+    tensor<e4m3, 2> code(2, 192);
+    tensor<float, 2> scale(2, 2);
+    for (auto& v : scale.all()) v = 1;
+    for (auto& c : code.all()) c = e4m3::from_bits(0x7E | (random() % 4 == 0) << 7);  // 448, -448
+    for (index_t c = 0; c < 64; c += 9)
+      code(0, c) = e4m3::from_bits(1 + static_cast<unsigned>(c) % 8);  // 2^-9 and up
+    for (const index_t tokens : {1, 2}) {
+      const quantised_activations q{code.all().rows(0, tokens), scale.all().rows(0, tokens)};
+      check(q, [&](index_t t, index_t k) { return q.at(t, k); }, s.w, tokens);
+    }
+  }
+}
+
+TEST_CASE("digits of FP4 steps are the codes", "[cpu][linear]") {
+  std::mt19937 random(8);
+  index_t fine = 0, wrong = 0;
+  for (int round = 0; round < 2000; ++round) {
+    e4m3 code[cpu::fp4_step];
+    for (auto& c : code)
+      c = e4m3::from_bits((random() % (round % 127 + 1)) | (random() % 2)
+                                                               << 7);  // steps of every largest code
+    cpu::digit_step d;
+    cpu::make_step(code, cpu::fp4_step, d);
+    fine += d.fine;
+    for (index_t c = 0; c < cpu::fp4_step; ++c) {
+      const auto digit = [&](int i) { return int{d.plane[i][c % 2][c / 2]}; };
+      const int v = d.factor[0] * digit(0) + d.factor[1] * digit(1) + digit(2);
+      wrong += v != code[c].decode() * 0x1p9 || digit(2) < -4 || digit(2) > 3 || (!d.fine && digit(2) != 0);
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK((fine > 100 && fine < 1900));
+}
+
 TEST_CASE("grouped products equal products of the groups", "[cpu][linear]") {
   std::mt19937 random(6);
   std::normal_distribution<double> normal(0, 1);

@@ -6,16 +6,19 @@
 /// oracle   kernel::linear<exec::ref>
 /// deviates none
 ///
-/// An e4m3 code is an integer v of 2^-9 units, |v| <= 229376 = 448 * 2^9.  It is written with three
-/// signed digits, v = d0 + 64 d1 + 4096 d2, d0 and d1 in [-32, 31], |d2| <= 57.  An e2m1 code, doubled
-/// and biased, is u = 2 w + 12 in 0..24.  Per digit vpmaddubsw forms u d + u d (at most 24 * 57 * 2),
-/// even and odd columns add up to 5472 < 2^15, vpmaddwd with 1, 64, 4096 widens to 32 bits, and the bias
-/// is taken off with a sum known per token: exact block sums of (2 w) v, in 2^-10 units.
+/// An e4m3 code is an integer v of 2^-9 units, |v| <= 229376 = 448 * 2^9; it has 4 significant bits, so what a step of
+/// 64 columns holds is nearly always v = 2^u (d1 + 256 d2) with one u and two signed bytes.  u is the least that lets
+/// the step's largest v into two bytes, at most 3.  Only a step that holds a v of less than 2^6 that is no multiple of
+/// 2^u is `fine` and has a third digit: v = d0 + 2^u (d1 + 256 d2), d0 in [-4, 3].
+/// An e2m1 code, doubled and biased, is 2 w + 12 in 0..24.  Per digit vpmaddubsw forms sums of two products, even and
+/// odd columns add up to 4 * 24 * 128 = 12288 < 2^15, vpmaddwd with 2^u, 2^u 256 and 1 widens to 32 bits, and the bias
+/// is taken off with a sum known per token: exact sums of (2 w) v, in 2^-10 units.
 ///
-/// Two blocks of 32 fill one register: lanes 0..3 hold block 2j, lanes 4..7 block 2j + 1.
-/// Order of sums.  Every lane holds 8 columns; total = fma(lane, scale_w * scale_x, total) in block order;
-/// the lanes are added in a fixed tree.  The same for one token and for many: a tile of weights is merely
-/// kept as biased bytes instead of nibbles.
+/// Two blocks of 32 fill one register: lanes 0..3 hold block 2j, lanes 4..7 block 2j + 1.  Four rows together are added
+/// across: lane r is then the block sum of row r, lane 4 + r that of its second block.
+/// Order of sums.  Block sums are integers; total = fma(sum, scale_w * scale_x, total) over the even blocks and over the
+/// odd ones, then both are added.  The same for one token and for many: a tile of weights is merely kept as biased bytes
+/// instead of nibbles.
 #include <array>
 
 #include "../parallel.hpp"
@@ -24,44 +27,59 @@
 
 namespace dsv4::cpu {
 
-inline constexpr index_t fp4_step = 64;  // columns of a step; check: 64 == 2 * 32
-inline constexpr int digits = 3;
-inline constexpr int digit_base = 64;            // check: 64 == 2**6
-inline constexpr double product_unit = 0x1p-10;  // check: 2**-10 == 2**-9 * 2**-1
+inline constexpr index_t fp4_step = 64;                         // columns of a step; check: 64 == 2 * 32
+inline constexpr index_t steps_of_scale = fp8_tile / fp4_step;  // check: 2 == 128 / 64
+inline constexpr int fp4_rows = 4;                              // summed together
+inline constexpr double product_unit = 0x1p-10;                 // check: 2**-10 == 2**-9 * 2**-1
+inline constexpr std::int32_t two_digits = 32639;               // check: 32639 == 127 * 256 + 127
 
 namespace detail {
-struct code_digits {
-  std::int32_t value;  // in units of 2^-9
-  std::int8_t digit[digits];
-};
-/// Digits of every e4m3 code; NaN counts as 0 (activations are clamped before they are coded).
-inline std::array<code_digits, 256> make_code_digits() {
-  std::array<code_digits, 256> all{};
+/// Every e4m3 code in units of 2^-9; NaN counts as 0 (activations are clamped before they are coded).
+inline std::array<std::int32_t, 256> make_code_values() {
+  std::array<std::int32_t, 256> all{};
   for (unsigned c = 0; c < 256; ++c) {
     const e4m3 code = e4m3::from_bits(c);
-    auto& d = all[c];
-    d.value = code.is_nan() ? 0 : static_cast<std::int32_t>(code.decode() * 0x1p9);
-    std::int32_t rest = d.value;
-    for (int i = 0; i < digits - 1; ++i) {
-      const std::int32_t low = ((rest + digit_base / 2) & (digit_base - 1)) - digit_base / 2;
-      d.digit[i] = static_cast<std::int8_t>(low);
-      rest = (rest - low) / digit_base;
-    }
-    d.digit[digits - 1] = static_cast<std::int8_t>(rest);
+    all[c] = code.is_nan() ? 0 : static_cast<std::int32_t>(code.decode() * 0x1p9);
   }
   return all;
 }
-inline const std::array<code_digits, 256>& all_code_digits() {
-  static const std::array<code_digits, 256> all = make_code_digits();
+inline const std::array<std::int32_t, 256>& all_code_values() {
+  static const std::array<std::int32_t, 256> all = make_code_values();
   return all;
 }
 }  // namespace detail
 
-/// 64 columns of one token: a digit plane is 32 even and 32 odd columns; bias is 12 sum(v) per lane.
+/// 64 columns of one token: a digit plane is 32 even and 32 odd columns; bias is 12 sum(v) of either block, four times.
 struct digit_step {
-  alignas(32) std::int8_t plane[digits][2][32];  // check: 32 == 64 / 2
+  alignas(32) std::int8_t plane[3][2][32];  // d1, d2, d0; check: 32 == 64 / 2
   alignas(32) std::int32_t bias[8];
+  std::int16_t factor[2];  // 2^u, 2^u 256
+  bool fine;               // whether any d0 is not 0
 };
+
+/// Digits of n <= 64 codes; zeros behind them.
+inline void make_step(const e4m3* code, index_t n, digit_step& out) {
+  const auto& table = detail::all_code_values();
+  std::int32_t v[fp4_step] = {}, largest = 0;
+  for (index_t c = 0; c < n; ++c) v[c] = table[code[c].bits];
+  for (const std::int32_t one : v) largest = std::max(largest, std::abs(one));
+  int u = 0;
+  while ((largest >> u) + 1 > two_digits) ++u;
+  const std::int32_t half = (1 << u) >> 1;
+  std::int32_t sum[2] = {}, rest = 0;
+  for (index_t c = 0; c < fp4_step; ++c) {
+    const std::int32_t q = (v[c] + half) >> u, low = v[c] - q * (1 << u), d1 = ((q + 128) & 255) - 128;
+    out.plane[0][c % 2][c / 2] = static_cast<std::int8_t>(d1);
+    out.plane[1][c % 2][c / 2] = static_cast<std::int8_t>((q - d1) / 256);
+    out.plane[2][c % 2][c / 2] = static_cast<std::int8_t>(low);
+    rest |= low;
+    sum[c / fp4_tile_cols] += v[c];
+  }
+  for (int i = 0; i < 8; ++i) out.bias[i] = simd::e2m1_bias * sum[i / 4];
+  out.factor[0] = static_cast<std::int16_t>(1 << u);
+  out.factor[1] = static_cast<std::int16_t>(256 << u);
+  out.fine = rest != 0;
+}
 
 /// Activations as digits: all tokens, or those of one expert.
 struct digit_rows {
@@ -80,124 +98,167 @@ inline digit_rows make_digits(workspace& scratch, const quantised_activations& x
                               index_t tokens) {
   const index_t k = x.cols(), steps = ceil_div(k, fp4_step);
   auto rows = scratch.take<digit_step>(tokens, steps);
-  const auto& table = detail::all_code_digits();
   parallel_for(tokens, 4, [&](index_t begin, index_t end) {
     for (index_t t = begin; t < end; ++t)
-      for (index_t s = 0; s < steps; ++s) {
-        digit_step& out = rows(t, s);
-        const e4m3* code = x.code.data() + (from + t) * k + s * fp4_step;
-        const index_t n = std::min(fp4_step, k - s * fp4_step);
-        if (n < fp4_step) std::memset(&out, 0, sizeof out);
-        for (index_t lane = 0; lane < ceil_div(n, 8); ++lane) {
-          std::int32_t sum = 0;
-          for (index_t c = lane * 8; c < std::min(lane * 8 + 8, n); ++c) {
-            const auto& d = table[code[c].bits];
-            for (int i = 0; i < digits; ++i) out.plane[i][c % 2][c / 2] = d.digit[i];
-            sum += d.value;
-          }
-          out.bias[lane] = simd::e2m1_bias * sum;
-        }
-      }
+      for (index_t s = 0; s < steps; ++s)
+        make_step(x.code.data() + (from + t) * k + s * fp4_step, std::min(fp4_step, k - s * fp4_step),
+                  rows(t, s));
   });
   return {rows, x.scale.rows(from, from + tokens), nullptr, tokens};
 }
 
-/// The exact sums (2 w) v of a step, 8 columns per lane.
-inline simd::i32x8 block_sums(simd::e2m1_pair w, const digit_step& x) {
-  const auto digit = [&](int i) {
-    return simd::add(simd::dot_pairs(w.even, simd::load_i8(x.plane[i][0])),
-                     simd::dot_pairs(w.odd, simd::load_i8(x.plane[i][1])));
-  };
-  const auto low = simd::subtract(simd::widen_pairs(digit(0), 1), simd::load_i32(x.bias));
-  const auto high = simd::add(simd::widen_pairs(digit(1), digit_base),
-                              simd::widen_pairs(digit(2), digit_base * digit_base));
-  return simd::add(low, high);
-}
-
-/// total += sums * the two block scales * the activations' scale.
-inline void add_blocks(simd::i32x8 sums, const float* scale_w, float scale_x, simd::f32x8& total) {
-  const auto s = simd::mul(simd::two_scales(scale_w), simd::set(scale_x));
-  total = simd::fma(simd::to_float(sums), s, total);
-}
-inline void add_blocks(simd::i32x8 sums, const float* scale_w, float scale_x, simd::f64x4& total) {
-  const auto s = double(scale_x);
-  total = simd::fma(simd::low_double(sums), simd::set(s * scale_w[0]), total);
-  total = simd::fma(simd::high_double(sums), simd::set(s * scale_w[1]), total);
-}
-
-/// Block scales of row o times product_unit as floats, an even number of them (0 behind the end).
-inline void decode_fp4_scales(const weight_matrix& w, index_t o, float* out) {
-  const index_t n = w.scale_cols();
-  const std::byte* row = w.scale + (o / w.tile_rows) * n * (w.scale_type == dtype::f32 ? 4 : 1);
-  if (w.scale_type == dtype::f32) {
-    std::memcpy(out, row, static_cast<std::size_t>(n) * 4);
-    for (index_t b = 0; b < n; ++b) out[b] *= static_cast<float>(product_unit);
-  } else {
-    for (index_t b = 0; b < n; ++b) {
-      // 2^(byte - 127): the exponent field of a float, whose smallest two are subnormal.
-      const auto e = std::to_integer<std::uint32_t>(row[b]);
-      out[b] = std::bit_cast<float>(e ? e << 23 : std::uint32_t{1} << 22) * static_cast<float>(product_unit);
-    }
+/// The exact sums (2 w) v of a step for four rows: lane r of row r's first block, lane 4 + r of its second.
+template <bool Fine, class F>
+inline simd::i32x8 block_sums(F&& weights, index_t s, const digit_step& x) {
+  const auto low = simd::set(x.factor[0]), high = simd::set(x.factor[1]), one = simd::set(std::int16_t{1});
+  simd::i32x8 part[std::size_t{fp4_rows}];
+  DSV4_UNROLL
+  for (int r = 0; r < fp4_rows; ++r) {
+    const simd::e2m1_pair w = weights(r, s);
+    const auto digit = [&](int i) {
+      return simd::add(simd::dot_pairs(w.even, simd::load_i8(x.plane[i][0])),
+                       simd::dot_pairs(w.odd, simd::load_i8(x.plane[i][1])));
+    };
+    part[r] = simd::add(simd::widen_pairs(digit(0), low), simd::widen_pairs(digit(1), high));
+    if constexpr (Fine) part[r] = simd::add(part[r], simd::widen_pairs(digit(2), one));
   }
-  if (n % 2) out[n] = 0;
+  return simd::subtract(simd::sums_of_halves(part[0], part[1], part[2], part[3]), simd::load_i32(x.bias));
 }
 
-/// y[r] = row r . x for R rows, r-th weights of a step from `weights(r, step)`.
-template <class W, int R, class F>
-inline void dot_fp4(F&& weights, const float* const* scale, const digit_step* x, const float* scale_x,
-                    index_t steps, W* y) {
-  simd::vector<W> total[std::size_t{R}];
-  DSV4_UNROLL
-  for (int r = 0; r < R; ++r) total[r] = simd::set(W(0));
-  for (index_t s = 0; s < steps; ++s) DSV4_UNROLL
-  for (int r = 0; r < R; ++r)
-    add_blocks(block_sums(weights(r, s), x[s]), scale[r] + 2 * s, scale_x[s * fp4_step / fp8_tile], total[r]);
-  DSV4_UNROLL
-  for (int r = 0; r < R; ++r) y[r] = simd::sum(total[r]);
+/// Sums of four rows, over even and odd blocks apart.
+struct fp4_totals_float {
+  simd::f32x8 both = simd::set(0.0f);
+  void add(simd::i32x8 sums, const float* scale_w, float scale_x) {
+    both = simd::fma(simd::to_float(sums),
+                     simd::mul(simd::load(scale_w), simd::set(scale_x * static_cast<float>(product_unit))),
+                     both);
+  }
+  void store(float* y) const {
+    float v[8];
+    simd::store(v, both);
+    for (int r = 0; r < fp4_rows; ++r) y[r] = v[r] + v[fp4_rows + r];
+  }
+};
+struct fp4_totals_double {
+  simd::f64x4 even = simd::set(0.0), odd = simd::set(0.0);
+  void add(simd::i32x8 sums, const double* scale_w, float scale_x) {
+    const auto s = simd::set(scale_x * product_unit);
+    even = simd::fma(simd::low_double(sums), simd::mul(simd::load(scale_w), s), even);
+    odd = simd::fma(simd::high_double(sums), simd::mul(simd::load(scale_w + fp4_rows), s), odd);
+  }
+  void store(double* y) const {
+    double v[8];
+    simd::store(v, even);
+    simd::store(v + 4, odd);
+    for (int r = 0; r < fp4_rows; ++r) y[r] = v[r] + v[fp4_rows + r];
+  }
+};
+template <class W>
+using fp4_totals = std::conditional_t<std::is_same_v<W, float>, fp4_totals_float, fp4_totals_double>;
+
+/// 2^(byte - 127) of n scale bytes: the exponent field, where a float's smallest is subnormal.
+inline void decode_scale_bytes(const std::byte* from, index_t n, float* to) {
+  for (index_t i = 0; i < n; ++i) {
+    const auto e = std::to_integer<std::int32_t>(from[i]);
+    to[i] = std::bit_cast<float>(std::max(e << 23, std::int32_t{1} << 22));
+  }
+}
+inline void decode_scale_bytes(const std::byte* from, index_t n, double* to) {
+  for (index_t i = 0; i < n; ++i)
+    to[i] = std::bit_cast<double>((std::to_integer<std::int64_t>(from[i]) + (1023 - 127)) << 52);
 }
 
-/// y(i, o + r) for R rows of w from o on and every row i of x.
-template <class W, int R>
-void multiply_fp4_rows(const weight_matrix& w, index_t o, const digit_rows& x, workspace& scratch,
+/// Block scales of rows o[0..3], [b][4]; 0 behind the last block of a row.
+template <class W>
+void decode_fp4_scales(const weight_matrix& w, const index_t* o, view<W, 2> out /*[b,4]*/) {
+  constexpr index_t piece = 16;
+  const index_t n = w.scale_cols(), bytes = w.scale_type == dtype::f32 ? 4 : 1;
+  const std::byte* row[fp4_rows];
+  for (int r = 0; r < fp4_rows; ++r) row[r] = w.scale + (o[r] / w.tile_rows) * n * bytes;
+  W* to = out.data();
+  std::fill(to + n * fp4_rows, to + out.size(), W(0));
+  if (w.scale_type == dtype::f32) {
+    for (index_t i = 0; i < n * fp4_rows; ++i) {
+      float s;
+      std::memcpy(&s, row[i % fp4_rows] + 4 * (i / fp4_rows), 4);
+      to[i] = static_cast<W>(s);
+    }
+    return;
+  }
+  std::byte all[piece * fp4_rows];
+  index_t b = 0;
+  for (; b + piece <= n; b += piece, to += piece * fp4_rows) {
+    const std::byte* const from[fp4_rows] = {row[0] + b, row[1] + b, row[2] + b, row[3] + b};
+    simd::interleave(from, all);
+    decode_scale_bytes(all, piece * fp4_rows, to);
+  }
+  for (index_t i = 0; i < (n - b) * fp4_rows; ++i) all[i] = row[i % fp4_rows][b + i / fp4_rows];
+  decode_scale_bytes(all, (n - b) * fp4_rows, to);
+}
+
+/// total += the four rows' products over steps [from, to); weights(r, step): row r's weights of a step.
+template <class W, class F>
+inline void add_steps(F&& weights, const W* scale, const digit_step* x, const float* scale_x, index_t from,
+                      index_t to, fp4_totals<W>& total) {
+  for (index_t s = from; s < to; ++s) {
+    const auto sums = x[s].fine ? block_sums<true>(weights, s, x[s]) : block_sums<false>(weights, s, x[s]);
+    total.add(sums, scale + 2 * fp4_rows * s, scale_x[s / steps_of_scale]);
+  }
+}
+
+/// y(i, o + r) for n <= 4 rows of w from o on and every row i of x.
+template <class W>
+void multiply_fp4_rows(const weight_matrix& w, index_t o, index_t n, const digit_rows& x, workspace& scratch,
                        const destination<W>& y) {
   const workspace::scope here(scratch);
-  const index_t steps = x.step.extent(1), step_bytes = fp4_step / 2, tail = w.row_bytes() % step_bytes;
-  const index_t whole = w.row_bytes() / step_bytes;
-  auto scales = scratch.take<float>(R, steps * 2);
-  const float* scale[std::size_t{R}];
-  alignas(32) std::byte last[std::size_t{R}][fp4_step / 2] = {};
-  const std::byte* row[std::size_t{R}];
-  for (int r = 0; r < R; ++r) {
-    decode_fp4_scales(w, o + r, scales[r].data());
-    scale[r] = scales[r].data();
-    row[r] = w.row(o + r);
+  constexpr index_t step_bytes = fp4_step / 2;
+  const index_t steps = x.step.extent(1), tail = w.row_bytes() % step_bytes,
+                whole = w.row_bytes() / step_bytes;
+  auto scale = scratch.take<W>(2 * steps, fp4_rows);
+  alignas(32) std::byte last[fp4_rows][step_bytes] = {};
+  const std::byte* row[fp4_rows];
+  index_t number[fp4_rows];
+  for (int r = 0; r < fp4_rows; ++r) {
+    number[r] = o + std::min<index_t>(r, n - 1);  // rows behind the end, not stored
+    row[r] = w.row(number[r]);
     std::copy_n(row[r] + whole * step_bytes, tail, last[r]);
   }
-  const auto nibbles = [&](int r, index_t s) {
-    const std::byte* p = s < whole ? row[r] + s * step_bytes : last[r];
-    simd::prefetch(p + R * w.row_bytes());
-    return simd::e2m1_biased(p);
+  decode_fp4_scales<W>(w, number, scale);
+  // Nibbles of the last step, which may be a part of one, come from a padded copy.
+  const std::byte* next = row[0] + fp4_rows * w.row_bytes();
+  const auto nibbles = [&row, next](int r, index_t s) {
+    if (r % 2 == 0)
+      simd::prefetch(next + (2 * s + r / 2) * index_t{alignment});  // two lines a step; check: 128 == 4 * 32
+    return simd::e2m1_biased(row[r] + s * step_bytes);
   };
-  W sums[std::size_t{R}];
+  const auto last_nibbles = [&last](int r, index_t) { return simd::e2m1_biased(last[r]); };
+  W sums[fp4_rows];
   if (x.count == 1) {
-    dot_fp4<W, R>(nibbles, scale, x.step[x.at(0)].data(), x.scale[x.at(0)].data(), steps, sums);
-    return y(0, o, sums, R);
+    const digit_step* own = x.step[x.at(0)].data();
+    const float* own_scale = x.scale[x.at(0)].data();
+    fp4_totals<W> total;
+    add_steps<W>(nibbles, scale.data(), own, own_scale, 0, whole, total);
+    add_steps<W>(last_nibbles, scale.data(), own, own_scale, whole, steps, total);
+    total.store(sums);
+    return y(0, o, sums, n);
   }
   // Many tokens: nibbles to bytes once.
-  auto bytes = scratch.take<std::int8_t>(index_t{R}, steps, fp4_step);
-  for (int r = 0; r < R; ++r)
-    for (index_t s = 0; s < steps; ++s) {
-      const auto pair = nibbles(r, s);
-      simd::store_i8(&bytes(r, s, 0), pair.even);
-      simd::store_i8(&bytes(r, s, fp4_step / 2), pair.odd);
+  auto bytes = scratch.take<std::int8_t>(steps, index_t{fp4_rows}, fp4_step);
+  for (index_t s = 0; s < steps; ++s)
+    for (int r = 0; r < fp4_rows; ++r) {
+      const auto pair = s < whole ? nibbles(r, s) : last_nibbles(r, s);
+      simd::store_i8(&bytes(s, r, 0), pair.even);
+      simd::store_i8(&bytes(s, r, fp4_step / 2), pair.odd);
     }
-  const auto unpacked = [&](int r, index_t s) {
-    const std::int8_t* p = bytes.data() + (r * steps + s) * fp4_step;
+  const auto unpacked = [all = bytes.data()](int r, index_t s) {
+    const std::int8_t* p = all + (s * fp4_rows + r) * fp4_step;
     return simd::e2m1_pair{simd::load_i8(p), simd::load_i8(p + fp4_step / 2)};
   };
   for (index_t i = 0; i < x.count; ++i) {
-    dot_fp4<W, R>(unpacked, scale, x.step[x.at(i)].data(), x.scale[x.at(i)].data(), steps, sums);
-    y(i, o, sums, R);
+    fp4_totals<W> total;
+    add_steps<W>(unpacked, scale.data(), x.step[x.at(i)].data(), x.scale[x.at(i)].data(), 0, steps, total);
+    total.store(sums);
+    y(i, o, sums, n);
   }
 }
 
@@ -205,11 +266,9 @@ void multiply_fp4_rows(const weight_matrix& w, index_t o, const digit_rows& x, w
 template <class W>
 void multiply_fp4(const weight_matrix& w, index_t o0, index_t o1, const digit_rows& x,
                   const destination<W>& y) {
-  constexpr int R = 4;
   workspace& scratch = local_scratch();
-  index_t o = o0;
-  for (; o + R <= o1; o += R) multiply_fp4_rows<W, R>(w, o, x, scratch, y);
-  for (; o < o1; ++o) multiply_fp4_rows<W, 1>(w, o, x, scratch, y);
+  for (index_t o = o0; o < o1; o += fp4_rows)
+    multiply_fp4_rows<W>(w, o, std::min<index_t>(fp4_rows, o1 - o), x, scratch, y);
 }
 
 }  // namespace dsv4::cpu
