@@ -167,7 +167,8 @@ EQUATIONS = {
     ], ["ref", "attn.scale", "grad.attention"]),
     16: Equation("I_ts = sum over heads of w^I_th ReLU(q^I_th . K_s), the index score of entry s for query t.", [
         ("attn/indexer.hpp", "index_scores<exec::ref>::run", "score += rounded<A>(relu *"),
-        ("cpu/attn/indexer.hpp", "index_scores<exec::basic_cpu<M>>::run", "std::max(rounded<A>(dot[s]), W(0)) * w"),
+        ("cpu/attn/exact_scores.hpp", "add_head", "stored_as_bf16(std::max(dot[s], 0.0f)) * weight"),
+        ("cpu/attn/indexer.hpp", "index_scores<exec::basic_cpu<M>>::of_tiles", "std::max(rounded<A>(dot[s]), W(0)) * w"),
         ("train/indexer.hpp", "index_scores", "weights[h] * std::max(products(h, s), T(0))"),
     ], ["attn.scores", "ref", "grad.attention"]),
     17: Equation("A query attends to the k visible entries of the highest scores.", [
