@@ -14,6 +14,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "../../core/view.hpp"
 #include "../../num/round.hpp"
 
 namespace dsv4::cpu {
