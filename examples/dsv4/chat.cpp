@@ -35,8 +35,6 @@ struct chat_options {
   bool stats = false;
 };
 
-constexpr index_t default_context = 8192;  // a choice: 8192 tokens of Flash are 62 MB of cache in BF16
-
 constexpr const char* help_text = R"(/think high|max|off   whether the next answers begin with reasoning
 /system TEXT          the instruction before the conversation; without TEXT: none
 /history              the conversation so far

@@ -14,6 +14,10 @@
 namespace cli {
 
 using dsv4::index_t;
+using dsv4::usize;
+
+/// Of dsv4 chat and dsv4 serve, in tokens; a choice: 8192 tokens of Flash are 62 MB of cache in BF16.
+constexpr index_t default_context = 8192;
 
 /// The command line asks for something that cannot be; exit code 2.
 struct usage_error : std::runtime_error {

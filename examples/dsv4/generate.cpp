@@ -18,7 +18,7 @@
 namespace cli {
 namespace {
 
-const char* name_of(dsv4::stop_reason r) {
+const char* word_of(dsv4::stop_reason r) {
   switch (r) {
     case dsv4::stop_reason::length: return "length";
     case dsv4::stop_reason::stop_id: return "eos";
@@ -122,7 +122,7 @@ void generate(const generate_options& o) {
   } else {
     json summary{{"tokens", r.tokens},
                  {"prompt_tokens", n},
-                 {"stop", until.found() ? "text" : name_of(r.generated.stop)}};
+                 {"stop", until.found() ? "text" : word_of(r.generated.stop)}};
     if (words) summary["text"] = text;
     if (o.logprobs) summary["logprobs"] = logprobs_of(r);
     if (o.draft > 0) summary["drafts"] = drafts_of(r.generated);

@@ -79,7 +79,7 @@ std::vector<index_t> layers_of(const dsv4::config& c, dsv4::attention_kind kind)
   return r;
 }
 
-ordered_json to_json(const facts& f, const inspect_options& o) {
+ordered_json json_of(const facts& f, const inspect_options& o) {
   const dsv4::config& c = f.c;
   ordered_json j;
   j["path"] = o.path.string();
@@ -223,7 +223,7 @@ void print(const facts& f, const inspect_options& o) {
 void inspect(const inspect_options& o) {
   const facts f = collect(o);
   if (o.json)
-    std::cout << to_json(f, o).dump(-1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
+    std::cout << json_of(f, o).dump(-1, ' ', false, ordered_json::error_handler_t::replace) << '\n';
   else
     print(f, o);
 }

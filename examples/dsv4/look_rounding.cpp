@@ -19,8 +19,6 @@ using dsv4::tap_scope;
 
 constexpr index_t most_values = 16384;  // of a site: its error to 1 %, in 64 KiB
 
-std::size_t size_of(index_t n) { return static_cast<std::size_t>(n); }
-
 /// Log-probabilities of a row of logits, in place.
 void normalise(std::span<double> row) {
   const double most = *std::max_element(row.begin(), row.end());
@@ -48,7 +46,7 @@ class sampler {
     if (e.where == site::logits && e.scope.where == tap_scope::part::head) {
       std::vector<double> rows = numbers_of(e);
       for (index_t t = 0; t < e.tokens; ++t)
-        normalise(std::span(rows).subspan(size_of(t * e.shape[1]), size_of(e.shape[1])));
+        normalise(std::span(rows).subspan(usize(t * e.shape[1]), usize(e.shape[1])));
       log_probs.insert(log_probs.end(), rows.begin(), rows.end());
     }
     sample s{e.scope, e.where, {}, {}};
@@ -56,15 +54,15 @@ class sampler {
       // Of the slots only the entries are a choice; the window's numbers lie below the call's tokens.
       const index_t least = e.where == site::attn_topk_idxs ? e.tokens : 0;
       const auto found = e.values<std::int32_t>();
-      s.choices.resize(size_of(e.shape[0]));
+      s.choices.resize(usize(e.shape[0]));
       for (index_t t = 0; t < e.shape[0]; ++t)
         for (index_t k = 0; k < e.shape[1]; ++k)
-          if (const std::int32_t v = found[size_of(t * e.shape[1] + k)]; v >= least)
-            s.choices[size_of(t)].insert(v);
+          if (const std::int32_t v = found[usize(t * e.shape[1] + k)]; v >= least)
+            s.choices[usize(t)].insert(v);
     } else {
       const std::vector<double> all = numbers_of(e);
       const index_t n = static_cast<index_t>(all.size()), step = std::max(index_t{1}, n / most_values) | 1;
-      for (index_t i = 0; i < n; i += step) s.values.push_back(static_cast<float>(all[size_of(i)]));
+      for (index_t i = 0; i < n; i += step) s.values.push_back(static_cast<float>(all[usize(i)]));
     }
     samples.push_back(std::move(s));
   }
@@ -106,7 +104,7 @@ rounding_result compare_rounding(const dsv4::config& c, const dsv4::model_weight
   for (std::size_t i = 0; i < plain.samples.size(); ++i)
     r.sites.push_back(
         {plain.samples[i].scope, plain.samples[i].where, difference(rounded.samples[i], plain.samples[i])});
-  const std::size_t v = size_of(c.vocab_size), n = ids.size();
+  const std::size_t v = usize(c.vocab_size), n = ids.size();
   for (std::size_t t = 0; t < n; ++t) {
     const auto p = std::span(plain.log_probs).subspan(t * v, v),
                q = std::span(rounded.log_probs).subspan(t * v, v);

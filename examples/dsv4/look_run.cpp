@@ -32,10 +32,9 @@ constexpr std::size_t most_positions = 8;  // of its window
 constexpr index_t top_answers = 8, top_lens = 3;
 constexpr index_t rounding_tokens = 256;  // of the second run
 constexpr int octaves = 21;               // of distances, up to a million tokens
-constexpr int digits = 3;
+constexpr int page_digits = 3;            // of numbers on the page
 
-std::size_t size_of(index_t n) { return static_cast<std::size_t>(n); }
-double brief(double x) { return shortened(x, digits); }
+double brief(double x) { return shortened(x, page_digits); }
 
 ordered_json brief_list(std::span<const double> of) {
   ordered_json list = ordered_json::array();
@@ -49,14 +48,14 @@ class columns {
   columns(index_t tokens, std::size_t width)
       : per_((tokens + most_columns - 1) / most_columns),
         width_(width),
-        sums_(size_of((tokens + per_ - 1) / per_) * width),
+        sums_(usize((tokens + per_ - 1) / per_) * width),
         counts_(sums_.size()) {}
   /// Values that are not finite are left out of their column's mean.
   void add(index_t token, std::span<const double> values) {
     for (std::size_t i = 0; i < width_; ++i) {
       if (!std::isfinite(values[i])) continue;
-      sums_[size_of(token / per_) * width_ + i] += values[i];
-      counts_[size_of(token / per_) * width_ + i] += 1;
+      sums_[usize(token / per_) * width_ + i] += values[i];
+      counts_[usize(token / per_) * width_ + i] += 1;
     }
   }
   /// One list a value.
@@ -84,7 +83,7 @@ void add_to(std::vector<double>& sums, std::span<const double> values, double fa
 }
 
 std::span<const double> row_of(const std::vector<double>& rows, index_t t, index_t width) {
-  return std::span(rows).subspan(size_of(t * width), size_of(width));
+  return std::span(rows).subspan(usize(t * width), usize(width));
 }
 
 /// Mean matrices of a sublayer, and how far their rows and columns are from one.
@@ -99,8 +98,8 @@ struct hyper_sum {
     for (index_t i = 0; i < n; ++i) {
       double row = 0, column = 0;
       for (index_t j = 0; j < n; ++j) {
-        row += m[size_of(i * n + j)];
-        column += m[size_of(j * n + i)];
+        row += m[usize(i * n + j)];
+        column += m[usize(j * n + i)];
       }
       off = std::max({off, std::abs(row - 1), std::abs(column - 1)});
     }
@@ -118,9 +117,9 @@ struct block_story {
   block_story(const dsv4::config& c, index_t tokens)
       : mass(tokens, mass_parts),
         margins(tokens, 1),
-        rms(tokens, size_of(c.hc_mult)),
-        load(size_of(c.n_routed_experts)),
-        heads(size_of(c.num_attention_heads) * mass_parts),
+        rms(tokens, usize(c.hc_mult)),
+        load(usize(c.n_routed_experts)),
+        heads(usize(c.num_attention_heads) * mass_parts),
         window_octaves(octaves),
         entry_octaves(octaves),
         chosen_octaves(octaves) {}
@@ -172,15 +171,14 @@ class storyteller {
     for (index_t t = 0; t < b.tokens; ++t) {
       const index_t p = b.start + t;
       const double share = 1.0 / double(n_);
-      s.mass.add(p, b.mass[size_of(t)]);
-      s.margins.add(p, std::span(&b.margins[size_of(t)], 1));
+      s.mass.add(p, b.mass[usize(t)]);
+      s.margins.add(p, std::span(&b.margins[usize(t)], 1));
       s.rms.add(p, row_of(b.stream_rms, t, b.streams));
       for (index_t k = 0; k < b.experts_per_token; ++k)
-        s.load[size_of(b.experts[size_of(t * b.experts_per_token + k)])] += 1;
+        s.load[usize(b.experts[usize(t * b.experts_per_token + k)])] += 1;
       for (index_t h = 0; h < c_.num_attention_heads; ++h)
         for (std::size_t m = 0; m < mass_parts; ++m)
-          s.heads[size_of(h) * mass_parts + m] +=
-              share * b.by_head[size_of(t * c_.num_attention_heads + h)][m];
+          s.heads[usize(h) * mass_parts + m] += share * b.by_head[usize(t * c_.num_attention_heads + h)][m];
       s.attn.add(b.attn, t, b.streams, share);
       s.ffn.add(b.ffn, t, b.streams, share);
       reach(s, b, t, share);
@@ -252,13 +250,13 @@ class storyteller {
   void reach(block_story& s, const block_pass& b, index_t t, double share) const {
     const index_t p = b.start + t, oldest = std::max(index_t{0}, p - c_.sliding_window + 1);
     for (index_t i = oldest; i <= p; ++i)
-      s.window_octaves[size_of(octave_of(p - i))] +=
-          share * b.window_mass[size_of(t * c_.sliding_window + i - oldest)];
+      s.window_octaves[usize(octave_of(p - i))] +=
+          share * b.window_mass[usize(t * c_.sliding_window + i - oldest)];
     for (index_t k = 0; k < b.chosen; ++k) {
-      const index_t e = b.entries[size_of(t * b.chosen + k)];
+      const index_t e = b.entries[usize(t * b.chosen + k)];
       if (e < 0) continue;
-      const auto octave = size_of(octave_of(p - (covered_tokens(b.ratio, e).second - 1)));
-      s.entry_octaves[octave] += share * b.entry_mass[size_of(t * b.chosen + k)];
+      const auto octave = usize(octave_of(p - (covered_tokens(b.ratio, e).second - 1)));
+      s.entry_octaves[octave] += share * b.entry_mass[usize(t * b.chosen + k)];
       s.chosen_octaves[octave] += share;
     }
   }
@@ -268,16 +266,16 @@ class storyteller {
     ordered_json j;
     j["experts"] = ordered_json::array();
     for (index_t k = 0; k < b.experts_per_token; ++k) {
-      const auto i = size_of(t * b.experts_per_token + k);
+      const auto i = usize(t * b.experts_per_token + k);
       j["experts"].push_back({b.experts[i], brief(b.weights[i])});
     }
-    j["margin"] = brief(b.margins[size_of(t)]);
-    j["mass"] = brief_list(b.mass[size_of(t)]);
+    j["margin"] = brief(b.margins[usize(t)]);
+    j["mass"] = brief_list(b.mass[usize(t)]);
     if (b.ratio > 0) {
       std::vector<std::pair<double, index_t>> seen;  // (mass, entry)
       for (index_t k = 0; k < b.chosen; ++k)
-        if (const index_t e = b.entries[size_of(t * b.chosen + k)]; e >= 0)
-          seen.emplace_back(b.entry_mass[size_of(t * b.chosen + k)], e);
+        if (const index_t e = b.entries[usize(t * b.chosen + k)]; e >= 0)
+          seen.emplace_back(b.entry_mass[usize(t * b.chosen + k)], e);
       j["seen"] = seen.size();
       std::sort(seen.begin(), seen.end(), std::greater<>());
       seen.resize(std::min(seen.size(), most_entries));
@@ -286,7 +284,7 @@ class storyteller {
     }
     std::vector<std::pair<double, index_t>> near;  // (mass, position)
     for (index_t i = oldest; i <= p; ++i)
-      near.emplace_back(b.window_mass[size_of(t * c_.sliding_window + i - oldest)], i);
+      near.emplace_back(b.window_mass[usize(t * c_.sliding_window + i - oldest)], i);
     std::sort(near.begin(), near.end(), std::greater<>());
     near.resize(std::min(near.size(), most_positions));
     j["window"] = ordered_json::array();
@@ -299,7 +297,7 @@ class storyteller {
 
   ordered_json top_list(index_t count) {
     ordered_json list = ordered_json::array();
-    for (const auto& p : answers_.top().first(std::min(size_of(count), answers_.top().size()))) {
+    for (const auto& p : answers_.top().first(std::min(usize(count), answers_.top().size()))) {
       list.push_back({p.id, brief(std::exp(p.log_probability))});
       named_.insert(p.id);
     }
@@ -310,10 +308,10 @@ class storyteller {
     for (std::int32_t v = 0; v < c_.vocab_size; ++v)
       if (const double lp = answers_[v]; std::isfinite(lp)) entropy -= lp * std::exp(lp);
     entropy_.add(p, std::span(&entropy, 1));
-    best_[size_of(p)] = answers_.top().front().id;
+    best_[usize(p)] = answers_.top().front().id;
     if (p + 1 < n_) {
-      const double lp = answers_[text_.ids[size_of(p + 1)]], surprise = -lp;
-      logprob_[size_of(p + 1)] = lp;  // of the token that came, by the one before it
+      const double lp = answers_[text_.ids[usize(p + 1)]], surprise = -lp;
+      logprob_[usize(p + 1)] = lp;  // of the token that came, by the one before it
       surprise_.add(p + 1, std::span(&surprise, 1));
     }
     if (detailed_.contains(p)) top_[std::to_string(p)] = top_list(top_answers);
@@ -329,8 +327,8 @@ class storyteller {
     double as_model = 0, as_text = 0;
     const auto pairs = static_cast<index_t>(guessed_.size());
     for (index_t p = 0; p < pairs; ++p) {
-      as_model += guessed_[size_of(p)] == best_[size_of(p + 1)];
-      as_text += p + 2 < n_ && guessed_[size_of(p)] == text_.ids[size_of(p + 2)];
+      as_model += guessed_[usize(p)] == best_[usize(p + 1)];
+      as_text += p + 2 < n_ && guessed_[usize(p)] == text_.ids[usize(p + 2)];
     }
     return {{"guesses", std::move(mtp_top_)},
             {"pairs", pairs},
@@ -340,10 +338,10 @@ class storyteller {
 
   void keep_for_lens(const block_pass& b) {
     auto& kept = lens_streams_[b.scope.number];
-    const auto size = size_of(b.streams * b.width);
+    const auto size = usize(b.streams * b.width);
     for (index_t t = 0; t < b.tokens; ++t)
       if (b.start + t >= lens_from_) {
-        const auto from = b.out.begin() + static_cast<std::ptrdiff_t>(size_of(t) * size);
+        const auto from = b.out.begin() + static_cast<std::ptrdiff_t>(usize(t) * size);
         kept.insert(kept.end(), from, from + static_cast<std::ptrdiff_t>(size));
       }
   }
@@ -356,8 +354,7 @@ class storyteller {
       for (index_t t = lens_from_; t < n_; ++t) {
         answers_.read(
             dsv4::view<const double, 1>(rows.data() + (t - lens_from_) * c_.vocab_size, c_.vocab_size));
-        cells.push_back(
-            {{"top", top_list(top_lens)}, {"final", brief(std::exp(answers_[best_[size_of(t)]]))}});
+        cells.push_back({{"top", top_list(top_lens)}, {"final", brief(std::exp(answers_[best_[usize(t)]]))}});
       }
       layers.push_back(std::move(cells));
     }
@@ -389,7 +386,7 @@ ordered_json rounding_of(const dsv4::config& c, const rounding_result& r, index_
                             : block                            ? c.ratio(d.scope.number)
                                                                : 0) != dsv4::attention_kind::csa)
       continue;
-    sites.push_back({name_of(d.scope), dsv4::info(d.where).name, shortened(d.value, digits)});
+    sites.push_back({name_of(d.scope), dsv4::info(d.where).name, shortened(d.value, page_digits)});
   }
   return {{"tokens", tokens},
           {"kl", brief(r.kl)},
@@ -432,13 +429,13 @@ ordered_json look_run(const watch_options& o, bool rounding) {
   if (official && rounding) {
     const index_t n = std::min(tell.tokens(), rounding_tokens);
     j["rounding"] = rounding_of(c,
-                                compare_rounding(c, model.weights(), std::span(text.ids).first(size_of(n)),
+                                compare_rounding(c, model.weights(), std::span(text.ids).first(usize(n)),
                                                  mtp && n > 1, o.engine.threads),
                                 n);
   }
-  j["forward_seconds"] = shortened(done.seconds, digits);
+  j["forward_seconds"] = shortened(done.seconds, page_digits);
   j["seconds"] =
-      shortened(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), digits);
+      shortened(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), page_digits);
   return j;
 }
 

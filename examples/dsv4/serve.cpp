@@ -32,7 +32,6 @@ struct serve_options {
   serving::http_options http;
 };
 
-constexpr index_t default_context = 8192;  // as dsv4 chat
 constexpr index_t bytes_per_mib = index_t{1} << 20;
 
 std::vector<std::string> read_keys(const fs::path& file) {

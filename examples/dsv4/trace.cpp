@@ -23,7 +23,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr int digits = 7;           // of numbers: those of a float
+constexpr int line_digits = 7;      // of numbers: those of a float
 constexpr index_t pass = 512;       // tokens whose lines are held in memory at once
 constexpr index_t default_top = 5;  // of the likeliest next tokens; a choice
 
@@ -38,7 +38,7 @@ struct trace_options {
 ordered_json numbers(std::span<const double> of, index_t at, index_t count) {
   ordered_json list = ordered_json::array();
   for (index_t i = 0; i < count; ++i)
-    list.push_back(shortened(of[static_cast<std::size_t>(at * count + i)], digits));
+    list.push_back(shortened(of[static_cast<std::size_t>(at * count + i)], line_digits));
   return list;
 }
 
@@ -89,19 +89,19 @@ class tracer {
           chosen.push_back(b.experts[static_cast<std::size_t>(t * b.experts_per_token + k)]);
         line["experts"] = std::move(chosen);
         line["weights"] = numbers(b.weights, t, b.experts_per_token);
-        line["margin"] = shortened(b.margins[at], digits);  // NaN, infinity: null
+        line["margin"] = shortened(b.margins[at], line_digits);  // NaN, infinity: null
       }
       if (what_.contains("attention")) {
-        line["window"] = shortened(b.mass[at][on_window], digits);
-        line["compressed"] = shortened(b.mass[at][on_entries], digits);
-        line["sink"] = shortened(b.mass[at][on_sink], digits);
+        line["window"] = shortened(b.mass[at][on_window], line_digits);
+        line["compressed"] = shortened(b.mass[at][on_entries], line_digits);
+        line["sink"] = shortened(b.mass[at][on_sink], line_digits);
         if (b.ratio > 0) {
           ordered_json entries = ordered_json::array(), mass = ordered_json::array();
           for (index_t k = 0; k < b.chosen; ++k) {
             const auto i = static_cast<std::size_t>(t * b.chosen + k);
             if (b.entries[i] < 0) continue;
             entries.push_back(b.entries[i]);
-            mass.push_back(shortened(b.entry_mass[i], digits));
+            mass.push_back(shortened(b.entry_mass[i], line_digits));
           }
           line["entries"] = std::move(entries);
           line["entry_mass"] = std::move(mass);
@@ -128,14 +128,15 @@ class tracer {
       const auto at = static_cast<std::size_t>(l.start + t + (mtp ? 2 : 1));
       if (at < text_.ids.size()) {
         line["actual"] = text_.ids[at];
-        line["logprob"] = shortened(scores_[text_.ids[at]], digits);
+        line["logprob"] = shortened(scores_[text_.ids[at]], line_digits);
       }
       double entropy = 0;
       for (std::int32_t v = 0; v < c_.vocab_size; ++v)
         if (const double lp = scores_[v]; std::isfinite(lp)) entropy -= lp * std::exp(lp);
-      line["entropy"] = shortened(entropy, digits);
+      line["entropy"] = shortened(entropy, line_digits);
       line["top"] = ordered_json::array();
-      for (const auto& p : scores_.top()) line["top"].push_back({p.id, shortened(p.log_probability, digits)});
+      for (const auto& p : scores_.top())
+        line["top"].push_back({p.id, shortened(p.log_probability, line_digits)});
       to_.add(line);
     }
     to_.end_pass();

@@ -19,12 +19,10 @@ using dsv4::tap_scope;
 
 namespace {
 
-std::size_t size_of(index_t n) { return static_cast<std::size_t>(n); }
-
 /// each(i, value) for every value of a float site.
 template <class F>
 void each_number(const tap_event& e, F&& each) {
-  const std::size_t n = size_of(e.size());
+  const std::size_t n = usize(e.size());
   switch (e.type) {
     case dtype::bf16:
       for (std::size_t i = 0; i < n; ++i) each(i, dsv4::to_float(e.values<dsv4::bf16>()[i]));
@@ -41,7 +39,7 @@ void each_number(const tap_event& e, F&& each) {
 
 void append_floats(const tap_event& e, std::vector<float>& to) {
   const std::size_t at = to.size();
-  to.resize(at + size_of(e.size()));
+  to.resize(at + usize(e.size()));
   each_number(e, [&](std::size_t i, auto x) { to[at + i] = static_cast<float>(x); });
 }
 
@@ -57,7 +55,7 @@ double margin_of(std::span<const double> row, index_t k, std::vector<double>& ro
 }  // namespace
 
 std::vector<double> numbers_of(const tap_event& e) {
-  std::vector<double> out(size_of(e.size()));
+  std::vector<double> out(usize(e.size()));
   each_number(e, [&](std::size_t i, auto x) { out[i] = x; });
   return out;
 }
@@ -112,7 +110,7 @@ void watcher::operator()(const tap_event& e) {
       for (index_t t = 0; t < e.tokens; ++t)
         now_.margins.push_back(
             from_table ? std::numeric_limits<double>::quiet_NaN()
-                       : margin_of(std::span(rows).subspan(size_of(t * e.shape[1]), size_of(e.shape[1])),
+                       : margin_of(std::span(rows).subspan(usize(t * e.shape[1]), usize(e.shape[1])),
                                    c_.num_experts_per_tok, room));
       break;
     }
@@ -129,7 +127,7 @@ void watcher::operator()(const tap_event& e) {
 }
 
 const dsv4::tensor<float, 1>& watcher::sinks() const {
-  const std::size_t number = size_of(now_.scope.number);
+  const std::size_t number = usize(now_.scope.number);
   return now_.scope.where == tap_scope::part::mtp ? weights_.mtp[number].block.attn.attn_sink
                                                   : weights_.layers[number].attn.attn_sink;
 }
@@ -142,26 +140,26 @@ void watcher::attend(const tap_event& e) {
   const auto numbers = e.values<std::int32_t>();
   const index_t offset = e.start == 0 ? e.tokens : window;  // number_slots in attn/attention.hpp
   now_.chosen = slots - window;
-  now_.entries.assign(size_of(e.tokens * now_.chosen), -1);
+  now_.entries.assign(usize(e.tokens * now_.chosen), -1);
   now_.entry_mass.assign(now_.entries.size(), 0);
-  now_.window_mass.assign(size_of(e.tokens * window), 0);
-  now_.mass.assign(size_of(e.tokens), {});
-  now_.by_head.assign(size_of(e.tokens * heads), {});
+  now_.window_mass.assign(usize(e.tokens * window), 0);
+  now_.mass.assign(usize(e.tokens), {});
+  now_.by_head.assign(usize(e.tokens * heads), {});
 
-  std::vector<const float*> row(size_of(slots));
-  std::vector<double> score(size_of(slots));
+  std::vector<const float*> row(usize(slots));
+  std::vector<double> score(usize(slots));
   for (index_t t = 0; t < e.tokens; ++t) {
     const index_t position = e.start + t, oldest = std::max(index_t{0}, position - window + 1);
     for (index_t s = 0; s < slots; ++s) {
-      const index_t number = numbers[size_of(t * slots + s)];
-      row[size_of(s)] = nullptr;
+      const index_t number = numbers[usize(t * slots + s)];
+      row[usize(s)] = nullptr;
       if (number < 0) continue;
       if (s < window) {
-        row[size_of(s)] = m.recent.data() + (oldest + s - m.first) * dims;
+        row[usize(s)] = m.recent.data() + (oldest + s - m.first) * dims;
       } else {
         const index_t entry = number - offset;
-        now_.entries[size_of(t * now_.chosen + s - window)] = static_cast<std::int32_t>(entry);
-        row[size_of(s)] = m.entries.data() + entry * dims;
+        now_.entries[usize(t * now_.chosen + s - window)] = static_cast<std::int32_t>(entry);
+        row[usize(s)] = m.entries.data() + entry * dims;
       }
     }
     for (index_t h = 0; h < heads; ++h) {
@@ -169,30 +167,30 @@ void watcher::attend(const tap_event& e) {
       const double sink = sinks()[h];
       double most = sink;
       for (index_t s = 0; s < slots; ++s) {
-        if (!row[size_of(s)]) continue;
+        if (!row[usize(s)]) continue;
         // Four partial sums: the products are exact in double, and the loop is not one chain of additions.
         double part[4] = {};
-        const float* k = row[size_of(s)];
+        const float* k = row[usize(s)];
         for (index_t d = 0; d < dims; ++d) part[d % 4] += double(q[d]) * double(k[d]);
-        score[size_of(s)] = (part[0] + part[1] + part[2] + part[3]) * scale;
-        most = std::max(most, score[size_of(s)]);
+        score[usize(s)] = (part[0] + part[1] + part[2] + part[3]) * scale;
+        most = std::max(most, score[usize(s)]);
       }
       double denominator = std::exp(sink - most);
       for (index_t s = 0; s < slots; ++s) {
-        if (!row[size_of(s)]) continue;
-        score[size_of(s)] = std::exp(score[size_of(s)] - most);
-        denominator += score[size_of(s)];
+        if (!row[usize(s)]) continue;
+        score[usize(s)] = std::exp(score[usize(s)] - most);
+        denominator += score[usize(s)];
       }
-      auto& of_head = now_.by_head[size_of(t * heads + h)];
+      auto& of_head = now_.by_head[usize(t * heads + h)];
       of_head[on_sink] = std::exp(sink - most) / denominator;
       for (index_t s = 0; s < slots; ++s) {
-        if (!row[size_of(s)]) continue;
-        const double share = score[size_of(s)] / denominator;
+        if (!row[usize(s)]) continue;
+        const double share = score[usize(s)] / denominator;
         of_head[s < window ? on_window : on_entries] += share;
-        (s < window ? now_.window_mass[size_of(t * window + s)]
-                    : now_.entry_mass[size_of(t * now_.chosen + s - window)]) += share / double(heads);
+        (s < window ? now_.window_mass[usize(t * window + s)]
+                    : now_.entry_mass[usize(t * now_.chosen + s - window)]) += share / double(heads);
       }
-      for (std::size_t p = 0; p < mass_parts; ++p) now_.mass[size_of(t)][p] += of_head[p] / double(heads);
+      for (std::size_t p = 0; p < mass_parts; ++p) now_.mass[usize(t)][p] += of_head[p] / double(heads);
     }
   }
 }
@@ -204,7 +202,7 @@ void watcher::finish(const tap_event& e) {
   for (index_t r = 0; r < e.tokens * now_.streams; ++r) {
     double sum = 0;
     for (index_t d = 0; d < now_.width; ++d) {
-      const double x = now_.out[size_of(r * now_.width + d)];
+      const double x = now_.out[usize(r * now_.width + d)];
       sum += x * x;
     }
     now_.stream_rms.push_back(std::sqrt(sum / double(now_.width)));

@@ -15,7 +15,7 @@
 #include "dsv4/dspark/loss.hpp"
 #include "golden_file.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::conformance_dspark {
 namespace {
 
 using namespace dsv4;
@@ -515,4 +515,4 @@ TEST_CASE("dspark: the drafter of V4.1 in training, nemo_automodel") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::conformance_dspark

@@ -15,7 +15,7 @@
 #include "dsv4/text/unicode.hpp"
 #include "golden_file.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::conformance_engram {
 namespace {
 
 using namespace dsv4;
@@ -501,4 +501,4 @@ TEST_CASE("engram: the paper's variant with its short convolution") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::conformance_engram

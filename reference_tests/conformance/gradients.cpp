@@ -10,7 +10,7 @@
 #include "dsv4/io/checkpoint.hpp"
 #include "dsv4/train/model.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::conformance_gradients {
 namespace {
 
 using namespace dsv4;
@@ -157,4 +157,4 @@ TEST_CASE("gradients: threads and recomputation change no bit") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::conformance_gradients

@@ -9,7 +9,7 @@
 #include "dsv4/post/token_probability.hpp"
 #include "golden_file.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::conformance_grpo {
 namespace {
 
 using namespace dsv4;
@@ -277,4 +277,4 @@ TEST_CASE("grpo: off-policy masks, exactly") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::conformance_grpo

@@ -6,6 +6,7 @@
 
 #include "catch.hpp"
 
+namespace dsv4_test::conformance_official_cpu {
 namespace {
 constexpr double wide_tolerance = 1e-12;  // double sums in another order
 
@@ -51,3 +52,5 @@ TEST_CASE("cpu equals pro-mini", "[golden][cpu]") { check_all("pro-mini"); }
 TEST_CASE("cpu equals base-mini", "[golden][cpu]") { check_all("base-mini"); }
 TEST_CASE("cpu equals real-ratio", "[golden][cpu]") { check_all("real-ratio"); }
 TEST_CASE("cpu equals edge-mini", "[golden][cpu]") { check_all("edge-mini"); }
+
+}  // namespace dsv4_test::conformance_official_cpu

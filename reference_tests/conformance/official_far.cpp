@@ -16,6 +16,7 @@
 #include "golden_run.hpp"
 #include "model_run.hpp"
 
+namespace dsv4_test::conformance_official_far {
 namespace {
 using namespace dsv4;
 using dsv4::index_t;
@@ -229,3 +230,5 @@ TEST_CASE("a host that touches far memory faults: caches, outputs, scratch, copi
   exec::ref ref;
   CHECK(&prepare(ref, weights.weights, weights.c).tree() == &weights.weights);
 }
+
+}  // namespace dsv4_test::conformance_official_far

@@ -6,6 +6,7 @@
 
 #include "catch.hpp"
 
+namespace dsv4_test::conformance_official_ref {
 namespace {
 constexpr double wide_tolerance = 1e-12;  // double sums in another order: docs/numerics.md
 
@@ -46,3 +47,5 @@ TEST_CASE("ref equals real-ratio in chunks", "[golden][ref][chunks]") {
 TEST_CASE("ref equals edge-mini in chunks", "[golden][ref][chunks]") {
   check("edge-mini", {1, 2, 3, 5, 8, 13, 21, 34, 55, 89});
 }
+
+}  // namespace dsv4_test::conformance_official_ref

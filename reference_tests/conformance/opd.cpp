@@ -8,7 +8,7 @@
 #include "dsv4/post/divergence.hpp"
 #include "golden_file.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::conformance_opd {
 namespace {
 
 using namespace dsv4;
@@ -246,4 +246,4 @@ TEST_CASE("opd: edges, where torch has a number and where it has none") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::conformance_opd

@@ -12,7 +12,7 @@
 #include "drafters.hpp"
 #include "executors.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::conformance_speculative {
 namespace {
 
 using ids_t = std::vector<std::int32_t>;
@@ -145,4 +145,4 @@ TEST_CASE("greedy with drafts is greedy without: one thread", "[speculative]") {
   on<exec::cpu>("flash-mini", {3, 12}, {12}, exec::cpu{1});
 }
 
-}  // namespace dsv4_test
+}  // namespace dsv4_test::conformance_speculative

@@ -11,7 +11,7 @@
 #include "executors.hpp"
 #include "model_run.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::conformance_transformers {
 namespace {
 
 constexpr double logit_tolerance = 1e-4, tap_tolerance = 1e-5;  // docs/verification.md
@@ -284,4 +284,4 @@ TEMPLATE_TEST_CASE("float32 equals transformers in odd chunks", "[golden][float3
   std::printf("transformers/seed0: odd chunks, logits within %.2g\n", error);
 }
 
-}  // namespace dsv4_test
+}  // namespace dsv4_test::conformance_transformers

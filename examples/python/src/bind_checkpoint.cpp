@@ -21,7 +21,7 @@ const dsv4::io::tensor_info& find(const checkpoint& c, const std::string& name) 
   return *t;
 }
 
-nb::object open(const path& p, const std::optional<bool>& scan) {
+nb::object open_checkpoint(const path& p, const std::optional<bool>& scan) {
   dsv4::io::checkpoint_options o;
   if (scan) o.scan = *scan ? dsv4::io::scan_rule::always : dsv4::io::scan_rule::never;
   std::shared_ptr<checkpoint> opened;
@@ -42,7 +42,7 @@ void bind_checkpoint(nb::module_& m) {
       "A checkpoint directory as published on the hub.  Files are mapped: opening one reads hardly "
       "anything of them, and several programs share the memory.")
       .def_static(
-          "open", &open, "path"_a, "scan"_a = nb::none(),
+          "open", &open_checkpoint, "path"_a, "scan"_a = nb::none(),
           nb::sig("def open(path: str | os.PathLike[str], scan: bool | None = None) -> Checkpoint"),
           "Open a directory, or one .safetensors file beside its config.json.\n\n"
           "scan: read all weights to find NaN and infinity; by default only of checkpoints up to 2 GiB.")

@@ -18,7 +18,7 @@ namespace {
 namespace golden = dsv4::golden;
 using dsv4::io::checkpoint;
 
-std::shared_ptr<golden::bundle> open(const path& p, bool check_hashes) {
+std::shared_ptr<golden::bundle> open_bundle(const path& p, bool check_hashes) {
   golden::open_options o;
   o.check_hashes = check_hashes;
   return std::make_shared<golden::bundle>(golden::bundle::open(p, o));
@@ -43,8 +43,8 @@ nb::object read(const entry& e) {
   return array_over(d->data.bytes().data(), e.what->carrier, e.what->shape, owner_of(d), false);
 }
 
-entry find(const std::shared_ptr<golden::bundle>& b, const std::string& name, index_t step,
-           index_t sequence) {
+entry find_entry(const std::shared_ptr<golden::bundle>& b, const std::string& name, index_t step,
+                 index_t sequence) {
   const golden::tensor_entry* t = b->find(step, sequence, name);
   if (!t)
     throw nb::key_error((name + ": " + b->path().string() + " has no such tensor of call " +
@@ -53,11 +53,12 @@ entry find(const std::shared_ptr<golden::bundle>& b, const std::string& name, in
   return {b, t};
 }
 
-std::shared_ptr<golden::bundle> make(const checkpoint& model, const path& out,
-                                     const std::vector<token_ids>& ids, const std::string& numerics,
-                                     const std::string& executor, index_t decode,
-                                     const std::vector<index_t>& chunks, bool mtp, const std::string& sites,
-                                     bool zstd, const std::optional<std::string>& name, int threads) {
+std::shared_ptr<golden::bundle> make_bundle(const checkpoint& model, const path& out,
+                                            const std::vector<token_ids>& ids, const std::string& numerics,
+                                            const std::string& executor, index_t decode,
+                                            const std::vector<index_t>& chunks, bool mtp,
+                                            const std::string& sites, bool zstd,
+                                            const std::optional<std::string>& name, int threads) {
   const bool official = numerics == "official", ref = executor == "ref";
   if ((!official && numerics != "float32") || (!ref && executor != "cpu"))
     throw dsv4::contract_violation("make_bundle: found numerics '" + numerics + "' and executor '" +
@@ -166,7 +167,7 @@ void bind_golden(nb::module_& m) {
 
   nb::class_<golden::bundle>(m, "Bundle",
                              "A golden bundle: every intermediate value of a run (docs/bundle-format.md).")
-      .def_static("open", &open, "path"_a, "check_hashes"_a = true,
+      .def_static("open", &open_bundle, "path"_a, "check_hashes"_a = true,
                   nb::sig("def open(path: str | os.PathLike[str], check_hashes: bool = True) -> Bundle"))
       .def_prop_ro("path", [](const golden::bundle& b) { return b.path().string(); })
       .def_prop_ro("name", [](const golden::bundle& b) { return b.about().name; })
@@ -186,7 +187,8 @@ void bind_golden(nb::module_& m) {
             return out;
           },
           "All of them, in the order of execution.")
-      .def("find", &find, "name"_a, "step"_a = 0, "sequence"_a = 0, "One recorded value.  Raises KeyError.")
+      .def("find", &find_entry, "name"_a, "step"_a = 0, "sequence"_a = 0,
+           "One recorded value.  Raises KeyError.")
       .def("__len__", [](const golden::bundle& b) { return b.tensors().size(); });
 
   m.def(
@@ -200,7 +202,7 @@ void bind_golden(nb::module_& m) {
       nb::sig("def check_bundle(path: str | os.PathLike[str]) -> list[str]"),
       "Everything that a bundle says of itself, confirmed.  Returns what is wrong: nothing, for a good one.");
   m.def(
-      "make_bundle", &make, "checkpoint"_a, "out"_a, "ids"_a, nb::kw_only(), "numerics"_a = "official",
+      "make_bundle", &make_bundle, "checkpoint"_a, "out"_a, "ids"_a, nb::kw_only(), "numerics"_a = "official",
       "executor"_a = "cpu", "decode"_a = 0, "chunks"_a = nb::make_tuple(), "mtp"_a = false, "sites"_a = "",
       "zstd"_a = false, "name"_a = nb::none(), "threads"_a = 0,
       nb::sig(

@@ -50,8 +50,8 @@ auto alone(trainer& t, F&& f) {
   return f(*t.run);
 }
 
-std::shared_ptr<trainer> open(const std::variant<nb::dict, path>& settings, const std::string& text,
-                              int threads) {
+std::shared_ptr<trainer> open_trainer(const std::variant<nb::dict, path>& settings, const std::string& text,
+                                      int threads) {
   const auto t = std::make_shared<trainer>();
   if (const auto* given = std::get_if<nb::dict>(&settings))
     t->settings =
@@ -145,7 +145,7 @@ void bind_train(nb::module_& m) {
       nb::sig("def training_settings() -> dict[str, typing.Any]"),
       "Every setting of a training run with its default; \"model\" is to be put in (docs/training.md).");
   nb::class_<trainer>(m, "Trainer", "A training run, step by step; the numbers of threads change no bit.")
-      .def(nb::new_(&open), "settings"_a, "text"_a, nb::kw_only(), "threads"_a = 0,
+      .def(nb::new_(&open_trainer), "settings"_a, "text"_a, nb::kw_only(), "threads"_a = 0,
            "settings: as `dsv4 train --config` reads them, a dict or a file.  text: what is learned from.")
       .def_prop_ro(
           "steps", [](const trainer& t) { return t.settings.steps; }, "Of the whole run.")

@@ -4,7 +4,7 @@
 
 #include "golden_test.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::golden_check {
 
 using Catch::Matchers::ContainsSubstring;
 using nlohmann::json;
@@ -428,4 +428,4 @@ TEST_CASE("the writer refuses what the reader would", "[golden]") {
   CHECK_THROWS_AS(golden::bundle_writer(dir.path, about_of(c)), contract_violation);
 }
 
-}  // namespace dsv4_test
+}  // namespace dsv4_test::golden_check

@@ -7,7 +7,7 @@
 #include "../io/io_test.hpp"
 #include "catch.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::golden_npy {
 
 using namespace dsv4;
 using Catch::Matchers::ContainsSubstring;
@@ -187,4 +187,4 @@ TEST_CASE("npz: malformed archives are refused") {
     }
 }
 
-}  // namespace dsv4_test
+}  // namespace dsv4_test::golden_npy

@@ -10,6 +10,7 @@
 #include "catch.hpp"
 #include "data.hpp"
 
+namespace dsv4_test::model_cost {
 namespace {
 
 using dsv4::index_t;
@@ -76,3 +77,5 @@ TEST_CASE("cost: bytes of a decoded token are those of the tensors it meets", "[
 }
 
 }  // namespace
+
+}  // namespace dsv4_test::model_cost

@@ -10,7 +10,7 @@
 
 #include "catch.hpp"
 
-namespace dsv4 {
+namespace dsv4::num_round {
 namespace {
 
 constexpr double inf = std::numeric_limits<double>::infinity();
@@ -121,4 +121,4 @@ TEST_CASE("store, widen, rounded", "[num]") {
   CHECK(rounded<float>(0.1) == double(0.1f));
 }
 
-}  // namespace dsv4
+}  // namespace dsv4::num_round

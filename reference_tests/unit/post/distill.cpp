@@ -11,7 +11,7 @@
 #include "dsv4/post/divergence.hpp"
 #include "operands.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::post_distill {
 namespace {
 
 using namespace dsv4::post;
@@ -186,4 +186,4 @@ TEST_CASE("distill: both payloads, positions of weight 0, and executors", "[post
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::post_distill

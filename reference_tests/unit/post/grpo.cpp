@@ -9,7 +9,7 @@
 #include "dsv4/post/token_probability.hpp"
 #include "operands.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::post_grpo {
 namespace {
 
 using namespace dsv4::post;
@@ -304,4 +304,4 @@ TEST_CASE("grpo: what is missing or not a number is told, and no gradient is lef
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::post_grpo

@@ -6,7 +6,7 @@
 #include "dsv4/train/model.hpp"
 #include "finite_difference.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::train_cpu {
 namespace {
 
 using bytes = std::vector<std::uint8_t>;
@@ -243,4 +243,4 @@ TEST_CASE("cpu: a step is the specification's", "[train]") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::train_cpu

@@ -6,7 +6,7 @@
 #include "dsv4/train/rope.hpp"
 #include "finite_difference.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::train_modules {
 namespace {
 
 using T = double;
@@ -499,4 +499,4 @@ TEST_CASE("input of the MTP module", "[train]") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::train_modules

@@ -7,7 +7,7 @@
 #include "finite_difference.hpp"
 #include "model_run.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::train_network {
 namespace {
 
 using T = double;
@@ -345,4 +345,4 @@ TEST_CASE("network: what it refuses", "[train]") {
 }
 
 }  // namespace
-}  // namespace dsv4_test
+}  // namespace dsv4_test::train_network

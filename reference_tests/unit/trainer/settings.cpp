@@ -7,7 +7,7 @@
 #include "catch.hpp"
 #include "random_model.hpp"
 
-namespace dsv4::trainer {
+namespace dsv4::trainer::trainer_settings {
 
 using nlohmann::json;
 
@@ -117,4 +117,4 @@ TEST_CASE("edit_distance", "[trainer]") {
   CHECK(edit_distance("decay", "decay") == 0);
 }
 
-}  // namespace dsv4::trainer
+}  // namespace dsv4::trainer::trainer_settings

@@ -19,7 +19,7 @@
 #include "failing_allocations.hpp"
 #include "random_model.hpp"
 
-namespace dsv4::trainer {
+namespace dsv4::trainer::trainer_training {
 
 using nlohmann::json;
 
@@ -441,4 +441,4 @@ TEST_CASE("allocations of saving, loading and evaluating fail: nothing has chang
   CHECK(refused > 0);
 }
 
-}  // namespace dsv4::trainer
+}  // namespace dsv4::trainer::trainer_training
