@@ -9,6 +9,7 @@
 #include "catch.hpp"
 #include "random_model.hpp"
 
+namespace dsv4_test::gen_batcher {
 namespace {
 
 using namespace dsv4;
@@ -286,3 +287,5 @@ TEST_CASE("a shelf of prefixes keeps what was used last") {
 }
 
 }  // namespace
+
+}  // namespace dsv4_test::gen_batcher

@@ -11,7 +11,7 @@
 #include "catch.hpp"
 #include "random_model.hpp"
 
-namespace dsv4 {
+namespace dsv4::gen_conversation {
 namespace {
 
 using dsv4_test::random_ids;
@@ -228,4 +228,4 @@ TEST_CASE("conversation: saved, loaded, continued", "[conversation]") {
   std::filesystem::remove(file);
 }
 
-}  // namespace dsv4
+}  // namespace dsv4::gen_conversation

@@ -10,6 +10,7 @@
 #include "catch.hpp"
 #include "random_model.hpp"
 
+namespace dsv4_test::gen_distribution {
 namespace {
 using namespace dsv4;
 using dsv4::index_t;
@@ -193,3 +194,5 @@ TEST_CASE("log-probabilities of the raw logits, and the likeliest", "[log_probab
   CHECK_THROWS_AS(two.read(view<const double, 1>(none.data(), 3)), error);
   CHECK_THROWS_AS(two.read(view<const double, 1>(far.data(), 4)), contract_violation);
 }
+
+}  // namespace dsv4_test::gen_distribution

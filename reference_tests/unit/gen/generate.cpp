@@ -7,6 +7,7 @@
 #include "catch.hpp"
 #include "data.hpp"
 
+namespace dsv4_test::gen_generate {
 namespace {
 using namespace dsv4;
 using model_type = transformer<official, exec::ref>;
@@ -75,3 +76,5 @@ TEST_CASE("generate", "[generate]") {
   f.prompt.clear();
   CHECK_THROWS_AS(f.run({.max_new = 1}, out), contract_violation);
 }
+
+}  // namespace dsv4_test::gen_generate

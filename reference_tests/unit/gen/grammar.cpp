@@ -14,6 +14,7 @@
 #include "catch.hpp"
 #include "random_model.hpp"
 
+namespace dsv4_test::gen_grammar {
 namespace {
 
 using namespace dsv4;
@@ -458,3 +459,5 @@ TEST_CASE("what a schema asks for and grammars cannot do is refused by name") {
 }
 
 }  // namespace
+
+}  // namespace dsv4_test::gen_grammar

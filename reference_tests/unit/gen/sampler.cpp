@@ -9,6 +9,7 @@
 #include "catch.hpp"
 #include "random_model.hpp"
 
+namespace dsv4_test::gen_sampler {
 namespace {
 using namespace dsv4;
 view<const float, 1> row(const std::vector<float>& v) { return {v.data(), v.size()}; }
@@ -250,3 +251,5 @@ TEST_CASE("(4) a restored sampler goes on with the same tokens", "[sampler]") {
   for (int i = 0; i < 50; ++i) CHECK(one(row(logits)) == other(row(logits)));
   CHECK_THROWS_AS(other.restore({0, {8}}), contract_violation);
 }
+
+}  // namespace dsv4_test::gen_sampler

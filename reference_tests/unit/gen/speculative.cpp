@@ -7,7 +7,7 @@
 #include "catch.hpp"
 #include "drafters.hpp"
 
-namespace dsv4_test {
+namespace dsv4_test::gen_speculative {
 namespace {
 
 using ids_t = std::vector<std::int32_t>;
@@ -548,4 +548,4 @@ TEST_CASE("generate_speculative refuses what it cannot do", "[speculative]") {
   CHECK_THROWS_AS((mtp_drafter<official, E>(plain, 1, 1)), unsupported);
 }
 
-}  // namespace dsv4_test
+}  // namespace dsv4_test::gen_speculative
