@@ -82,6 +82,13 @@ inline config tiny_config() {
   c.compress_ratios = {0, 4, 16, 4, 0};
   return c;
 }
+/// The same with a DSpark drafter in the place of MTP.
+inline config with_drafter(config c, index_t block = 4, index_t stages = 2) {
+  c.num_nextn_predict_layers = 0;
+  c.compress_ratios.resize(static_cast<std::size_t>(c.num_hidden_layers));
+  c.dspark = {stages, block, c.vocab_size - 1, 8, {c.num_hidden_layers - 1, 0}};
+  return c;
+}
 /// The same with other layers (the MTP block stays window-only).
 inline config tiny_config(std::vector<index_t> ratios, index_t window = 8) {
   config c = tiny_config();
@@ -121,6 +128,7 @@ class random_model {
       hyper(p + "hc_head", m.hc_head);
       m.norm = around_one(p + "norm.weight");
     }
+    if (weights.dspark) drafter(*weights.dspark);
     infos_.clear();
   }
   random_model(random_model&&) = default;
@@ -291,6 +299,21 @@ class random_model {
     w.ffn_norm = around_one(p + "ffn_norm.weight");
     attention(p + "attn.", w.attn);
     moe(p + "ffn.", w.ffn);
+  }
+
+  void drafter(dspark_weights<>& w) {
+    w.main_proj = matrix("mtp.0.main_proj.weight");
+    w.main_norm = around_one("mtp.0.main_norm.weight");
+    std::string p;
+    for (std::size_t s = 0; s < w.stages.size(); ++s) {
+      p = "mtp." + std::to_string(s) + ".";
+      block(p, w.stages[s]);
+    }
+    hyper(p + "hc_head", w.hc_head);
+    w.norm = around_one(p + "norm.weight");
+    w.markov_w1 = matrix(p + "markov_head.markov_w1.weight", 2);
+    w.markov_w2 = matrix(p + "markov_head.markov_w2.weight");
+    w.confidence = matrix(p + "confidence_head.proj.weight", 1);
   }
 
   std::map<std::string, weight_info> infos_;

@@ -31,7 +31,8 @@ struct chat_options {
   fs::path tokenizer, load;
   std::optional<std::string> system, think;  ///< given: also after --load
   dsv4::sampling sampling{.temperature = 1};
-  index_t max_new = 4096, context = 0, draft = 0;
+  index_t max_new = 4096, context = 0;
+  dsv4::draft_settings draft;
   bool stats = false;
 };
 
@@ -311,7 +312,8 @@ void add_chat(CLI::App& app, std::function<void()>& run) {
   verb.add_option("--max-new", o->max_new, "tokens of an answer at most")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  verb.add_option("--draft", o->draft, "drafts per call by the MTP block; 0: none")
+  verb.add_option("--draft", o->draft.depth,
+                  "drafts per call by the MTP block or the DSpark drafter; 0: none")
       ->check(CLI::Range(0, 16))
       ->capture_default_str();
   verb.add_option("--load", o->load, "go on with a conversation that /save wrote")->type_name("FILE");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <dsv4/core/view.hpp>
+#include <dsv4/gen/draft_settings.hpp>
 #include <dsv4/gen/sampling.hpp>
 
 namespace cli {
@@ -66,7 +67,7 @@ struct generate_options {
   std::optional<index_t> max_new;
   dsv4::sampling sampling;
   std::optional<index_t> logprobs;  ///< so many of the likeliest tokens
-  index_t draft = 0;                ///< drafts per call
+  dsv4::draft_settings draft;       ///< drafts per call
   bool ignore_eos = false;
   std::vector<std::string> stop;  ///< texts that end the answer, with a prompt
 };

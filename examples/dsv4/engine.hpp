@@ -48,7 +48,7 @@ struct generate_job {
   std::span<const std::int32_t> ids;
   dsv4::generate_options options;
   dsv4::sampling sampling;
-  index_t draft = 0;                ///< drafts per call; above 0 needs MTP
+  dsv4::draft_settings draft;       ///< drafts per call; above 0 needs a drafter
   std::optional<index_t> logprobs;  ///< so many of the likeliest tokens at each place
   int threads = 0;
   std::function<bool(std::int32_t)> on_token;  ///< as a token is made; false ends the generation

@@ -78,7 +78,7 @@ generate_result run_generate(const generate_job& job) {
   const dsv4::config& c = job.config;
   dsv4::transformer<P, E> model(c, job.weights, make_executor<E>(job.threads));
   const index_t longest = static_cast<index_t>(job.ids.size()) + job.options.max_new;
-  auto s = model.new_sequence(longest, job.draft);
+  auto s = model.new_sequence(longest, job.draft.depth);
   dsv4::sampler choose(job.sampling, c.vocab_size, longest);
   dsv4::log_probabilities scores(job.logprobs.value_or(0), c.vocab_size);
   generate_result r;
@@ -91,10 +91,9 @@ generate_result run_generate(const generate_job& job) {
     }
     return job.on_token(id);
   };
-  if (job.draft > 0) {
-    dsv4::mtp_drafter<P, E> drafter(model, job.draft, job.draft);
-    r.generated =
-        dsv4::generate_speculative(model, s, job.ids, job.options, choose, drafter, job.draft, keep);
+  if (const index_t depth = job.draft.depth; depth > 0) {
+    dsv4::model_drafter<P, E> drafter(model, job.draft, depth);
+    r.generated = dsv4::generate_speculative(model, s, job.ids, job.options, choose, drafter, depth, keep);
   } else {
     r.generated = {dsv4::generate(model, s, job.ids, job.options, choose, keep), {}};
   }

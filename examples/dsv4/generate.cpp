@@ -125,7 +125,7 @@ void generate(const generate_options& o) {
                  {"stop", until.found() ? "text" : word_of(r.generated.stop)}};
     if (words) summary["text"] = text;
     if (o.logprobs) summary["logprobs"] = logprobs_of(r);
-    if (o.draft > 0) summary["drafts"] = drafts_of(r.generated);
+    if (o.draft.depth > 0) summary["drafts"] = drafts_of(r.generated);
     std::cout << summary.dump() << '\n';
   }
   // The first new token comes out of the prefill.
@@ -134,7 +134,7 @@ void generate(const generate_options& o) {
       stderr, "prefill %lld tokens in %.3f s (%.1f tokens/s), decode %lld tokens in %.3f s (%.1f tokens/s)\n",
       static_cast<long long>(n), r.generated.prefill_seconds, rate(n, r.generated.prefill_seconds),
       static_cast<long long>(decoded), r.generated.decode_seconds, rate(decoded, r.generated.decode_seconds));
-  if (o.draft > 0) tell_drafts(r.generated);
+  if (o.draft.depth > 0) tell_drafts(r.generated);
 }
 
 }  // namespace cli

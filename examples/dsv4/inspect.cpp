@@ -31,7 +31,9 @@ struct facts {
   index_t files = 0, tensors = 0, bytes = 0, stored_parameters = 0, realigned = 0;
   std::map<std::string, dtype_row> by_dtype;
   std::vector<std::string> unused;
-  std::string drafter;
+  std::string drafter;  ///< one that nothing reads
+  bool dspark = false;  ///< one that is read
+  index_t drafter_tensors = 0;
 };
 
 /// Scales, tables of hash routing and the copies of embed and head under mtp.* are no parameters.
@@ -63,6 +65,9 @@ facts collect(const inspect_options& o) {
       if (holds_parameters(t))
         f.stored_parameters += t.stored->elements * (t.stored->type == dsv4::dtype::i8 ? 2 : 1);
     }
+    f.dspark = model.weights().dspark.has_value();
+    for (const auto& t : model.tensors())
+      f.drafter_tensors += f.dspark && t.used && t.name.starts_with("mtp.");
     for (const auto* t : model.unused()) f.unused.push_back(t->stored->name);
     f.drafter = model.drafter();
   }
@@ -92,6 +97,7 @@ ordered_json json_of(const facts& f, const inspect_options& o) {
                      {"active_with_embedding", f.parameters.active + f.parameters.embedding},
                      {"embedding", f.parameters.embedding},
                      {"mtp", f.parameters.mtp}};
+  if (c.dspark.present()) j["parameters"]["drafter"] = f.parameters.drafter;
   j["kv"] = {{"bytes_per_token", f.kv.per_token},
              {"window_bytes", f.kv.windows},
              {"context", f.context},
@@ -104,6 +110,7 @@ ordered_json json_of(const facts& f, const inspect_options& o) {
     j["tensors"]["by_dtype"][name] = {{"count", row.count}, {"elements", row.elements}, {"bytes", row.bytes}};
   j["tensors"]["unused"] = f.unused;
   if (!f.drafter.empty()) j["drafter"] = f.drafter;
+  if (f.dspark) j["drafter"] = {{"kind", "DSpark"}, {"tensors", f.drafter_tensors}};
   return j;
 }
 
@@ -189,7 +196,12 @@ void print(const facts& f, const inspect_options& o) {
   const dsv4::parameter_count& p = f.parameters;
   line("parameters", count_text(p.total) + " total, " + count_text(p.active) + " active (" +
                          count_text(p.active + p.embedding) + " with the embedding table)" +
-                         (p.mtp ? ", MTP " + count_text(p.mtp) : ""));
+                         (p.mtp ? ", MTP " + count_text(p.mtp) : "") +
+                         (p.drafter ? ", DSpark drafter " + count_text(p.drafter) : ""));
+  if (const dsv4::dspark_config& d = c.dspark; d.present())
+    line("drafter", "DSpark: " + n(d.stages) + " stages on layers " + runs(d.target_layers) + ", blocks of " +
+                        n(d.block_size) + ", Markov rank " + n(d.markov_rank) + ", noise token " +
+                        n(d.noise_token) + (f.dspark ? "; " + grouped(f.drafter_tensors) + " tensors" : ""));
   char per_token[32];
   std::snprintf(per_token, sizeof per_token, "%.2f", f.kv.per_token);
   line("KV cache", std::string(per_token) + " bytes per token + " +

@@ -153,10 +153,17 @@ void add_generate(CLI::App& app, program& run) {
                   "also tell each token's log-probability, and the likeliest N at its place")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
-  verb.add_option("--draft", o->draft,
-                  "drafts of the MTP block per call: the same text when greedy, the same distribution else")
+  verb.add_option(
+          "--draft", o->draft.depth,
+          "drafts per call of the MTP block or, where a checkpoint has one instead, of the DSpark drafter: "
+          "the same text when greedy, the same distribution else")
       ->check(CLI::Range(0, 16))
       ->type_name("K");
+  verb.add_option(
+          "--draft-trust", o->draft.least_trust,
+          "DSpark: only drafts that its confidence head gives this probability, and those before them")
+      ->check(CLI::Range(0.0, 1.0))
+      ->type_name("P");
   verb.add_flag("--ignore-eos", o->ignore_eos, "go on after the end-of-text token");
   verb.add_option("--stop", o->stop, "end the answer before this text; may be given several times")
       ->type_name("TEXT")

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include <dsv4/gen/draft_settings.hpp>
 #include <dsv4/gen/generate.hpp>
 #include <dsv4/gen/sampling.hpp>
 
@@ -20,7 +21,7 @@ struct session_job {
   const dsv4::model_weights<>& weights;
   dsv4::sampling sampling;
   index_t max_tokens = 0;
-  index_t depth = 0;  ///< drafts per call
+  dsv4::draft_settings drafts;  ///< per call
   int threads = 0;
 };
 

@@ -15,7 +15,7 @@ class model_session final : public session {
  public:
   model_session(const session_job& job, E executor)
       : model_(job.config, job.weights, executor),
-        conversation_(model_, job.max_tokens, job.depth),
+        conversation_(model_, job.max_tokens, job.drafts),
         choose_(job.sampling, job.config.vocab_size, job.max_tokens) {}
 
   session_answer answer(std::span<const std::int32_t> ids, const dsv4::generate_options& options,

@@ -81,6 +81,8 @@
 #include "model/weights.hpp"      // all weights: views of a mapped checkpoint
 #include "model/block.hpp"        // mHC around attention, mHC around MoE
 #include "model/mtp.hpp"          // multi-token prediction
+#include "model/context.hpp"      // what a drafter sees of the layers
+#include "model/dspark.hpp"       // a checkpoint's DSpark drafter
 #include "model/prepare.hpp"      // weights on their way to an executor
 #include "model/sequence.hpp"     // what is remembered of one sequence
 #include "model/fingerprint.hpp"  // whose state a sequence holds
@@ -144,6 +146,7 @@
 #include "gen/sampler.hpp"              // logits -> distribution -> token
 #include "gen/log_probability.hpp"      // what the model itself thinks of the tokens
 #include "gen/generate.hpp"             // prompt -> tokens
+#include "gen/model_drafter.hpp"        // drafts of MTP, or of DSpark in its place
 #include "gen/speculative.hpp"          // the same with drafts, several tokens a call
 #include "gen/state_file.hpp"           // a conversation on disk: load and go on to the same bits
 #include "gen/prefix_file.hpp"          // what an earlier prompt has computed, reused; on disk

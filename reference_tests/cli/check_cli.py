@@ -220,6 +220,27 @@ class BadFiles(Case):
         self.assertIn("DSpark", run("forward", "--model", m, "--ids", "1,2", "--out", out, "--mtp", code=4).stderr)
         self.assertIn("DSpark", run("generate", "--model", m, "--ids", "1,2", "--max-new", "2", "--draft", "1", code=4).stderr)
 
+    def test_dspark(self):
+        # A checkpoint with a DSpark drafter: told by name, the main model runs, and drafts change no byte of the answer.
+        c = json.loads((self.model() / "config.json").read_text())
+        c["compress_ratios"] = c["compress_ratios"][:c["num_hidden_layers"]] + [0, 0]
+        c.update(dspark_block_size=4, dspark_noise_token_id=5, dspark_markov_rank=32, dspark_target_layer_ids=[0, 1])
+        (self.tmp / "config.json").write_text(json.dumps(c))
+        m = self.tmp / "drafted"
+        run("golden", "weights", self.tmp / "config.json", "--out", m)
+        told = json.loads(run("inspect", m, "--json").stdout)
+        self.assertEqual(told["drafter"]["kind"], "DSpark")
+        self.assertEqual(told["tensors"]["unused"], [])
+        self.assertGreater(told["parameters"]["drafter"], 0)
+        self.assertEqual(told["parameters"]["mtp"], 0)
+        self.assertRegex(run("inspect", m).stdout, r"drafter +DSpark: 2 stages on layers 0-1, blocks of 4, .* tensors")
+        arguments = ("generate", "--model", m, "--ids", "1,2,3,4,5", "--max-new", "12", "--ignore-eos")
+        plain = json.loads(run(*arguments).stdout)["tokens"]
+        for more in (("--draft", "4"), ("--draft", "9", "--draft-trust", "0.5"), ("--draft", "2", "--exec", "ref")):
+            drafted = json.loads(run(*arguments, *more).stdout)
+            self.assertEqual(drafted["tokens"], plain)
+        self.assertIn("DSpark", run("forward", "--model", m, "--ids", "1,2", "--out", self.tmp / "o", "--mtp", code=4).stderr)
+
     def test_two_sets_of_files(self):
         m = self.copy_of_model()
         (m / "model.safetensors").write_bytes(b"not read")

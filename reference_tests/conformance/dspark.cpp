@@ -13,7 +13,9 @@
 #include "dsv4/dspark/cache_store.hpp"
 #include "dsv4/dspark/drafter.hpp"
 #include "dsv4/dspark/loss.hpp"
+#include "dsv4/model/dspark.hpp"
 #include "golden_file.hpp"
+#include "random_model.hpp"
 
 namespace dsv4_test::conformance_dspark {
 namespace {
@@ -204,6 +206,51 @@ TEST_CASE("dspark: which tokens stand, DeepSpec; and that nothing is lost") {
   std::printf("dspark verification: within %.1e\n", worst);
 }
 
+// ---- heads ----
+TEST_CASE("dspark: vanilla, gated and recurrent heads, DeepSpec") {
+  double worst = 0;
+  for (const auto& [name, kind] : std::map<std::string, markov_kind>{{"vanilla", markov_kind::vanilla},
+                                                                     {"gated", markov_kind::gated},
+                                                                     {"rnn", markov_kind::recurrent}}) {
+    INFO(name);
+    const golden_file f(file("qwen3_" + name + ".safetensors"));
+    const std::string p = "weight.markov_head.",
+                      mix = kind == markov_kind::gated ? "gate_proj" : "joint_proj";
+    const auto w1 = f.tensor<2>(p + "markov_w1.weight"), w2 = f.tensor<2>(p + "markov_w2.weight");
+    const auto proj = f.tensor<1>("weight.confidence_head.proj.weight");
+    markov_weights<double> w{kind, w1, w2};
+    tensor<double, 2> mixing;
+    tensor<double, 1> bias;
+    if (kind != markov_kind::vanilla) {
+      mixing = f.tensor<2>(p + mix + ".weight"), bias = f.tensor<1>(p + mix + ".bias");
+      w.mix = mixing, w.bias = bias;
+    }
+    const confidence_weights<double> c{proj, f.scalar("weight.confidence_head.proj.bias")};
+    index_t blocks = 0;
+    for (std::string r = "serve.0."; f.has(r + "hidden"); r = "serve." + std::to_string(++blocks) + ".") {
+      const auto hidden = f.tensor<2>(r + "hidden"), logits = f.tensor<2>(r + "logits");
+      auto found = f.tensor<2>(r + "base_logits");
+      const auto tokens = f.list<std::int32_t>(r + "tokens");  // the anchor first
+      markov_chain<double> chain(w);
+      std::vector<double> confidence;
+      for (index_t k = 0; k < hidden.extent(0); ++k) {
+        const std::int32_t previous = tokens[usize(k)];
+        chain.add(previous, hidden[k], found[k]);
+        confidence.push_back(confidence_of<double>(c, hidden[k], w1[previous]));
+        CHECK(likeliest<double>(found[k]) == tokens[usize(k + 1)]);
+      }
+      close(r + "logits", distance(found, logits), double_tolerance, worst);
+      close(r + "confidence", distance(confidence, f.list(r + "confidence")), double_tolerance, worst);
+      for (const std::string& n : f.names())
+        if (const std::string count = r + "count."; n.starts_with(count))
+          CHECK(confident_slots<double>(slice(confidence, 0, std::ssize(confidence)),
+                                        std::stod(n.substr(count.size()))) == f.at<index_t>(n, 0));
+    }
+    CHECK(blocks > 0);
+  }
+  std::printf("dspark heads: within %.1e\n", worst);
+}
+
 // ---- drafters of DeepSeek's block ----
 /// Weights of a golden file by name, in double, that may be moved; views of them are views of what is moved.
 class named_weights {
@@ -388,6 +435,102 @@ TEST_CASE("dspark: the drafter of V4, dspark-mlx") {
   };
   CHECK(std::fabs(value() / f.scalar("vjp.value") - 1) <= float_tolerance);
   check_gradients(f, w, "vjp.grad.", 1, 1e-6, value, "dspark V4");
+}
+
+/// A model of one layer whose drafter, embedding and head are those of the file.
+struct model_with_drafter {
+  random_model made;
+  std::vector<tensor<float, 2>> matrices;
+
+  model_with_drafter(const config& c, const golden_file& f) : made(c, all_f32) {
+    const auto values = [&](const std::string& name, auto& v) {
+      const auto x = f.tensor<2, float>("weight." + name);
+      REQUIRE(x.size() == v.size());
+      std::copy_n(x.data(), x.size(), v.data());
+    };
+    matrices.reserve(1 << 16);
+    each_weight(made.weights, made.c, [&](const weight_info& i, auto& field) {
+      if (!f.has("weight." + i.name)) {
+        CHECK(!i.name.starts_with("mtp."));
+        return;
+      }
+      if constexpr (std::is_same_v<std::decay_t<decltype(field)>, weight_matrix>) {
+        const tensor<float, 2>& m = matrices.emplace_back(f.tensor<2, float>("weight." + i.name));
+        REQUIRE((m.extent(0) == i.shape[0] && m.extent(1) == i.shape[1]));
+        field = {dtype::f32, reinterpret_cast<const std::byte*>(m.data()), i.shape[0], i.shape[1]};
+      } else if constexpr (!std::is_same_v<std::decay_t<decltype(field)>, expert_table>) {
+        values(i.name, field);
+      }
+    });
+  }
+};
+
+TEST_CASE("dspark: the same with the kernels of the model and a checkpoint's weights, dspark-mlx") {
+  const golden_file f(file("v4_draft.safetensors"));
+  const nlohmann::json c = config_of("v4_draft.safetensors");
+  const drafter_settings s = settings_of(c);
+  const auto rows = [&](const std::string& name) { return f.extent("weight." + name, 0); };
+  config m = tiny_config({0}, s.window);
+  m.vocab_size = rows("embed.weight"), m.hidden_size = f.extent("weight.embed.weight", 1);
+  m.moe_intermediate_size = rows("mtp.0.ffn.shared_experts.w1.weight");
+  m.num_attention_heads = rows("mtp.0.attn.attn_sink"), m.head_dim = rows("mtp.0.attn.kv_norm.weight");
+  m.qk_rope_head_dim = s.rotary, m.q_lora_rank = rows("mtp.0.attn.q_norm.weight");
+  m.o_groups = s.groups, m.o_lora_rank = rows("mtp.0.attn.wo_a.weight") / s.groups;
+  m.n_routed_experts = rows("mtp.0.ffn.gate.weight"), m.num_experts_per_tok = s.experts_per_token;
+  m.routed_scaling_factor = s.route_scale, m.swiglu_limit = s.swiglu_limit;
+  m.rms_norm_eps = s.norm_eps, m.hc_eps = s.hc_eps, m.hc_mult = s.streams;
+  m.hc_sinkhorn_iters = s.sinkhorn_iterations, m.rope_theta = s.rope_theta;
+  m.num_nextn_predict_layers = 0, m.compress_ratios = {0};
+  const index_t layers = f.extent("weight.mtp.0.main_proj.weight", 1) / m.hidden_size;
+  m.dspark = {
+      c.at("stages"), s.block, s.noise,
+      f.extent("weight.mtp." + std::to_string(int(c.at("stages")) - 1) + ".markov_head.markov_w1.weight", 1),
+      std::vector<index_t>(usize(layers), 0)};
+  const model_with_drafter all(m, f);
+  using P = float32<double>;
+  transformer<P, exec::ref> model(m, all.made.weights);
+
+  const auto features = f.tensor<3>("main_hidden");  // [b, position, l d]
+  const auto tokens = f.tensor<2, std::int32_t>("tokens");
+  const index_t batch = features.extent(0), prompt = f.at<index_t>("prefill_length", 0);
+  double worst = 0, worst_confidence = 0;
+  for (index_t b = 0; b < batch; ++b) {
+    dspark_network<P, exec::ref> d(model, 0);
+    index_t accepted = 0;
+    const auto accept = [&](index_t n) {
+      tensor<double, 3> context(n, layers, m.hidden_size);
+      std::copy_n(features[b][accepted].data(), context.size(), context.data());
+      d.accept(accepted, context);
+      accepted += n;
+    };
+    const auto drafts = [&](const std::string& when) {
+      INFO(when);
+      const auto logits = f.tensor<3>(when + ".logits"), confidence = f.tensor<3>(when + ".confidence");
+      const auto ids = f.tensor<2, std::int32_t>(when + ".output_ids");
+      std::int32_t previous = tokens(b, accepted - 1);
+      d.run(previous, accepted);
+      for (index_t k = 0; k < s.block; ++k) {
+        const double trust = d.follow(k, previous);
+        close(when + ".confidence", std::fabs(trust - sigmoid(confidence.data()[b * s.block + k])),
+              stage_tolerance, worst_confidence);
+        const view<const double, 1> found = d.logits(k);
+        for (index_t v = 0; v < m.vocab_size; ++v)
+          worst = std::max(worst, std::fabs(found[v] - logits(b, k, v)));
+        CHECK(worst <= float_tolerance);
+        previous = likeliest(found);
+        CHECK(previous == ids(b, k + 1));
+      }
+    };
+    accept(prompt);  // at once; the test above gives position after position
+    for (index_t i = 0; f.has("step" + std::to_string(i) + ".logits"); ++i) {
+      accept(1);
+      drafts("step" + std::to_string(i));
+    }
+    accept(2);  // one position without a draft
+    drafts("after_advance");
+  }
+  std::printf("dspark V4 with the model's kernels: logits within %.1e, confidence %.1e\n", worst,
+              worst_confidence);
 }
 
 TEST_CASE("dspark: the drafter of V4.1 in training, nemo_automodel") {

@@ -89,6 +89,63 @@ std::span<const view<std::int32_t, 2, mem_of<E>>> all_entries(const call_context
   return chosen;
 }
 
+// ---- the parts of an attention that do not know what is attended to; views live in the call's scratch
+
+/// Queries of a latent: up-projection, norm of each head, rotation of the last rd channels.
+template <numerics_policy P, execution E, observer Tap>
+view<act_t<P>, 3, mem_of<E>> attention_queries(const call_context<E, Tap>& call,
+                                               const product_input<P, E>& latent, index_t t,
+                                               const basic_rotary_angles<mem_of<E>>& angles,
+                                               const attention_weights<storage_of<E>>& w) {
+  const auto& [e, scratch, host, c, tap] = call;
+  const index_t heads = c.num_attention_heads, hd = c.head_dim;
+  auto q = take<act_t<P>>(scratch, t, heads, hd);     // [t, h, d]
+  latent.times(e, w.wq_b, q.reshape(t, heads * hd));  // Eq. (18), (25)
+  head_norm(e, q, c.rms_norm_eps);
+  tap.rows(site::attn_q_norm, q);
+  rope(e, q, angles);
+  tap.rows(site::attn_q_rope, q);
+  return q;
+}
+
+/// The single head whose keys are also its values, rounded as the cache stores it.
+template <numerics_policy P, execution E, observer Tap>
+view<act_t<P>, 2, mem_of<E>> attention_keys(const call_context<E, Tap>& call,
+                                            const product_input<P, E>& input, index_t t,
+                                            const basic_rotary_angles<mem_of<E>>& angles,
+                                            const attention_weights<storage_of<E>>& w) {
+  const auto& [e, scratch, host, c, tap] = call;
+  const index_t hd = c.head_dim;
+  auto kv = take<act_t<P>>(scratch, t, hd);  // [t, d]
+  input.times(e, w.wkv, kv);
+  rms_norm(e, kv, w.kv_norm, c.rms_norm_eps, kv);
+  tap.rows(site::attn_kv_norm, kv);
+  rope(e, kv.reshape(t, 1, hd), angles);
+  if constexpr (P::quantised) act_quant_in_place(e, kv, hd - c.qk_rope_head_dim, kv_quant_block);
+  tap.rows(site::attn_kv, kv);
+  return kv;
+}
+
+/// out of what the heads gathered.
+template <numerics_policy P, execution E, observer Tap>
+void attention_output(const call_context<E, Tap>& call, view<act_t<P>, 3, mem_of<E>> o /*[t,h,d]*/,
+                      const basic_rotary_angles<mem_of<E>>& angles, const attention_weights<storage_of<E>>& w,
+                      view<act_t<P>, 2, mem_of<E>> out /*[t,D]*/) {
+  const auto& [e, scratch, host, c, tap] = call;
+  // Values are rotated keys, so o still carries their rotation: turning it back by the query's position
+  // leaves the distance to each key.
+  rope(e, o, angles, rotation::inverse);
+  tap.rows(site::attn_o_derot, o);
+
+  // Grouped output projection: each group of heads to rank r, then all of them to D.
+  const index_t t = o.extent(0), groups = c.o_groups, rank = c.o_lora_rank;
+  auto low = take<act_t<P>>(scratch, t, groups, rank);  // [t, g, r]
+  grouped_linear(e, o.reshape(t, groups, o.row_size() / groups), w.wo_a, low);
+  tap.rows(site::attn_o_lora, low);
+  quantised_linear<P>(e, scratch, low.reshape(t, groups * rank), w.wo_b, out);
+  tap.rows(site::attn_out, out);
+}
+
 /// out = attention(x) for a flat batch.
 template <numerics_policy P, execution E, observer Tap>
 void attention(const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
@@ -98,7 +155,7 @@ void attention(const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
   using memory = mem_of<E>;
   const auto& [e, scratch, host, c, tap] = call;
   const typename call_context<E, Tap>::scope here(call);
-  const index_t t = x.extent(0), heads = c.num_attention_heads, hd = c.head_dim, rd = c.qk_rope_head_dim;
+  const index_t t = x.extent(0), heads = c.num_attention_heads, hd = c.head_dim;
   const attention_kind kind = kind_of_ratio(batch.ratio);
   const auto& angles = batch.rotary.angles;
 
@@ -109,23 +166,9 @@ void attention(const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
   rms_norm(e, qr, w.q_norm, c.rms_norm_eps, qr);
   tap.rows(site::attn_qr, qr);
 
-  // Queries: up-projection, norm of each head, rotation of the last rd channels.
   const product_input<P, E> latent(e, scratch, qr);
-  auto q = take<A>(scratch, t, heads, hd);            // [t, h, d]
-  latent.times(e, w.wq_b, q.reshape(t, heads * hd));  // Eq. (18), (25)
-  head_norm(e, q, c.rms_norm_eps);
-  tap.rows(site::attn_q_norm, q);
-  rope(e, q, angles);
-  tap.rows(site::attn_q_rope, q);
-
-  // The single head whose keys are also its values, rounded as the cache stores it.
-  auto kv = take<A>(scratch, t, hd);  // [t, d]
-  input.times(e, w.wkv, kv);
-  rms_norm(e, kv, w.kv_norm, c.rms_norm_eps, kv);
-  tap.rows(site::attn_kv_norm, kv);
-  rope(e, kv.reshape(t, 1, hd), angles);
-  if constexpr (P::quantised) act_quant_in_place(e, kv, hd - rd, kv_quant_block);
-  tap.rows(site::attn_kv, kv);
+  const auto q = attention_queries(call, latent, t, angles, w);  // [t, h, d]
+  const auto kv = attention_keys(call, input, t, angles, w);     // [t, d]
 
   // Entries: those that close in this call join each sequence's memory; then each query makes its choice.
   std::span<const view<std::int32_t, 2, memory>> chosen;  // [sequences] of [t, k]
@@ -165,19 +208,7 @@ void attention(const call_context<E, Tap>& call, const layer_batch<P, E>& batch,
   core_attention<E, A>(e, q, batch.segments, slots, w.attn_sink, o);  // Eq. (19), (26)
   append_to_rings(call, batch, kv, [](attention_state<P, E>& s) -> auto& { return s.window; });
   tap.rows(site::attn_o, o);
-
-  // Values are rotated keys, so o still carries their rotation: turning it back by the query's position
-  // leaves the distance to each key.
-  rope(e, o, angles, rotation::inverse);
-  tap.rows(site::attn_o_derot, o);
-
-  // Grouped output projection: each group of heads to rank r, then all of them to D.
-  const index_t groups = c.o_groups, rank = c.o_lora_rank;
-  auto low = take<A>(scratch, t, groups, rank);  // [t, g, r]
-  grouped_linear(e, o.reshape(t, groups, heads * hd / groups), w.wo_a, low);
-  tap.rows(site::attn_o_lora, low);
-  quantised_linear<P>(e, scratch, low.reshape(t, groups * rank), w.wo_b, out);
-  tap.rows(site::attn_out, out);
+  attention_output<P>(call, o, angles, w, out);
 }
 
 }  // namespace dsv4

@@ -31,6 +31,20 @@ struct yarn_config {
   index_t original_max_position_embeddings = 65536;
 };
 
+/// A DSpark drafter, which checkpoints carry under mtp.* in place of multi-token prediction since V4-Flash-DSpark
+/// (model/dspark.hpp).  Field names of config.json: dspark_block_size, dspark_noise_token_id, dspark_markov_rank,
+/// dspark_target_layer_ids.
+struct dspark_config {
+  index_t stages = 0;       // blocks of the drafter, mtp.0 ...; 0: there is none
+  index_t block_size = 0;   // [K] slots that are drafted at once
+  index_t noise_token = 0;  // what the slots after the first hold
+  index_t markov_rank = 0;  // [r]
+  /// Layers of the model whose streams, averaged, are the drafter's context.
+  std::vector<index_t> target_layers;
+
+  bool present() const { return stages > 0; }
+};
+
 /// Field names are those of the hub's config.json; letters in brackets are those of docs/notation.md.
 struct config {
   index_t vocab_size = 0;
@@ -65,6 +79,7 @@ struct config {
   index_t num_nextn_predict_layers = 0;
   /// One per layer, then one per MTP block.
   std::vector<index_t> compress_ratios;
+  dspark_config dspark;  // in place of MTP: then num_nextn_predict_layers is 0
 
   index_t ratio(index_t layer) const { return compress_ratios[static_cast<std::size_t>(layer)]; }
   index_t mtp_ratio(index_t block = 0) const { return ratio(num_hidden_layers + block); }

@@ -3,7 +3,7 @@
 /// What turns a drafter's states into tokens: a bias that follows the token before, and how far each slot is to be trusted.
 /// source   DSpark; the gated and the recurrent form as DeepSpec has them
 /// axes     k slot of a block · d channel · r rank · v vocabulary
-/// oracle   golden/dspark: v4_draft, v41_train (the vanilla head); the gated and recurrent ones have no test yet
+/// oracle   golden/dspark: v4_draft, v41_train (the vanilla head); qwen3_{vanilla,gated,rnn}
 ///
 ///   e = W1[previous token]
 ///   vanilla    logits += W2 e

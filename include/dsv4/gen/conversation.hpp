@@ -24,21 +24,21 @@ namespace dsv4 {
 template <numerics_policy P, execution E>
 class conversation {
  public:
-  /// max_tokens: of questions and answers together.  depth: drafts per call (gen/speculative.hpp), 0: none.
-  /// @throws contract_violation max_tokens beyond the model's context; unsupported: depth without an MTP module
-  conversation(transformer<P, E>& model, index_t max_tokens, index_t depth = 0)
+  /// max_tokens: of questions and answers together.  drafts: per call (gen/speculative.hpp).
+  /// @throws contract_violation max_tokens beyond the model's context; unsupported: drafts without a drafter
+  conversation(transformer<P, E>& model, index_t max_tokens, const draft_settings& drafts = {})
       : model_(&model),
         max_tokens_(max_tokens),
-        depth_(depth),
-        live_{model.new_sequence(max_tokens, depth), {}} {
-    expects(depth >= 0, "conversation: depth must be 0 (no drafts) or more");
-    if (depth > 0) drafter_.emplace(model, depth, depth);
+        drafts_(drafts),
+        live_{model.new_sequence(max_tokens, drafts.depth), {}} {
+    expects(drafts.depth >= 0, "conversation: depth must be 0 (no drafts) or more");
+    if (drafts.depth > 0) drafter_.emplace(model, drafts, drafts.depth);
   }
 
   /// Tokens that have been read; the last token of an answer has not been.
   std::span<const std::int32_t> ids() const { return live_.ids; }
   index_t max_tokens() const { return max_tokens_; }
-  index_t depth() const { return depth_; }
+  index_t depth() const { return drafts_.depth; }
   /// Tokens of the last answer()'s ids that did not have to be read.
   index_t reused() const { return reused_; }
 
@@ -75,7 +75,7 @@ class conversation {
       r = run(ids.subspan(static_cast<std::size_t>(reused_), static_cast<std::size_t>(rest)), read_only,
               choose, on_token);
       mark_.emplace();
-      if (drafter_) mark_->streams = last_streams();
+      if (drafter_ && drafter_->mtp()) mark_->streams = last_streams();
       mark_->sequence = live_.sequence;
       mark_->ids.assign(ids.begin(), ids.end() - 1);
     }
@@ -100,12 +100,13 @@ class conversation {
     extras.seed = choose.settings().seed;
     extras.sampler = choose.state();
     extras.application = std::move(application);
-    if (drafter_ && !live_.ids.empty() && drafter_->follows(live_.sequence)) extras.streams = last_streams();
+    if (drafter_ && drafter_->mtp() && !live_.ids.empty() && drafter_->follows(live_.sequence))
+      extras.streams = last_streams();
     save_state(path, identity, *model_, live_.sequence, extras);
   }
   /// Returns the program's bytes.  @throws format_error; nothing has changed when it throws
   std::string load(const std::filesystem::path& path, const state_identity& identity, sampler& choose) {
-    auto loaded = load_state(path, identity, *model_, {max_tokens_, depth_});
+    auto loaded = load_state(path, identity, *model_, {max_tokens_, drafts_.depth});
     state_extras<P, E>& extras = loaded.extras;
     memory next{std::move(loaded.sequence), std::move(extras.ids)};
     next.ids.resize(static_cast<std::size_t>(next.sequence.length()));
@@ -170,25 +171,25 @@ class conversation {
     live_.ids.resize(static_cast<std::size_t>(live_.sequence.length()));
   }
 
-  /// What the drafter needs to go on from here, later.
+  /// What MTP needs to go on from here, later.
   tensor<act_t<P>, 3> last_streams() {
     drafter_->catch_up(live_.sequence);
-    const auto last = drafter_->last_streams(live_.sequence);  // [n, d]
+    const auto last = drafter_->mtp()->last_streams(live_.sequence);  // [n, d]
     tensor<act_t<P>, 3> out(1, last.extent(0), last.extent(1));
     copy(model_->executor(), last, out.all()[0]);
     return out;
   }
   /// A drafter that follows m.  Its streams are [t, n, d] of the last t tokens; without them it knows nothing of m.
-  std::optional<mtp_drafter<P, E>> drafter_of(const memory& m) {
-    std::optional<mtp_drafter<P, E>> d;
-    if (depth_ == 0) return d;
-    d.emplace(*model_, depth_, depth_);
+  std::optional<model_drafter<P, E>> drafter_of(const memory& m) {
+    std::optional<model_drafter<P, E>> d;
+    if (drafts_.depth == 0) return d;
+    d.emplace(*model_, drafts_, drafts_.depth);
     const index_t t = m.streams.size() > 0 ? m.streams.extent(0) : 0;
-    if (t > 0 && m.sequence.mtp_length() == m.sequence.length() - 1)
-      d->restore(m.sequence, view<const act_t<P>, 3>(m.streams.all())[t - 1]);
+    if (t > 0 && d->mtp() && m.sequence.mtp_length() == m.sequence.length() - 1)
+      d->mtp()->restore(m.sequence, view<const act_t<P>, 3>(m.streams.all())[t - 1]);
     return d;
   }
-  void go_on_with(memory&& m, std::optional<mtp_drafter<P, E>>&& drafter) noexcept {
+  void go_on_with(memory&& m, std::optional<model_drafter<P, E>>&& drafter) noexcept {
     live_ = std::move(m);
     live_.streams = {};
     drafter_ = std::move(drafter);
@@ -198,15 +199,17 @@ class conversation {
   speculative_generation run(std::span<const std::int32_t> ids, const generate_options& options,
                              Choose& choose, OnToken&& on_token) {
     if (drafter_)
-      return generate_speculative(*model_, live_.sequence, ids, options, choose, *drafter_, depth_, on_token);
+      return generate_speculative(*model_, live_.sequence, ids, options, choose, *drafter_, drafts_.depth,
+                                  on_token);
     return {generate(*model_, live_.sequence, ids, options, choose, on_token), {}};
   }
 
   transformer<P, E>* model_;
-  index_t max_tokens_, depth_, reused_ = 0;
+  index_t max_tokens_, reused_ = 0;
+  draft_settings drafts_;
   memory live_;
   std::optional<memory> mark_;
-  std::optional<mtp_drafter<P, E>> drafter_;
+  std::optional<model_drafter<P, E>> drafter_;
 };
 
 }  // namespace dsv4

@@ -17,7 +17,7 @@
 ///       (4) the decode loop allocates nothing once the model's scratch has its size
 #include "draft.hpp"
 #include "generate.hpp"
-#include "mtp_drafter.hpp"
+#include "model_drafter.hpp"
 
 namespace dsv4 {
 
@@ -39,8 +39,8 @@ struct speculative_generation : generation {
 
 /// generate() with drafts of up to `depth` tokens.
 ///   sampler   or what has its begin, next, pick, chance, remember, forget and operator()
-///   drafter   mtp_drafter, or what has its follows, streams, observe, catch_up and propose; kept with the
-///             sequence from one generation to the next
+///   drafter   model_drafter, mtp_drafter, dspark_drafter, or what has the follows, streams, observe, catch_up and
+///             propose of these (context, if it reads layers); kept with the sequence from one generation to the next
 /// @throws contract_violation as generate(); if max_rewind of the sequence is below depth; if the sequence
 /// holds tokens that the drafter has not seen
 template <numerics_policy P, execution E, class Choose, class Drafter, class OnToken>
@@ -76,7 +76,10 @@ speculative_generation generate_speculative(transformer<P, E>& model, sequence<P
   const auto read = [&](std::span<const std::int32_t> tokens, view<wide, 2, memory> all,
                         view<wide, 2, memory> last) {
     const typename transformer<P, E>::input one{&s, tokens};
-    model.forward(std::span(&one, 1), {all, last, drafter.streams(static_cast<index_t>(tokens.size()))});
+    const auto t = static_cast<index_t>(tokens.size());
+    typename transformer<P, E>::output out{all, last, drafter.streams(t)};
+    if constexpr (requires { drafter.context(t); }) out.context = drafter.context(t);
+    model.forward(std::span(&one, 1), out);
     drafter.observe(s, tokens);
   };
 

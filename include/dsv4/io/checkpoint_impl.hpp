@@ -26,11 +26,29 @@ class weight_binder {
     drafter_ = find_drafter();
     auto w = weight_tree<storage::stored>(c_, stored_mtp_blocks(), c_.n_routed_experts);
     each_weight(w, c_, [&](const weight_info& i, auto& field) { bind(i, field); });
-    w.foreign_drafter = drafter_;
+    if (!drafter_.empty()) bind_drafter(w);
     return w;
   }
 
  private:
+  /// The model is good without its drafter: one that cannot be read is left out, and the reason kept for those who ask
+  /// for drafts.
+  void bind_drafter(model_weights<>& w) {
+    if (!c_.dspark.present()) {
+      w.foreign_drafter = drafter_ + "; config.json does not say how it drafts: no dspark_block_size";
+      return;
+    }
+    model_weights<> all;  // the names of everything else are passed over
+    all.dspark = weight_tree_of_drafter<storage::stored>(c_.dspark.stages, c_.n_routed_experts);
+    try {
+      each_weight(all, c_, [&](const weight_info& i, auto& field) {
+        if (i.name.starts_with("mtp.")) bind(i, field);
+      });
+      w.dspark = std::move(all.dspark);
+    } catch (const error& e) {
+      w.foreign_drafter = drafter_ + ", which cannot be used: " + e.what();
+    }
+  }
   void bind(const weight_info& i, weight_matrix& m) {
     if (i.expert >= 0 && is_stacked(i)) {
       m = stacked(i);

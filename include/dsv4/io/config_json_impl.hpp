@@ -121,6 +121,34 @@ DSV4_INLINE void read_inference_fields(const json_fields& f, config& c) {
   }
 }
 
+/// Checkpoints with a DSpark drafter: its stages are counted as MTP blocks are, by compress_ratios (46 entries for 43
+/// layers) and, where that has none, by the field of MTP.
+DSV4_INLINE void read_dspark_fields(const json_fields& f, problem_list& problems, config& c) {
+  if (!f.has("dspark_target_layer_ids") && !f.has("dspark_block_size")) return;
+  dspark_config& d = c.dspark;
+  d.block_size = f.integer("dspark_block_size", 1, most_count);
+  d.noise_token = f.integer("dspark_noise_token_id", 0, std::max(c.vocab_size - 1, index_t{0}));
+  d.markov_rank = f.integer("dspark_markov_rank", 1, most_width);
+  d.target_layers = f.integers("dspark_target_layer_ids", 0, std::max(c.num_hidden_layers - 1, index_t{0}));
+  if (!problems.empty()) return;
+  const auto layers = static_cast<std::ptrdiff_t>(c.num_hidden_layers);
+  auto& ratios = c.compress_ratios;
+  const index_t entries = static_cast<index_t>(ratios.size()) - c.num_hidden_layers;
+  d.stages = entries > 0 ? entries : c.num_nextn_predict_layers;
+  c.num_nextn_predict_layers = 0;
+  if (d.target_layers.empty()) problems.bad("field 'dspark_target_layer_ids': found [], expected layers");
+  if (d.stages < 1 || d.stages > most_mtp)
+    problems.bad("DSpark: found " + std::to_string(d.stages) +
+                 " stages (entries of compress_ratios beyond the layers, or num_nextn_predict_layers), "
+                 "expected 1 to " +
+                 std::to_string(most_mtp));
+  if (entries <= 0) return;
+  if (std::any_of(ratios.begin() + layers, ratios.end(), [](index_t r) { return r != 0; }))
+    problems.bad(
+        "field 'compress_ratios': a stage of the DSpark drafter with a ratio, expected 0 (window only)");
+  ratios.resize(usize(c.num_hidden_layers));
+}
+
 /// Relations between fields, each of which is good by itself.
 DSV4_INLINE void check_config(problem_list& problems, config& c) {
   const auto require = [&](bool ok, const std::string& what) {
@@ -185,6 +213,7 @@ DSV4_INLINE config parse_config(const std::filesystem::path& file, const nlohman
   } else {
     detail::read_inference_fields(f, c);
   }
+  detail::read_dspark_fields(f, problems, c);
   if (problems.empty()) detail::check_config(problems, c);
   problems.throw_if_any();
   return c;

@@ -46,6 +46,16 @@ DSV4_INLINE nlohmann::json to_json(const config& c) {
     j["index_head_dim"] = c.index_head_dim;
     j["index_topk"] = c.index_topk;
   }
+  if (const dspark_config& d = c.dspark; d.present()) {
+    std::vector<index_t> ratios = c.compress_ratios;
+    ratios.resize(ratios.size() + usize(d.stages), 0);
+    j["compress_ratios"] = ratios;
+    j["num_nextn_predict_layers"] = d.stages;
+    j["dspark_block_size"] = d.block_size;
+    j["dspark_noise_token_id"] = d.noise_token;
+    j["dspark_markov_rank"] = d.markov_rank;
+    j["dspark_target_layer_ids"] = d.target_layers;
+  }
   j["rope_scaling"] = nullptr;
   if (c.has_yarn)
     j["rope_scaling"] = {{"type", "yarn"},

@@ -20,19 +20,20 @@ struct parameter_count {
   index_t active = 0;     ///< of total, without the embedding table
   index_t embedding = 0;  ///< the table [V, D]; part of total
   index_t mtp = 0;        ///< all MTP blocks
+  index_t drafter = 0;    ///< a DSpark drafter, in place of those
 };
 
 inline parameter_count count_parameters(const config& c) {
   parameter_count r;
   // One routed expert stands for all of its layer.
-  const auto tree =
-      weight_tree<storage::none>(c, c.num_nextn_predict_layers, std::min<index_t>(c.n_routed_experts, 1));
+  const auto tree = weight_tree<storage::none>(c, c.num_nextn_predict_layers,
+                                               std::min<index_t>(c.n_routed_experts, 1), c.dspark.stages);
   each_weight(tree, c, [&](const weight_info& w, const auto&) {
     if (w.format == weight_format::i64) return;  // the table of a hash layer
     const bool routed = w.expert >= 0, embedding = w.start == initial_value::embedding;
     const index_t all = w.size() * (routed ? c.n_routed_experts : 1);
     if (w.name.starts_with("mtp.")) {
-      r.mtp += all;
+      (c.dspark.present() ? r.drafter : r.mtp) += all;
       return;
     }
     r.total += all;

@@ -14,6 +14,7 @@
 /// in another order of doubles than several, which moves a wide value by 1e-15 or so.
 #include "../core/config_macros.hpp"
 #include "../op/rows.hpp"
+#include "context.hpp"
 #include "fingerprint.hpp"
 #include "mtp.hpp"
 #include "prepare.hpp"
@@ -51,6 +52,7 @@ class transformer {
     view<wide, 2, memory> logits;           // [t, v] every token of the batch in order, or …
     view<wide, 2, memory> last_logits;      // [sequences, v] only the last of each sequence
     view<activation, 3, memory> streams{};  // [t, n, d] of the last layer, for MTP
+    view<activation, 3, memory> context{};  // [t, l, d] of DSpark's target layers, for its drafter
   };
 
   /// tokens_per_pass bounds the scratch memory: longer calls run in several passes, to the same bits.
@@ -77,8 +79,9 @@ class transformer {
 
   const config& configuration() const& { return config_; }
   const config& configuration() const&& = delete;
-  /// The weights that the constructor was called with.
+  /// The weights that the constructor was called with, and where kernels read them.
   const model_weights<>& weights() const { return *source_; }
+  const model_weights<storage_of<E>>& prepared() const { return weights_.tree(); }
   /// What says whose numbers a sequence holds (fingerprint.hpp).
   std::uint64_t fingerprint() const { return fingerprint_; }
   E& executor() { return exec_; }
@@ -86,10 +89,7 @@ class transformer {
   bool has_mtp() const { return !source_->mtp.empty(); }
   /// @throws unsupported "who: why there is no MTP module"
   void expect_mtp(const std::string& who) const {
-    if (has_mtp()) return;
-    const std::string& drafter = source_->foreign_drafter;
-    throw unsupported(who + (drafter.empty() ? ": this checkpoint has no MTP module (mtp.0.*)"
-                                             : ": not implemented for this checkpoint: " + drafter));
+    if (!has_mtp()) throw unsupported(who + no_mtp(*source_));
   }
 
   /// A fresh sequence.  @throws contract_violation beyond max_position_embeddings.
@@ -107,8 +107,8 @@ class transformer {
   template <observer Tap = no_tap>
   void forward(std::span<const input> batch, const output& out, Tap&& tap = Tap{}) {
     const one_caller::scope alone(caller_, "transformer::forward");
-    const index_t rows =
-        check(batch, "forward", [](const input& i) { return i.ids; }, &sequence_type::length_);
+    const auto ids = [](const input& i) { return i.ids; };
+    const index_t rows = check(batch, "forward", ids, &sequence_type::length_);
     check_rows(out, rows, static_cast<index_t>(batch.size()));
     for (const input& i : batch)
       expects(!out.last_logits.data() || !i.ids.empty(),
@@ -117,7 +117,7 @@ class transformer {
     detail::lengths_unless_done undo(batch, &sequence_type::length_, &sequence_type::caller_, lengths_);
     kernel::scope<E>::run(exec_, [&] {
       for (index_t row = 0; row < rows; row += tokens_per_pass_) {
-        collect(batch, row, [](const input& i) { return i.ids; }, &sequence_type::length_);
+        collect(batch, row, ids, &sequence_type::length_);
         for (const segment& g : segments_)
           batch[std::size_t(g.sequence)].sequence->will_write(g.tokens(), fingerprint_);
         run_layers(out, row, seen);
@@ -212,16 +212,18 @@ class transformer {
   }
   void check_rows(const output& out, index_t rows, index_t sequences) const {
     const auto agree = [&](const view<wide, 2, memory>& v, index_t n, const char* shape) {
-      if (!v.data()) return;
-      expects_equal(v.extent(0), n, shape);
-      expects_equal(v.extent(1), config_.vocab_size, shape);
+      if (v.data())
+        expects_equal(v.extent(0), n, shape), expects_equal(v.extent(1), config_.vocab_size, shape);
     };
     agree(out.logits, rows, "forward: logits must be [tokens of the batch, vocabulary]");
     agree(out.last_logits, sequences, "forward: last_logits must be [sequences of the batch, vocabulary]");
-    if (!out.streams.data()) return;
-    expects_equal(out.streams.extent(0), rows, "forward: rows of streams");
-    expects(out.streams.extent(1) == config_.hc_mult && out.streams.extent(2) == config_.hidden_size,
-            "forward: streams must be [t, hc_mult, hidden_size]");
+    const auto whole = [&](const view<activation, 3, memory>& v, index_t n, const char* shape) {
+      expects(!v.data() || v.extents() == std::array{rows, n, config_.hidden_size}, shape);
+    };
+    whole(out.streams, config_.hc_mult,
+          "forward: streams must be [tokens of the batch, hc_mult, hidden_size]");
+    whole(out.context, std::ssize(config_.dspark.target_layers),
+          "forward: context must be [tokens of the batch, DSpark's target layers, hidden_size]");
   }
   /// Rows [row, row + tokens_per_pass) of the call, and which sequences they belong to.
   template <class Input, class Ids>
@@ -308,6 +310,7 @@ class transformer {
       const layer_batch<P, E> batch{segments_, ids, c.ratio(l), c.ratio(l) ? compressed : plain,
                                     states_of(l)};
       block(call_of(tap, tap_scope::part::layer, l), batch, w.layers[static_cast<std::size_t>(l)], h);
+      if (out.context.data()) add_context(call_of(tap, tap_scope::part::layer, l), l, h, out.context, row);
     }
     read_out(out, row, h, tap_scope::part::head, {&w.hc_head, w.norm, &w.head}, tap);
   }

@@ -7,11 +7,12 @@
 ///   map_weights<To>(w, c, f)        a tree of another storage: f(const weight_info&, from, to) fills every field
 ///   weight_tree<Storage>(c)         a tree of a configuration whose fields are still empty
 ///
-/// The order is that of the model: embedding, layers, read-out, head, then the MTP blocks.
+/// The order is that of the model: embedding, layers, read-out, head, then the MTP blocks or a drafter's stages.
 /// @paper{DSV4, section 2}
 /// axes     docs/notation.md
 /// oracle   golden/checkpoint_layout (every name and shape)
 /// deviates none
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,20 @@ struct mtp_weights {
   typename Storage::template values<1> norm;  // [D]
 };
 
+/// A DSpark drafter (dspark.hpp): its stages are whole blocks that see a window; the first one's tensors carry the
+/// projection of the context, the last one's the heads.
+template <class Storage = storage::stored>
+struct dspark_weights {
+  typename Storage::matrix main_proj;              // [D, l D]
+  typename Storage::template values<1> main_norm;  // [D]
+  std::vector<block_weights<Storage>> stages;
+  hyper_connection_weights<Storage> hc_head;
+  typename Storage::template values<1> norm;  // [D]
+  typename Storage::matrix markov_w1;         // [vocab, r]
+  typename Storage::matrix markov_w2;         // [vocab, r]
+  typename Storage::matrix confidence;        // [1, D + r]
+};
+
 template <class Storage = storage::stored>
 struct model_weights {
   typename Storage::matrix embed;  // [vocab, D]
@@ -47,9 +62,18 @@ struct model_weights {
   typename Storage::template values<1> norm;  // [D]
   typename Storage::matrix head;              // [vocab, D]
   std::vector<mtp_weights<Storage>> mtp;
+  std::optional<dspark_weights<Storage>> dspark;  // in place of mtp
   /// Why mtp is empty although the files hold mtp.*: the drafter of another kind that they are, in words.
   std::string foreign_drafter;
 };
+
+/// Why a model has no multi-token prediction, to be put behind who asks for it.
+template <class Storage>
+std::string no_mtp(const model_weights<Storage>& w) {
+  if (w.dspark) return ": this checkpoint has no MTP module: the tensors under mtp.* are a DSpark drafter";
+  if (!w.foreign_drafter.empty()) return ": not implemented for this checkpoint: " + w.foreign_drafter;
+  return ": this checkpoint has no MTP module (mtp.0.*)";
+}
 
 template <class Walk, class... W>
 void walk_block(Walk& at, index_t ratio, bool hash, W&... w) {
@@ -76,6 +100,34 @@ void walk_mtp(Walk& at, index_t ratio, W&... w) {
 }
 
 template <class Walk, class... W>
+void walk_dspark(Walk& at, W&... w) {
+  const config& c = at.c;
+  const dspark_config& d = c.dspark;
+  const weight_axis hidden{c.hidden_size, channel_kind::hidden};
+  const auto table = [&](const char* name) {
+    return weight_info(name, {c.vocab_size, d.markov_rank}, weight_format::bfloat16, update_rule::adamw,
+                       initial_value::embedding);
+  };
+  const std::size_t stages = detail::first_of(w...).stages.size();
+  for (std::size_t s = 0; s < stages; ++s)
+    at.in("mtp." + std::to_string(s) + ".", [&] {
+      if (s == 0) {
+        at(projection_weight("main_proj", hidden,
+                             static_cast<index_t>(d.target_layers.size()) * c.hidden_size),
+           w.main_proj...);
+        at(norm_weight("main_norm", hidden), w.main_norm...);
+      }
+      walk_block(at, 0, false, w.stages[s]...);
+      if (s + 1 < stages) return;
+      walk_hyper_connection(at, "hc_head", {c.hc_mult}, w.hc_head...);
+      at(norm_weight("norm", hidden), w.norm...);
+      at(table("markov_head.markov_w1.weight"), w.markov_w1...);
+      at(table("markov_head.markov_w2.weight"), w.markov_w2...);
+      at(plain_weight("confidence_head.proj", 1, c.hidden_size + d.markov_rank), w.confidence...);
+    });
+}
+
+template <class Walk, class... W>
 void walk_model(Walk& at, W&... w) {
   const config& c = at.c;
   const weight_axis hidden{c.hidden_size, channel_kind::hidden};
@@ -94,6 +146,7 @@ void walk_model(Walk& at, W&... w) {
   for (std::size_t b = 0; b < detail::first_of(w...).mtp.size(); ++b)
     at.in("mtp." + std::to_string(b) + ".",
           [&] { walk_mtp(at, c.mtp_ratio(static_cast<index_t>(b)), w.mtp[b]...); });
+  if (detail::first_of(w...).dspark) walk_dspark(at, *w.dspark...);
 }
 
 /// f(const weight_info&, field...) for every weight of the trees `w`, which have the same parts (the first is asked).
@@ -119,27 +172,37 @@ block_weights<Storage> weight_tree_of_block(index_t ratio, index_t experts) {
   return b;
 }
 
-/// All parts of a configuration's model, every field empty.  `mtp_blocks`: a checkpoint may lack those that its
-/// configuration has.  `experts`: of each layer; counting needs but one.
 template <class Storage>
-model_weights<Storage> weight_tree(const config& c, index_t mtp_blocks, index_t experts) {
+dspark_weights<Storage> weight_tree_of_drafter(index_t stages, index_t experts) {
+  dspark_weights<Storage> d;
+  for (index_t s = 0; s < stages; ++s) d.stages.push_back(weight_tree_of_block<Storage>(0, experts));
+  return d;
+}
+
+/// All parts of a configuration's model, every field empty.  `mtp_blocks`, `dspark_stages`: a checkpoint may lack those
+/// that its configuration has.  `experts`: of each layer; counting needs but one.
+template <class Storage>
+model_weights<Storage> weight_tree(const config& c, index_t mtp_blocks, index_t experts,
+                                   index_t dspark_stages = 0) {
   model_weights<Storage> w;
   for (index_t l = 0; l < c.num_hidden_layers; ++l)
     w.layers.push_back(weight_tree_of_block<Storage>(c.ratio(l), experts));
   w.mtp.resize(static_cast<std::size_t>(mtp_blocks));
   for (index_t b = 0; b < mtp_blocks; ++b)
     w.mtp[static_cast<std::size_t>(b)].block = weight_tree_of_block<Storage>(c.mtp_ratio(b), experts);
+  if (dspark_stages > 0) w.dspark = weight_tree_of_drafter<Storage>(dspark_stages, experts);
   return w;
 }
 template <class Storage>
 model_weights<Storage> weight_tree(const config& c) {
-  return weight_tree<Storage>(c, c.num_nextn_predict_layers, c.n_routed_experts);
+  return weight_tree<Storage>(c, c.num_nextn_predict_layers, c.n_routed_experts, c.dspark.stages);
 }
 
 /// The same tree in another storage: f(const weight_info&, const field of `from`, field of the result) fills it.
 template <class To, class From, class F>
 model_weights<To> map_weights(const model_weights<From>& from, const config& c, F&& f) {
-  auto to = weight_tree<To>(c, static_cast<index_t>(from.mtp.size()), c.n_routed_experts);
+  auto to = weight_tree<To>(c, static_cast<index_t>(from.mtp.size()), c.n_routed_experts,
+                            from.dspark ? static_cast<index_t>(from.dspark->stages.size()) : 0);
   each_weight_of(c, f, from, to);
   return to;
 }

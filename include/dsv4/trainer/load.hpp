@@ -31,9 +31,11 @@ inline routing_tables load_routing(const config& c, const model_weights<>& w) {
   return r;
 }
 
-/// The configuration to train a checkpoint with: its own, without MTP blocks that its files do not hold.
+/// The configuration to train a checkpoint with: its own, without MTP blocks that its files do not hold, and without a
+/// drafter, which learns from a finished model (dspark/loss.hpp).
 inline config trained_config(const io::checkpoint& from) {
   config c = from.configuration();
+  c.dspark = {};
   if (from.weights().mtp.empty()) {
     c.num_nextn_predict_layers = 0;
     c.compress_ratios.resize(usize(c.num_hidden_layers));

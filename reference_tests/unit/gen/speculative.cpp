@@ -517,6 +517,93 @@ TEST_CASE("(1) nothing is drafted after a stop id: a constraint may allow nothin
   CHECK(told.stop == stop_reason::stop_id);
 }
 
+// ---- DSpark
+
+TEST_CASE("(2) DSpark: every way through the loop gives the model's joint distribution",
+          "[speculative][dspark]") {
+  // With a trust in the middle of what the confidence head says, blocks end early here and there.
+  const index_t vocabulary = 3, depth = 2, made = 4;
+  const random_model weights(with_drafter(enumerable(vocabulary), 3), all_f32, 5);
+  model_type m(weights.c, weights.weights);
+  const ids_t prompt = random_ids(5, vocabulary, 8);
+  sampler s({.temperature = 1.5}, vocabulary);
+  joint expected;
+  chain(m, s, prompt, made, {}, 1, expected);
+  index_t all = 0, trusted = 0;
+  for (const double trust : {0.0, 0.15}) {
+    const auto found = all_ways(
+        m, s, prompt, made, depth,
+        [&] { return dspark_drafter<P, E>(m, depth, depth, draft_choice::sampled, trust); },
+        trust > 0 ? trusted : all);
+    CHECK(largest_difference(found, expected) < rounding);
+  }
+  CHECK(all > static_cast<index_t>(expected.size()));
+  CHECK(trusted < all);
+}
+
+TEST_CASE("(1)(3) DSpark: greedy text is that of generate, whatever is trusted", "[speculative][dspark]") {
+  const random_model weights(with_drafter(tiny_config(), 5, 3));
+  const index_t vocabulary = weights.c.vocab_size;
+  const ids_t prompt = random_ids(11, vocabulary, 14);
+  transformer<official, E> m(weights.c, weights.weights, {}, 4);  // several passes a call
+  ids_t plain;
+  auto alone = m.new_sequence(60);
+  sampler choose({}, vocabulary);
+  generate(m, alone, prompt, {.max_new = 30}, choose,
+           [&](std::int32_t id) { return plain.push_back(id), true; });
+  for (const auto& [depth, trust] : {std::pair{index_t{1}, 0.0}, {index_t{5}, 0.0}, {index_t{8}, 0.5}}) {
+    auto s = m.new_sequence(60, depth);
+    model_drafter<official, E> drafter(m, {depth, trust}, depth);
+    ids_t text;
+    sampler again({}, vocabulary);
+    const auto told = generate_speculative(m, s, prompt, {.max_new = 30}, again, drafter, depth,
+                                           [&](std::int32_t id) { return text.push_back(id), true; });
+    INFO("depth " << depth << " trust " << trust);
+    CHECK(text == plain);
+    CHECK(s.length() == alone.length());
+    CHECK(told.drafts.proposed[0] > 0);
+    for (index_t i = 5; i < depth; ++i) CHECK(told.drafts.proposed[static_cast<std::size_t>(i)] == 0);
+    if (trust > 0) CHECK(told.drafts.proposed[0] < told.drafts.calls);
+  }
+}
+
+TEST_CASE("DSpark: a ring is a function of the tokens that stand", "[speculative][dspark]") {
+  // One sequence was drafted on and rewound on the way, the other read at once: their proposals are the same.
+  const random_model weights(with_drafter(tiny_config(), 4, 2));
+  const index_t vocabulary = weights.c.vocab_size, depth = 4;
+  transformer<official, E> m(weights.c, weights.weights);
+  const ids_t prompt = random_ids(11, vocabulary, 14);
+  auto s = m.new_sequence(60, depth), straight = m.new_sequence(60, depth);
+  dspark_drafter<official, E> drafter(m, depth, depth), other(m, depth, depth);
+  sampler choose({}, vocabulary);
+  ids_t text = prompt;
+  generate_speculative(m, s, prompt, {.max_new = 25}, choose, drafter, depth,
+                       [&](std::int32_t id) { return text.push_back(id), true; });
+  generate_speculative(m, straight, std::span<const std::int32_t>(text).first(text.size() - 1),
+                       {.max_new = 0}, choose, other, depth, [](std::int32_t) { return true; });
+  REQUIRE(s.length() == straight.length());
+  sampler one({.temperature = 1}, vocabulary), two({.temperature = 1}, vocabulary);
+  draft_list a(depth, vocabulary), b(depth, vocabulary);
+  drafter.propose(s, text.back(), depth, one, a);
+  other.propose(straight, text.back(), depth, two, b);
+  REQUIRE((a.size() == depth && b.size() == depth));
+  for (index_t i = 0; i < depth; ++i) {
+    CHECK(a.ids()[static_cast<std::size_t>(i)] == b.ids()[static_cast<std::size_t>(i)]);
+    for (std::int32_t v = 0; v < vocabulary; ++v) CHECK(a.q(i)[v] == b.q(i)[v]);
+  }
+  // One that came from elsewhere knows nothing of what was before, and goes on.
+  dspark_drafter<official, E> late(m, depth, depth);
+  CHECK(late.follows(s));
+  CHECK_NOTHROW(generate_speculative(m, s, std::span(&text.back(), 1), {.max_new = 3}, choose, late, depth,
+                                     [](std::int32_t) { return true; }));
+  CHECK(late.network().first_seen(s.length()) == straight.length());
+  // MTP is not there, and is refused by name.
+  CHECK_THROWS_AS((mtp_drafter<official, E>(m, 1, 1)), unsupported);
+  const random_model none(tiny_config());
+  transformer<official, E> plain(none.c, none.weights);
+  CHECK_THROWS_AS((dspark_drafter<official, E>(plain, 1, 1)), unsupported);
+}
+
 TEST_CASE("generate_speculative refuses what it cannot do", "[speculative]") {
   const random_model weights(tiny_config());
   const index_t vocabulary = weights.c.vocab_size;

@@ -7,6 +7,7 @@
 
 #include "catch.hpp"
 #include "data.hpp"
+#include "dsv4/io/config_out.hpp"
 #include "dsv4/model/transformer.hpp"
 #include "io_test.hpp"
 #include "mini_checkpoint.hpp"
@@ -556,6 +557,48 @@ TEST_CASE("checkpoint: multi-token prediction, its absence and its impostors", "
   write_file(dir / "model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
   check_drafter(dir, without_mtp(), "mtp.0.enorm.weight");
   std::filesystem::remove(dir / "model.safetensors.index.json");
+
+  // A configuration that knows DSpark, and the drafter itself: all is read; a part of it is left out with its reason.
+  const nlohmann::json knows = mini::drafter_config_json();
+  mini::write_config(dir, knows);
+  const mini::tensors drafter = mini::drafter();
+  t = without_mtp();
+  t.insert(drafter.begin(), drafter.end());
+  mini::write_tensors(dir / "model.safetensors", t);
+  {
+    const checkpoint c = checkpoint::open(dir);
+    REQUIRE(c.weights().dspark);
+    CHECK(c.unused().empty());
+    CHECK(c.drafter().empty());
+    CHECK(c.weights().mtp.empty());
+    CHECK(c.weights().dspark->stages.size() == 2);
+    CHECK(c.configuration().dspark.target_layers == std::vector<dsv4::index_t>{2, 1, 0});
+    CHECK(c.configuration().num_nextn_predict_layers == 0);
+    CHECK(to_json(parse_config("again", to_json(c.configuration()))) == to_json(c.configuration()));
+    transformer<float32<>, exec::ref> model(c.configuration(), c.weights());
+    CHECK_THAT(message<unsupported>([&] { model.expect_mtp("--mtp"); }), ContainsSubstring("DSpark"));
+  }
+  for (const char* part :
+       {"mtp.1.markov_head.markov_w2.weight", "mtp.0.main_proj.scale", "mtp.1.attn.wkv.weight"}) {
+    mini::tensors damaged = t;
+    damaged.erase(part);
+    mini::write_tensors(dir / "model.safetensors", damaged);
+    const checkpoint c = checkpoint::open(dir);
+    CHECK(!c.weights().dspark);
+    CHECK_THAT(c.drafter(),
+               ContainsSubstring("DSpark") && ContainsSubstring("cannot be used") && ContainsSubstring(part));
+  }
+  for (const auto& [field, value, why] :
+       {std::tuple{"dspark_target_layer_ids", nlohmann::json{3}, "dspark_target_layer_ids"},
+        {"dspark_block_size", nlohmann::json(0), "dspark_block_size"},
+        {"dspark_noise_token_id", nlohmann::json(mini::vocab), "dspark_noise_token_id"},
+        {"dspark_markov_rank", nlohmann::json(nullptr), "dspark_markov_rank"},
+        {"compress_ratios", nlohmann::json{0, 4, 16, 0, 4}, "compress_ratios"}}) {
+    nlohmann::json wrong = knows;
+    wrong[field] = value;
+    CHECK_THAT(message<format_error>([&] { parse_config("c", wrong); }), ContainsSubstring(why));
+  }
+  mini::write(dir, good);
 
   // A configuration without MTP leaves the tensors unused; one of V4.1 is another architecture.
   nlohmann::json j = mini::config_json();

@@ -201,6 +201,32 @@ inline tensors make(form f = form::official) {
   return out;
 }
 
+// A DSpark drafter of two stages in the place of MTP.
+inline constexpr index_t markov_rank = 32;
+inline nlohmann::json drafter_config_json() {
+  nlohmann::json j = config_json();
+  j["compress_ratios"] = {0, 4, 16, 0, 0};
+  j["dspark_block_size"] = 5;
+  j["dspark_noise_token_id"] = vocab - 1;
+  j["dspark_markov_rank"] = markov_rank;
+  j["dspark_target_layer_ids"] = {2, 1, 0};
+  return j;
+}
+inline tensors drafter() {
+  tensors out;
+  maker m(out, form::official);
+  m.quantised("mtp.0.main_proj", hidden, 3 * hidden);
+  m.norm("mtp.0.main_norm", hidden);
+  put_block(m, "mtp.0.", 0, false);
+  put_block(m, "mtp.1.", 0, false);
+  put_streams(m, "mtp.1.hc_head", streams, 1);
+  m.norm("mtp.1.norm", hidden);
+  m.plain("mtp.1.markov_head.markov_w1", vocab, markov_rank);
+  m.plain("mtp.1.markov_head.markov_w2", vocab, markov_rank);
+  m.plain("mtp.1.confidence_head.proj", 1, hidden + markov_rank);
+  return out;
+}
+
 inline void write_config(const std::filesystem::path& dir, const nlohmann::json& j = config_json()) {
   std::ofstream(dir / "config.json") << j;
 }
