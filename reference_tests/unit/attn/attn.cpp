@@ -385,6 +385,45 @@ TEMPLATE_TEST_CASE("sparse_attention equals its definition over several blocks o
   }
 }
 
+TEST_CASE("slots as the released code numbers them, and the way back", "[attn]") {
+  exec::ref e;
+  constexpr index_t window = 4, tokens = 3, k = 2, entries = 5;
+  const tensor<bf16, 2> rows(entries, 2);
+  tensor<std::int32_t, 2> chosen(tokens, k), numbers(tokens, window + k), back(tokens, k);
+  const std::int32_t picks[] = {4, -1, 0, 3, -1, 2};
+  std::copy_n(picks, tokens * k, chosen.data());
+  for (const index_t start : {0, 1, 6}) {
+    CAPTURE(start);
+    const attention_slots<bf16> slots{start, window, {}, rows.all(), chosen.all()};
+    kernel::number_slots<exec::ref>::run(e, slots, numbers.all());
+    const index_t offset = start == 0 ? tokens : window;
+    for (index_t t = 0; t < tokens; ++t) {
+      for (index_t s = 0; s < window; ++s) {
+        const index_t p = std::max<index_t>(0, start + t - 3) + s;
+        CHECK(numbers(t, s) == (p > start + t ? -1 : start == 0 ? p : p % window));
+      }
+      for (index_t i = 0; i < k; ++i)
+        CHECK(numbers(t, window + i) == (chosen(t, i) < 0 ? -1 : chosen(t, i) + offset));
+    }
+    const auto adopt = [&](index_t t, index_t s, index_t number) {
+      tensor<std::int32_t, 2> others = numbers;
+      others(t, s) = static_cast<std::int32_t>(number);
+      kernel::adopt_slots<exec::ref>::run(e, slots, others.all(), back.all());
+    };
+    adopt(0, window, numbers(0, window));
+    CHECK(std::equal(picks, picks + tokens * k, back.data()));
+    for (const index_t entry : {index_t{0}, entries - 1}) {
+      adopt(1, window + 1, offset + entry);
+      CHECK(back(1, 1) == entry);
+    }
+    adopt(1, window + 1, -1);
+    CHECK(back(1, 1) == -1);
+    for (const index_t wrong : {offset - 1, offset + entries, index_t{-2}})
+      CHECK_THROWS_AS(adopt(1, window + 1, wrong), contract_violation);
+    CHECK_THROWS_AS(adopt(2, 0, numbers(2, 0) + 1), contract_violation);
+  }
+}
+
 TEMPLATE_TEST_CASE("sparse_attention checks its shapes", "[attn]", DSV4_TEST_EXECUTORS) {
   TestType e;
   tensor<float, 3> q(1, 2, 4), o(1, 2, 3);
