@@ -385,6 +385,34 @@ TEMPLATE_TEST_CASE("sparse_attention equals its definition over several blocks o
   }
 }
 
+TEST_CASE("rows of a batch go into the ring of their sequence", "[attn]") {
+  using state = attention_state<official, exec::ref>;
+  exec::ref e;
+  workspace scratch, host;
+  no_tap quiet;
+  config c;
+  c.sliding_window = 3;
+  c.head_dim = 2;
+  state first(c, 0, 20, 0), second(c, 0, 20, 0);
+  state* const states[] = {&first, &second};
+  const segment segments[] = {{.begin = 0, .end = 2, .start = 4}, {.begin = 2, .end = 6, .start = 1}};
+  tensor<bf16, 2> rows(6, 2);
+  for (index_t t = 0; t < 6; ++t)
+    for (index_t d = 0; d < 2; ++d) rows(t, d) = round_bf16(float(10 * (t + 1) + d));
+  const call_context<exec::ref, no_tap> call{
+      e, scratch, host, c, {e, quiet, segments, {tap_scope::part::head, 0}}};
+  append_to_rings(call, layer_batch<official, exec::ref>{segments, {}, 0, {}, states}, rows.all(),
+                  [](state& s) -> auto& { return s.window; });
+  const auto at = [](const state& s, index_t p) {
+    return std::pair(to_float(s.window.row(p)[0]), to_float(s.window.row(p)[1]));
+  };
+  CHECK(at(first, 4) == std::pair(10.0f, 11.0f));
+  CHECK(at(first, 5) == std::pair(20.0f, 21.0f));
+  CHECK(at(first, 3) == std::pair(0.0f, 0.0f));
+  for (index_t p = 2; p < 5; ++p)  // of four rows a ring of three keeps the last
+    CHECK(at(second, p) == std::pair(float(10 * (p + 2)), float(10 * (p + 2) + 1)));
+}
+
 TEST_CASE("slots as the released code numbers them, and the way back", "[attn]") {
   exec::ref e;
   constexpr index_t window = 4, tokens = 3, k = 2, entries = 5;
