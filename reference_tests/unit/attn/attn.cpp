@@ -411,6 +411,11 @@ TEST_CASE("rows of a batch go into the ring of their sequence", "[attn]") {
   CHECK(at(first, 3) == std::pair(0.0f, 0.0f));
   for (index_t p = 2; p < 5; ++p)  // of four rows a ring of three keeps the last
     CHECK(at(second, p) == std::pair(float(10 * (p + 2)), float(10 * (p + 2) + 1)));
+  // Those before `start` are in the ring, the others are the call's own.
+  const ring_rows<bf16> both{std::as_const(second.window).ring(), 5,
+                             view<const bf16, 2>(rows.all()).rows(0, 2)};
+  for (index_t p = 2; p < 7; ++p)
+    CHECK(to_float(both.row(p)[0]) == float(p < 5 ? 10 * (p + 2) : 10 * (p - 4)));
 }
 
 TEST_CASE("slots as the released code numbers them, and the way back", "[attn]") {
