@@ -230,8 +230,8 @@ EQUATIONS = {
                  "learned sink per head.", [
         ("attn/sparse_attention.hpp", "sparse_attention<exec::ref>::run", "p = std::exp(score[s - block] - m)"),
         ("attn/sparse_attention.hpp", "sparse_attention<exec::ref>::run", "denominator += std::exp(double(sink[h]) - m)"),
-        ("cpu/attn/sparse_attention.hpp", "sparse_attention<exec::basic_cpu<M>>::softmax", "e = std::exp(p[s] - m)"),
-        ("cpu/attn/sparse_attention.hpp", "sparse_attention<exec::basic_cpu<M>>::softmax", "std::exp(sink - m)"),
+        ("cpu/attn/sparse_attention.hpp", "sparse_attention<exec::basic_cpu<M>>::running::add", "e = std::exp(p[s] - maximum)"),
+        ("cpu/attn/sparse_attention.hpp", "sparse_attention<exec::basic_cpu<M>>::of_heads", "std::exp(double(sink[h0 + h]) - r.maximum)"),
         ("train/sparse_attention.hpp", "attend<exec::ref>::forward", "T sum = std::exp(sink[h] - largest)"),
         ("train/sparse_attention.hpp", "attend<exec::ref>::forward", "p = std::exp(score(qt, key, n) - largest)"),
         ("cpu/train/sparse_attention.hpp", "attend<exec::basic_cpu<A>>::forward", "(row - largest).exp()"),

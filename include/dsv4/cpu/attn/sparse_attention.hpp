@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-/// Fast core attention: per query and tile of heads two dense products over the gathered rows.
+/// Fast core attention: block of slots by block, two dense products per tile of heads over rows that are widened once.
 /// @paper{DSV4, Eq. (19), (26), (27)}
 ///
-/// The rows a query sees are widened once; scores [heads, slots] and the output [heads, d] are Eigen
-/// products.  The running maximum of the specification is kept: p is stored relative to the maximum of
-/// the blocks seen so far, and what later blocks would have shrunk it by multiplies it at the end, which
-/// in W = double is the same number up to 1e-15.  The division by the denominator comes after the product
-/// with the values: stored p times stored v is exact, so that terms which cancel exactly give exactly 0,
-/// as in the specification.  Head tiles are fixed, so that the number of threads changes no product's shape.
+/// The filled rows of a block of 64 slots are widened, and stay in the cache for all heads of the task: scores
+/// [heads, slots] and the block's part of the output [heads, d] are Eigen products.  Maximum, denominator and output run
+/// along the blocks as in the specification.  The division by the denominator comes after the product with the values:
+/// stored p times stored v is exact, so that terms which cancel exactly give exactly 0, as in the specification.  Head
+/// tiles are fixed, so that the number of threads changes no product's shape.
 ///
 /// Scores and the softmax are double in accumulate::fast too: storing p is a quantiser, and a float error
 /// of 1e-7 in a score crosses one of its boundaries once in ten thousand, which moves that slot's weight
@@ -39,53 +38,71 @@ struct sparse_attention<exec::basic_cpu<M>> {
   template <class A>
   static void run(exec::basic_cpu<M>&, view<const A, 3> q, const attention_slots<A>& slots,
                   view<const float, 1> sink, double scale, view<A, 3> o) {
-    const index_t heads = q.extent(1), d = q.extent(2), tiles = (heads + head_tile - 1) / head_tile;
+    const index_t heads = q.extent(1), tiles = (heads + head_tile - 1) / head_tile;
     cpu::parallel_for(q.extent(0) * tiles, 1, [&](index_t from, index_t to) {
-      workspace& scratch = cpu::local_scratch();
-      workspace::scope here(scratch);
-      auto keys = scratch.take<double>(slots.slots(), d);         // [s, d] of the slots that are filled,
-      auto slot = scratch.take<index_t>(slots.slots());           // … their numbers
-      auto query = scratch.take<double>(head_tile, d);            // [h, d]
-      auto p = scratch.take<double>(head_tile * slots.slots());   // [h, s]
-      auto weights = scratch.take<W>(head_tile * slots.slots());  // [h, s] p as W
-      auto values = scratch.take<W>(slots.slots(), d);            // [s, d] keys as W
-      auto out = scratch.take<W>(head_tile, d);                   // [h, d]
-      index_t loaded = -1, n = 0;
-      for (index_t task = from; task < to; ++task) {
-        const index_t t = task / tiles, h0 = task % tiles * head_tile,
-                      count = std::min(head_tile, heads - h0);
-        // Gather and widen the rows of the query's filled slots.
-        if (t != loaded) {
-          n = 0;
-          for (index_t s = 0; s < slots.slots(); ++s)
-            if (const A* row = slots.row(t, s)) {
-              cpu::widen_row(row, d, keys[n].data());
-              if constexpr (!std::is_same_v<W, double>) cpu::widen_row(row, d, values[n].data());
-              slot[n++] = s;
-            }
-          loaded = t;
+      // The task's tiles of one token after the other.
+      for (index_t task = from; task < to;) {
+        const index_t t = task / tiles, end = std::min(to, (t + 1) * tiles);
+        of_heads(t, task % tiles * head_tile, std::min((end - t * tiles) * head_tile, heads), q, slots, sink,
+                 scale, o);
+        task = end;
+      }
+    });
+  }
+
+ private:
+  /// Heads [h0, h1) of query t.
+  template <class A>
+  static void of_heads(index_t t, index_t h0, index_t h1, view<const A, 3> q, const attention_slots<A>& slots,
+                       view<const float, 1> sink, double scale, view<A, 3> o) {
+    const index_t d = q.extent(2), heads = h1 - h0;
+    workspace& scratch = cpu::local_scratch();
+    workspace::scope here(scratch);
+    auto keys = scratch.take<double>(softmax_block, d);         // [s, d] the block's filled slots
+    auto values = scratch.take<W>(softmax_block, d);            // [s, d] keys as W
+    auto query = scratch.take<double>(heads, d);                // [h, d]
+    auto p = scratch.take<double>(head_tile * softmax_block);   // [h, s]
+    auto weights = scratch.take<W>(head_tile * softmax_block);  // [h, s] p as W
+    auto out = scratch.take<W>(heads, d);                       // [h, d]
+    auto sums = scratch.take<running>(heads);
+    cpu::widen_row(q[t][h0].data(), heads * d, query.data());
+    std::fill(out.begin(), out.end(), W(0));
+    std::fill(sums.begin(), sums.end(), running{});
+    for (index_t block = 0; block < slots.slots(); block += softmax_block) {
+      index_t n = 0;
+      for (index_t s = block; s < std::min(block + softmax_block, slots.slots()); ++s)
+        if (const A* row = slots.row(t, s)) {
+          cpu::widen_row(row, d, keys[n].data());
+          if constexpr (!std::is_same_v<W, double>) cpu::widen_row(row, d, values[n].data());
+          ++n;
         }
-        cpu::widen_row(q[t][h0].data(), count * d, query.data());
+      if (n == 0) continue;
+      for (index_t h = 0; h < heads; h += head_tile) {
+        const index_t count = std::min(head_tile, heads - h);
         map<double> scores(p.data(), count, n);
         for (index_t s = 0; s < n; s += slot_tile)
           scores.middleCols(s, std::min(slot_tile, n - s)).noalias() =
-              const_map<double>(query.data(), count, d) *
+              const_map<double>(query[h].data(), count, d) *
               const_map<double>(keys[s].data(), std::min(slot_tile, n - s), d).transpose();
-        W denominator[head_tile];
-        for (index_t h = 0; h < count; ++h)
-          denominator[h] = W(softmax<A>(p.data() + h * n, slot.data(), n, scale, double(sink[h0 + h])));
-        map<W> result(out.data(), count, d);
-        result.setZero();
+        map<W> result(out[h].data(), count, d);
+        for (index_t i = 0; i < count; ++i) {
+          const double shrink = sums[h + i].template add<A>(p.data() + i * n, n, scale);
+          if (shrink != 1) result.row(i) *= W(shrink);
+        }
         if constexpr (std::is_same_v<W, double>) {
           add_values(scores, keys, n, result);
         } else {
           std::copy_n(p.data(), count * n, weights.data());
           add_values(const_map<W>(weights.data(), count, n), values, n, result);
         }
-        for (index_t h = 0; h < count; ++h) result.row(h) /= denominator[h];
-        cpu::store_row(out.data(), count * d, o[t][h0].data());
       }
-    });
+    }
+    for (index_t h = 0; h < heads; ++h) {
+      const running& r = sums[h];
+      map<W>(out[h].data(), 1, d) /=
+          W(r.denominator + std::exp(double(sink[h0 + h]) - r.maximum));  // Eq. (27)
+    }
+    cpu::store_row(out.data(), heads * d, o[t][h0].data());
   }
 
   /// result += p v over the first n rows of v, tile by tile.
@@ -98,31 +115,25 @@ struct sparse_attention<exec::basic_cpu<M>> {
     }
   }
 
-  /// Scores of one head, in place, to stored p times the later shrinks; returns the denominator.
-  template <class A>
-  static double softmax(double* p, const index_t* slot, index_t n, double scale, double sink) {
-    double m = -INFINITY, denominator = 0;
-    for (index_t from = 0; from < n;) {
-      // The filled slots of one block of 64.
-      const index_t block = slot[from] / softmax_block;
-      index_t to = from;
-      const double before = m;
-      for (; to < n && slot[to] / softmax_block == block; ++to) m = std::max(m, p[to] *= scale);
-      // Earlier terms shrink by the growth of the maximum.
-      if (from > 0 && m > before) {
-        const double shrink = std::exp(before - m);
-        denominator *= shrink;
-        for (index_t s = 0; s < from; ++s) p[s] *= shrink;
-      }
-      for (index_t s = from; s < to; ++s) {
-        const double e = std::exp(p[s] - m);  // Eq. (27)
+  /// Maximum and denominator of one head over the blocks so far.
+  struct running {
+    double maximum = -INFINITY, denominator = 0;
+
+    /// A block's n scores, in place, to stored p; returns what sums over earlier blocks shrink by.
+    template <class A>
+    double add(double* p, index_t n, double scale) {
+      const double before = maximum;
+      for (index_t s = 0; s < n; ++s) maximum = std::max(maximum, p[s] *= scale);
+      const double shrink = maximum > before ? std::exp(before - maximum) : 1;
+      denominator *= shrink;
+      for (index_t s = 0; s < n; ++s) {
+        const double e = std::exp(p[s] - maximum);  // Eq. (27)
         denominator += e;
         p[s] = rounded<A>(e);
       }
-      from = to;
+      return shrink;
     }
-    return denominator + std::exp(sink - m);  // Eq. (27)
-  }
+  };
 };
 
 }  // namespace dsv4::kernel
