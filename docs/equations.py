@@ -176,7 +176,7 @@ EQUATIONS = {
         ("train/indexer.hpp", "index_choose", "top_k("),
     ], ["attn.select", "attn.topk", "grad.attention"]),
     18: Equation("CSA: q = c^Q W^UQ, the queries of all heads.", [
-        ("attn/attention.hpp", "attention", "w.wq_b"),
+        ("attn/attention.hpp", "attention_queries", "w.wq_b"),
         ("train/attention.hpp", "attention", "w.wq_b"),
     ], ["ref", "transformers", "grad.attention"]),
     19: Equation("CSA: o = CoreAttn(q, K = V = chosen entries), to which section 2.3.3 adds the window.", [
@@ -215,7 +215,7 @@ EQUATIONS = {
         ("train/attention.hpp", "attention", "w.wq_a"),
     ], ["ref", "transformers", "grad.attention"]),
     25: Equation("HCA: q = c^Q W^UQ, as equation 18.", [
-        ("attn/attention.hpp", "attention", "w.wq_b"),
+        ("attn/attention.hpp", "attention_queries", "w.wq_b"),
         ("train/attention.hpp", "attention", "w.wq_b"),
     ], ["ref", "transformers", "grad.attention"]),
     26: Equation("HCA: o = CoreAttn(q, K = V = all closed entries), to which section 2.3.3 adds the window.", [
