@@ -128,11 +128,12 @@ class sequence {
 
   /// A call begins to write the rows of n more tokens, computed from the weights of this fingerprint …
   void will_write(index_t n, std::uint64_t fingerprint) {
-    high_water_ = std::max(high_water_, length_ + n);
+    high_water_ =
+        length_ == 0 ? n : std::max(high_water_, length_ + n);  // at the beginning no row is needed yet
     weights_ = fingerprint;
   }
   void will_write_mtp(index_t n, std::uint64_t fingerprint) {
-    mtp_high_water_ = std::max(mtp_high_water_, mtp_length_ + n);
+    mtp_high_water_ = mtp_length_ == 0 ? n : std::max(mtp_high_water_, mtp_length_ + n);
     weights_ = fingerprint;
   }
   /// … and has written them.

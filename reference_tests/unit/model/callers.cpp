@@ -76,6 +76,13 @@ TEST_CASE("a call while another runs is refused, and the other goes on undisturb
     CHECK(same(logits, expected));
     CHECK(second.forward(s, ids).rows() == 12);
   }
+  SECTION("after a first call that threw a shorter one begins anew") {
+    auto s = run.m.new_sequence(longest);
+    CHECK_THROWS_AS(run.forward(s, ids, on_event{[](const tap_event&) { throw std::runtime_error("stop"); }}),
+                    std::runtime_error);
+    CHECK(same(run.forward(s, std::span(ids).first(1)), expected.part(0, 1)));
+    CHECK(same(run.forward(s, std::span(ids).subspan(1)), expected.part(1, 12)));
+  }
   SECTION("after a call that threw nothing is refused") {
     auto s = run.m.new_sequence(longest, longest);
     CHECK_THROWS_AS(run.forward(s, ids, on_event{[](const tap_event&) { throw std::runtime_error("stop"); }}),
