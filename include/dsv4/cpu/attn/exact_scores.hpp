@@ -55,7 +55,7 @@ inline value_span span_of(const bf16* x, index_t n) {
 /// Whether float holds the products q . k of d channels, and those of their stored values with the head's weights.
 inline bool exact_in_float(const value_span& q, const value_span& k, const value_span& weights, index_t d) {
   constexpr int significand = 24, least = -149, most = 127;
-  const int sum = std::bit_width(static_cast<std::uint64_t>(d - 1));  // d <= 2^sum
+  const int sum = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(d - 1)));  // d <= 2^sum
   return q.bits + k.bits + sum <= significand && weights.bits < too_many_bits && q.low + k.low >= least &&
          q.low + k.low + weights.low >= least && q.high + k.high + sum < most &&
          q.high + k.high + sum + 1 + weights.high < most;
